@@ -1,0 +1,264 @@
+"""Darknet weights files <-> variables, byte for byte (darknet.md b).
+
+A file is a header and bare float32 values, without names, shapes or checksum. So the graph must account for
+every value: a file that is too short or too long is refused, with the layer at which it ends.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import struct
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prn_jax.errors import WeightsError
+from prn_jax.formats.files import written_beside
+from prn_jax.graph.graph import Graph, Layer, WeightArray
+
+Variables = dict[str, Any]
+_PARTIAL_NAME = re.compile(r"\.conv\.\d+$|\.\d+$")
+
+
+@dataclasses.dataclass(frozen=True)
+class Header:
+  """Head of a weights file.
+
+  Attributes:
+    major, minor, revision: version; above 1000 the kernels of connected layers are stored transposed.
+    seen: images seen in training.
+    seen_bytes: width of `seen` in the file: 8, or 4 before version 0.2.
+  """
+
+  major: int = 0
+  minor: int = 2
+  revision: int = 5
+  seen: int = 0
+  seen_bytes: int = 8
+
+  @property
+  def size(self) -> int:
+    return 12 + self.seen_bytes
+
+  @property
+  def transposed(self) -> bool:
+    return self.major > 1000 or self.minor > 1000
+
+  def pack(self) -> bytes:
+    kind = "Q" if self.seen_bytes == 8 else "I"
+    return struct.pack(f"<iii{kind}", self.major, self.minor, self.revision, self.seen)
+
+  def __str__(self) -> str:
+    return f"{self.major}.{self.minor}.{self.revision} ({self.size} bytes)"
+
+
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+  """A weights file as variables.
+
+  Attributes:
+    variables: {"params": ..., "batch_stats": ...} of numpy arrays; only of the layers in the file.
+    header: its header, for writing the same bytes back.
+    missing: names of layers that the file does not reach; they keep their initialisation.
+  """
+
+  variables: Variables
+  header: Header
+  missing: tuple[str, ...]
+
+
+def stored_arrays(
+  graph: Graph, skip: Collection[str] = (), skip_scales: Collection[str] = ()
+) -> Iterator[tuple[Layer, WeightArray]]:
+  """Layers and arrays in file order; `skip` are layers that the file lacks (dontload), `skip_scales` layers
+  whose batch norm it lacks (dontloadscales)."""
+  for layer in graph:
+    if layer.name in skip:
+      continue
+    for array in graph.arrays(layer):
+      if layer.name in skip_scales and array.path in ("bn/scale", "bn/mean", "bn/var"):
+        continue
+      yield layer, array
+
+
+def load(
+  path: str | Path,
+  graph: Graph,
+  *,
+  partial: bool | None = None,
+  skip: Collection[str] = (),
+  skip_scales: Collection[str] = (),
+) -> Loaded:
+  """Reads a weights file for `graph`.
+
+  Args:
+    path: the file.
+    graph: the network it belongs to.
+    partial: the file may end after any layer (a backbone such as "darknet53.conv.74"). None: only if its name
+      ends in ".conv.N" or ".N".
+    skip, skip_scales: see `stored_arrays`.
+
+  Returns:
+    Variables as numpy arrays (NHWC/HWIO), the header, and the layers that were not in the file.
+
+  Raises:
+    WeightsError: the file cannot be read, is too short, too long, or ends inside a layer.
+  """
+  path = Path(path)
+  partial = bool(_PARTIAL_NAME.search(path.name)) if partial is None else partial
+  try:
+    data = path.read_bytes()
+  except OSError as error:
+    raise WeightsError(f"cannot read weights '{path}': {error.strerror}.") from None
+  arrays = list(stored_arrays(graph, skip, skip_scales))
+  header = _choose_header(data, path.name, sum(array.size for _, array in arrays), partial)
+  values = np.frombuffer(data, "<f4", offset=header.size, count=(len(data) - header.size) // 4)
+  if (len(data) - header.size) % 4:
+    raise _misfit(path.name, graph, arrays, data, header)
+  flat: dict[str, np.ndarray] = {}
+  offset = 0
+  for layer, array in arrays:
+    if offset == len(values) and partial:
+      break
+    if offset + array.size > len(values):
+      raise _misfit(path.name, graph, arrays, data, header)
+    flat[f"{array.collection}/{layer.name}/{array.path}"] = from_file(
+      values[offset : offset + array.size], array, header.transposed
+    )
+    offset += array.size
+  if offset < len(values):
+    raise _misfit(path.name, graph, arrays, data, header)
+  return Loaded(_nest(flat), header, _missing(path.name, graph, arrays, flat, offset))
+
+
+def _missing(
+  file: str, graph: Graph, arrays: list[tuple[Layer, WeightArray]], flat: dict[str, np.ndarray], read: int
+) -> tuple[str, ...]:
+  """Layers without values; an error if the file ends inside one."""
+  complete = {layer.name: True for layer in graph if graph.arrays(layer)}
+  for layer, array in arrays:
+    complete[layer.name] &= f"{array.collection}/{layer.name}/{array.path}" in flat
+  in_file = {layer.name for layer, _ in arrays}
+  missing = tuple(name for name, whole in complete.items() if not whole or name not in in_file)
+  for name in missing:
+    if any(key.split("/")[1] == name for key in flat) and not complete[name]:
+      raise WeightsError(
+        f"weights {file}: the file ends inside layer '{name}' after {read:,} values; a partial file must end "
+        "between layers. It is truncated, or belongs to another cfg."
+      )
+  return missing
+
+
+def save(path: str | Path, graph: Graph, variables: Variables, header: Header | None = None) -> None:
+  """Writes all variables as a weights file; the header of the file they came from gives equal bytes."""
+  header = header or Header()
+  with written_beside(Path(path)) as file:
+    file.write(header.pack())
+    for layer, array in stored_arrays(graph):
+      file.write(to_file(lookup(variables, layer, array), array, header.transposed).tobytes())
+
+
+def lookup(variables: Variables, layer: Layer, array: WeightArray) -> np.ndarray:
+  """The variable of `array`; WeightsError if it is missing or has another shape."""
+  node: Any = variables.get(array.collection, {})
+  for key in (layer.name, *array.path.split("/")):
+    node = node.get(key) if isinstance(node, dict) else None
+  if node is None:
+    raise WeightsError(f"layer '{layer.name}' ({layer.kind}) has no variable {array.collection}/{array.path}.")
+  if tuple(node.shape) != array.array_shape:
+    raise WeightsError(
+      f"layer '{layer.name}' ({layer.kind}): {array.path} has shape {tuple(node.shape)}; "
+      f"the graph needs {array.array_shape}."
+    )
+  return np.asarray(node)
+
+
+def from_file(values: np.ndarray, array: WeightArray, transposed: bool = False) -> np.ndarray:
+  """File values -> our array; `transposed` is the old layout [inputs][outputs] of connected kernels."""
+  if transposed and array.path == "dense/kernel":
+    values = values.reshape(-1, array.file_shape[0]).T
+  values = values.reshape(array.file_shape)
+  if array.axes:
+    values = values.transpose(array.axes)
+  return np.ascontiguousarray(values.reshape(array.array_shape), np.float32)
+
+
+def to_file(values: np.ndarray, array: WeightArray, transposed: bool = False) -> np.ndarray:
+  """The inverse of `from_file`."""
+  values = np.asarray(values, np.float32).reshape(array.permuted_shape)
+  if array.axes:
+    values = values.transpose(np.argsort(array.axes))
+  if transposed and array.path == "dense/kernel":
+    values = values.reshape(array.file_shape[0], -1).T
+  return np.ascontiguousarray(values, "<f4")
+
+
+# -- headers and misfits ---------------------------------------------------------------------------
+def _header(data: bytes, seen_bytes: int) -> Header:
+  kind = "Q" if seen_bytes == 8 else "I"
+  major, minor, revision, seen = struct.unpack_from(f"<iii{kind}", data)
+  return Header(major, minor, revision, seen, seen_bytes)
+
+
+def _choose_header(data: bytes, file: str, floats: int, partial: bool) -> Header:
+  """The header by AlexeyAB's version rule; by pjreddie's (a transposed file has a 32-bit `seen`) if only
+  that one accounts for every value."""
+  if len(data) < 20:
+    raise WeightsError(f"weights {file}: only {len(data)} bytes; a header alone takes 16 or 20. Is it a weights file?")
+  major, minor = struct.unpack_from("<ii", data)
+  first = 8 if major * 10 + minor >= 2 else 4
+  header = _header(data, first)
+  if len(data) != header.size + 4 * floats and not partial:
+    other = _header(data, 12 - first)
+    if len(data) == other.size + 4 * floats:
+      return other
+  return header
+
+
+def _misfit(
+  file: str, graph: Graph, arrays: list[tuple[Layer, WeightArray]], data: bytes, header: Header
+) -> WeightsError:
+  """Says at which layer the file ends, or how much is left, under the header that its version announces."""
+  floats = sum(array.size for _, array in arrays)
+  found, rest = divmod(len(data) - header.size, 4)
+  text = (
+    f"weights {file}: header {header}, then {found:,} values{f' and {rest} stray bytes' if rest else ''}; "
+    f"network '{graph.name}' needs {floats:,}. "
+  )
+  if found > floats or (found == floats and rest):
+    return WeightsError(
+      f"{text}{found - floats:,} values are left after the last layer: the cfg and the weights do not belong together."
+    )
+  offset = 0
+  order = {layer.name: i for i, layer in enumerate(graph)}
+  layer = arrays[0][0]
+  for owner, array in arrays:
+    layer = owner
+    if offset + array.size > found:
+      break
+    offset += array.size
+  before = sum(a.size for owner, a in arrays if order[owner.name] < order[layer.name])
+  if found == before:
+    return WeightsError(
+      f"{text}It ends exactly before layer {order[layer.name]} '{layer.name}' ({layer.kind}). If it is a partial "
+      "file (a backbone), say so: --partial, or partial=True. Otherwise it is truncated or of another cfg."
+    )
+  return WeightsError(
+    f"{text}It ends inside layer {order[layer.name]} '{layer.name}' ({layer.kind}), which has "
+    f"{found - before:,} of its {sum(a.size for owner, a in arrays if owner is layer):,} values: "
+    "the file is truncated, or belongs to another cfg."
+  )
+
+
+def _nest(flat: dict[str, np.ndarray]) -> Variables:
+  tree: Variables = {"params": {}, "batch_stats": {}}
+  for key, value in flat.items():
+    *path, leaf = key.split("/")
+    node = tree
+    for part in path:
+      node = node.setdefault(part, {})
+    node[leaf] = value
+  return {collection: node for collection, node in tree.items() if node}

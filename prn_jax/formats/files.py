@@ -1,0 +1,42 @@
+"""Writing files so that a kill leaves either the old one or the new one, whole."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+
+@contextlib.contextmanager
+def written_beside(path: Path) -> Iterator[BinaryIO]:
+  """Opens a temporary file in the folder of `path`; at the end it takes the place of `path` in one step."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+  try:
+    with os.fdopen(handle, "wb") as file:
+      yield file
+      file.flush()
+      os.fsync(file.fileno())
+    umask = os.umask(0)
+    os.umask(umask)
+    os.chmod(name, 0o666 & ~umask)  # mkstemp gives 0600
+    os.replace(name, path)
+  except BaseException:
+    with contextlib.suppress(FileNotFoundError):
+      os.unlink(name)
+    raise
+
+
+def write_text(path: Path, text: str) -> None:
+  """Writes a text file in one step. Undecodable bytes of a cfg come back as they were."""
+  with written_beside(path) as file:
+    file.write(text.encode("utf-8", errors="surrogateescape"))
+
+
+def sha256(path: Path) -> str:
+  with path.open("rb") as file:
+    return hashlib.file_digest(file, "sha256").hexdigest()

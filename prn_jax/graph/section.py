@@ -1,0 +1,153 @@
+"""One section of a cfg file, read with Darknet's rules and checked with ours.
+
+A layer kind asks a `Section` for the keys it understands. What nobody asked for is an unknown key.
+Darknet's rules (`src/parser.c:read_cfg`, `src/option_list.c`): all blanks are removed, also inside
+values; the first of repeated keys wins; numbers are read by atoi/atof, so a trailing `#...` is harmless.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from prn_jax.errors import CfgError, did_you_mean
+
+Value = int | float | str | bool | Sequence[int] | Sequence[float]
+T = TypeVar("T")
+
+_INT = re.compile(r"[+-]?\d+")
+_FLOAT = re.compile(r"[+-]?(\d+\.?\d*([eE][+-]?\d+)?|\.\d+([eE][+-]?\d+)?|inf(inity)?|nan)", re.IGNORECASE)
+
+
+@dataclasses.dataclass
+class Section:
+  """The keys of one `[section]`.
+
+  Attributes:
+    type: section name without brackets.
+    options: key -> (value text, line number).
+    file: file name for messages.
+    line: line of the header.
+    strict: garbage in a number is an error; otherwise the C prefix rule applies (atoi("3x") is 3).
+  """
+
+  type: str
+  options: dict[str, tuple[str, int]] = dataclasses.field(default_factory=dict)
+  file: str = "<cfg>"
+  line: int = 0
+  strict: bool = True
+  asked: set[str] = dataclasses.field(default_factory=set)
+
+  def where(self, key: str | None = None) -> str:
+    """Place of a key (or of the header) in the form `cfg FILE:LINE [section]`."""
+    line = self.options[key][1] if key in self.options else self.line
+    return f"cfg {self.file}:{line} [{self.type}]"
+
+  def error(self, problem: str, key: str | None = None) -> CfgError:
+    return CfgError(f"{self.where(key)} {problem}")
+
+  def has(self, key: str) -> bool:
+    self.asked.add(key)
+    return key in self.options
+
+  def text(self, key: str, default: str = "") -> str:
+    self.asked.add(key)
+    return self.options[key][0] if key in self.options else default
+
+  def integer(self, key: str, default: int = 0) -> int:
+    return self._number(key, default, int, _INT, "a whole number")
+
+  def number(self, key: str, default: float = 0.0) -> float:
+    return self._number(key, default, float, _FLOAT, "a number")
+
+  def integers(self, key: str) -> tuple[int, ...]:
+    return self._list(key, int, _INT, "whole numbers")
+
+  def numbers(self, key: str) -> tuple[float, ...]:
+    return self._list(key, float, _FLOAT, "numbers")
+
+  def read(self, key: str, default: Value) -> Value:
+    """Reads `key` as the type of `default` (an empty tuple reads floats)."""
+    if isinstance(default, bool):
+      return bool(self.integer(key, int(default)))
+    if isinstance(default, int):
+      return self.integer(key, default)
+    if isinstance(default, float):
+      return self.number(key, default)
+    if isinstance(default, str):
+      return self.text(key, default)
+    return self.numbers(key) if self.has(key) else default
+
+  def at_least(self, key: str, minimum: int, default: int) -> int:
+    """An integer of at least `minimum`."""
+    value = self.integer(key, default)
+    if value < minimum:
+      raise self.error(f"has {key}={value}; expected at least {minimum}.", key)
+    return value
+
+  def unknown(self) -> list[str]:
+    """Keys that nobody asked for."""
+    return [key for key in self.options if key not in self.asked]
+
+  def unknown_key_error(self, key: str) -> CfgError:
+    hint = did_you_mean(key, self.asked)
+    return self.error(f"has unknown key '{key}'{hint}. Use strict=False to keep unknown keys.", key)
+
+  def _number(self, key: str, default: T, convert: Callable[[str], T], pattern: re.Pattern[str], what: str) -> T:
+    self.asked.add(key)
+    if key not in self.options:
+      return default
+    text = self.options[key][0]
+    match = pattern.match(text)
+    rest = text[match.end() :] if match else text
+    if self.strict and (not match or (rest and not rest.startswith("#"))):
+      raise self.error(f"has {key}={text}; expected {what}.", key)
+    return convert(match.group() if match else "0")
+
+  def _list(self, key: str, convert: Callable[[str], T], pattern: re.Pattern[str], what: str) -> tuple[T, ...]:
+    self.asked.add(key)
+    text = self.options.get(key, ("", 0))[0].split("#")[0]
+    values: list[T] = []
+    for item in filter(None, text.split(",")):
+      match = pattern.match(item)
+      if self.strict and (not match or match.end() != len(item)):
+        raise self.error(f"has {key}={text}; expected {what} separated by commas, found '{item}'.", key)
+      values.append(convert(match.group() if match else "0"))
+    return tuple(values)
+
+
+@dataclasses.dataclass(frozen=True)
+class Wires:
+  """The place of one layer in a cfg file: turns Darknet's layer indices into names, and back."""
+
+  index: int
+  names: Sequence[str]
+  section: Section | None = None
+
+  @property
+  def name(self) -> str:
+    return self.names[self.index]
+
+  @property
+  def previous(self) -> str:
+    return self.names[self.index - 1] if self.index else "input"
+
+  def source(self, reference: int) -> str:
+    """Name of the layer that `reference` (negative: relative to this layer) points to."""
+    target = reference if reference >= 0 else self.index + reference
+    if 0 <= target < self.index:
+      return self.names[target]
+    section = self.section or Section("?")
+    raise section.error(
+      f"(layer {self.index}) refers to layer {reference}, which is "
+      f"{'the layer itself' if target == self.index else 'later' if target > self.index else 'before the first layer'}; "
+      f"expected 0 to {self.index - 1}, or -{self.index} to -1."
+      if self.index
+      else f"(layer 0) refers to layer {reference}, but there is no layer before it."
+    )
+
+  def reference(self, name: str) -> int:
+    """Relative index of the layer `name`, as `from=` and `layers=` take it."""
+    return self.names.index(name) - self.index

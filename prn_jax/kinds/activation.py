@@ -1,0 +1,145 @@
+"""Activation functions by Darknet's names (darknet.md a4), and the [activation] layer.
+
+Darknet computes ReLU for every name that it does not know, and has no h-swish. Quirks that we do not copy:
+relu6 is constant 0 on AlexeyAB's CPU path; swish, mish and hard_mish give 0 outside convolutions on CPU.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from prn_jax.errors import did_you_mean
+from prn_jax.graph.graph import Context, Layer, Shape, register_kind
+from prn_jax.graph.section import Section, Value, Wires
+from prn_jax.lazy import jax, jnp
+
+if TYPE_CHECKING:
+  from jax import Array
+
+LEAKY_SLOPE = 0.1  # Darknet's constant; timm's Darknet53 uses 0.01
+
+
+def _hard_mish(x: Array) -> Array:
+  return jnp.where(x > 0, x, jnp.where(x > -2, x * x / 2 + x, 0.0))
+
+
+def _expm1(x: Array) -> Array:
+  return jnp.expm1(jnp.minimum(x, 0.0))  # the minimum keeps the unused branch's gradient finite
+
+
+def _gelu(x: Array) -> Array:
+  return 0.5 * x * (1 + jnp.tanh(0.797885 * x + 0.035677 * x**3))
+
+
+def _plse(x: Array) -> Array:
+  return jnp.where(x < -4, 0.01 * (x + 4), jnp.where(x > 4, 0.01 * (x - 4) + 1, 0.125 * x + 0.5))
+
+
+def _lhtan(x: Array) -> Array:
+  return jnp.where(x < 0, 0.001 * x, jnp.where(x > 1, 0.001 * (x - 1) + 1, x))
+
+
+def _stair(x: Array) -> Array:
+  n = jnp.floor(x)
+  return jnp.where(n % 2 == 0, jnp.floor(x / 2), (x - n) + jnp.floor(x / 2))
+
+
+def _normalize_channels(x: Array) -> Array:
+  positive = jnp.maximum(x, 0.0)
+  return positive / (1e-4 + positive.sum(-1, keepdims=True))
+
+
+def _normalize_channels_softmax(x: Array) -> Array:
+  e = jnp.exp(x)
+  return e / (1e-4 + e.sum(-1, keepdims=True))
+
+
+def _normalize_channels_softmax_maxval(x: Array) -> Array:
+  return _normalize_channels_softmax(x - x.max(-1, keepdims=True))
+
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+  "linear": lambda x: x,
+  "relu": lambda x: jnp.maximum(x, 0.0),
+  "relu6": lambda x: jnp.clip(x, 0.0, 6.0),
+  "logistic": lambda x: jax.nn.sigmoid(x),
+  "tanh": lambda x: jnp.tanh(x),
+  "swish": lambda x: x * jax.nn.sigmoid(x),
+  "mish": lambda x: x * jnp.tanh(jax.nn.softplus(x)),
+  "hard_mish": _hard_mish,
+  "elu": lambda x: jnp.where(x >= 0, x, _expm1(x)),
+  "selu": lambda x: jnp.where(x >= 0, 1.0507 * x, 1.0507 * 1.6732 * _expm1(x)),
+  "gelu": _gelu,
+  "ramp": lambda x: jnp.maximum(x, 0.0) + 0.1 * x,
+  "relie": lambda x: jnp.where(x > 0, x, 0.01 * x),
+  "hardtan": lambda x: jnp.clip(x, -1.0, 1.0),
+  "lhtan": _lhtan,
+  "loggy": lambda x: 2 * jax.nn.sigmoid(x) - 1,
+  "plse": _plse,
+  "stair": _stair,
+  "normalize_channels": _normalize_channels,
+  "normalize_channels_softmax": _normalize_channels_softmax,
+  "normalize_channels_softmax_maxval": _normalize_channels_softmax_maxval,
+}
+LEAKY = ("leaky", "revleaky")  # the two that take a slope
+NAMES = (*LEAKY, *ACTIVATIONS)
+
+
+def activate(x: Array, name: str, leaky_slope: float = LEAKY_SLOPE) -> Array:
+  """Applies the activation `name` to `x` (..., channels)."""
+  if name in LEAKY:
+    return jnp.where(x > 0, x, leaky_slope * x)
+  return ACTIVATIONS[name](x)
+
+
+def check_activation(name: str) -> None:
+  """Raises ValueError naming the nearest activation if there is none called `name`."""
+  if name not in NAMES:
+    raise ValueError(f"there is no activation '{name}'{did_you_mean(name, NAMES)}.")
+
+
+def read_activation(section: Section, default: str = "linear") -> str:
+  """The activation of a cfg section; an unknown name is ReLU, as in Darknet, with a warning."""
+  name = section.text("activation", default)
+  if name in NAMES:
+    return name
+  logging.getLogger(__name__).warning(
+    "%s has activation=%s, which Darknet does not know and computes as relu; so do we%s.",
+    section.where("activation"),
+    name,
+    did_you_mean(name, NAMES),
+  )
+  return "relu"
+
+
+def write_activation(activation: str, leaky_slope: float, default: str) -> dict[str, Value]:
+  """Keys for an activation; a slope other than Darknet's is our own key, which Darknet reports as unused."""
+  keys: dict[str, Value] = {} if activation == default else {"activation": activation}
+  return keys if leaky_slope == LEAKY_SLOPE else {**keys, "leaky_slope": leaky_slope}
+
+
+@register_kind
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Activation(Layer):
+  """An activation as a layer of its own."""
+
+  kind = "activation"
+  sections = ("activation",)
+
+  activation: str = "linear"
+  leaky_slope: float = LEAKY_SLOPE
+
+  def shape(self, inputs: Sequence[Shape]) -> Shape:
+    check_activation(self.activation)
+    return inputs[0]
+
+  @classmethod
+  def from_cfg(cls, section: Section, wires: Wires) -> Layer:
+    slope = section.number("leaky_slope", LEAKY_SLOPE)
+    return cls.wired(wires, (), activation=read_activation(section), leaky_slope=slope)
+
+  def lower(self, xs: Sequence[Array], ctx: Context) -> Array:
+    return activate(xs[0], self.activation, self.leaky_slope)

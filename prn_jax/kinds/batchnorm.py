@@ -1,0 +1,60 @@
+"""Batch normalisation (darknet.md c1, e4), as a layer and as a part of conv and connected.
+
+y = scale * (x - mean) / sqrt(var + 1e-5) + bias. Rolling statistics keep 0.99 of the old value. The variance
+is the biased one, in training and in the rolling average; cuDNN stores the unbiased one (factor n/(n-1)).
+A fresh Darknet layer has rolling variance 0; ours has 1, so that an untrained network gives finite outputs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from prn_jax.graph.graph import Context, Layer, Shape, WeightArray, register_kind
+from prn_jax.lazy import jnp, nn
+
+if TYPE_CHECKING:
+  from jax import Array
+
+EPSILON = 1e-5
+
+
+def batch_norm_arrays(channels: int) -> dict[str, WeightArray]:
+  """The four arrays by their role; the order in the file differs by kind."""
+  one = (channels,)
+  return {
+    "bias": WeightArray("bn/bias", "params", one),
+    "scale": WeightArray("bn/scale", "params", one),
+    "mean": WeightArray("bn/mean", "batch_stats", one),
+    "var": WeightArray("bn/var", "batch_stats", one),
+  }
+
+
+def batch_norm(x: Array, ctx: Context) -> Array:
+  """Normalises `x` (..., channels) with a linen BatchNorm called "bn"."""
+  module = nn.BatchNorm(
+    use_running_average=not ctx.train,
+    momentum=ctx.bn_momentum,
+    epsilon=EPSILON,
+    dtype=ctx.dtype or jnp.float32,
+    axis_name=ctx.bn_axis,
+    use_fast_variance=False,  # exact for mean >> std; see docs/numerics.md
+    name="bn",
+  )
+  return module(x)
+
+
+@register_kind
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BatchNorm(Layer):
+  """Batch normalisation as a layer of its own."""
+
+  kind = "batchnorm"
+  sections = ("batchnorm",)
+
+  def arrays(self, inputs: Sequence[Shape]) -> tuple[WeightArray, ...]:
+    return tuple(batch_norm_arrays(inputs[0].channels).values())
+
+  def lower(self, xs: Sequence[Array], ctx: Context) -> Array:
+    return batch_norm(xs[0], ctx)

@@ -1,0 +1,216 @@
+"""[convolutional]: cross-correlation, batch normalisation or bias, activation, optional blur (darknet.md a3).
+
+Quirks that we do not copy: Darknet ignores the padding of a 1x1 stride-1 convolution while announcing a
+larger output; with dilation it announces an output that fits only padding (size-1)/2, so we ask for that.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from prn_jax.errors import OutOfScopeError
+from prn_jax.graph.graph import (
+  Context,
+  Layer,
+  Shape,
+  WeightArray,
+  Window,
+  non_default_fields,
+  register_kind,
+)
+from prn_jax.graph.section import Section, Value, Wires
+from prn_jax.kinds.activation import (
+  LEAKY_SLOPE,
+  activate,
+  check_activation,
+  read_activation,
+  write_activation,
+)
+from prn_jax.kinds.batchnorm import batch_norm, batch_norm_arrays
+from prn_jax.kinds.blur import BLURS, blur, blur_shape, check_blur
+from prn_jax.lazy import jax, jnp, nn
+
+if TYPE_CHECKING:
+  from jax import Array
+
+DEFAULT_ACTIVATION = "logistic"  # of the cfg key, in Darknet
+# Darknet computes something else when one of these is set; nothing in the public zoo sets them.
+REFUSED = (
+  "binary", "xnor", "bin_output", "sway", "rotate", "stretch", "stretch_sway", "coordconv", "dot",
+  "assisted_excitation", "reverse",
+)  # fmt: skip
+
+
+def darknet_uniform(key: Array, shape: Sequence[int], dtype: Any = None) -> Array:
+  """Darknet's initial kernels: U(-1, 1) * sqrt(2 / fan_in), fan_in = inputs of one output."""
+  fan_in = math.prod(shape[:-1])
+  return jax.random.uniform(key, shape, dtype or jnp.float32, -1.0, 1.0) * (2.0 / fan_in) ** 0.5
+
+
+@register_kind
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Conv(Layer):
+  """Convolution, then batch norm or bias, then activation.
+
+  Attributes:
+    filters: output channels.
+    size: height and width of the kernel.
+    stride: stride in both directions.
+    padding: zeros on every side (times `dilation`).
+    groups: channel groups; `groups == filters` is a depthwise convolution.
+    batch_normalize: batch norm instead of a bias.
+    activation: one of `kinds.activation.NAMES`.
+    leaky_slope: slope of "leaky" below zero.
+    dilation: distance between kernel taps.
+    stride_x, stride_y: horizontal and vertical stride if they differ from `stride` (0: they do not).
+    antialiasing: 1 or 2 blurs instead of striding (`kinds.blur`).
+    share: name of the conv whose variables this one uses.
+    flipped: the weights file holds the transposed kernel.
+  """
+
+  kind = "conv"
+  sections = ("convolutional", "conv")
+
+  filters: int = 1
+  size: int = 1
+  stride: int = 1
+  padding: int = 0
+  groups: int = 1
+  batch_normalize: bool = False
+  activation: str = "linear"
+  leaky_slope: float = LEAKY_SLOPE
+  dilation: int = 1
+  stride_x: int = 0
+  stride_y: int = 0
+  antialiasing: int = 0
+  share: str = ""
+  flipped: bool = False
+
+  @property
+  def strides(self) -> tuple[int, int]:
+    """(vertical, horizontal)."""
+    return self.stride_y or self.stride, self.stride_x or self.stride
+
+  @property
+  def shared_with(self) -> str | None:
+    return self.share or None
+
+  # -- shape and cost ------------------------------------------------------------------------------
+  def shape(self, inputs: Sequence[Shape]) -> Shape:
+    (x,) = inputs
+    self._check(x)
+    shape = self._conv_shape(x)
+    return blur_shape(shape, self.antialiasing, self.strides) if self.antialiasing else shape
+
+  def _check(self, x: Shape) -> None:
+    check_activation(self.activation)
+    check_blur(self.antialiasing)
+    if min(self.filters, self.size, self.groups, self.dilation, *self.strides) < 1 or self.padding < 0:
+      raise ValueError("filters, size, stride, groups and dilation must be at least 1, padding at least 0.")
+    if x.channels % self.groups or self.filters % self.groups:
+      raise ValueError(
+        f"groups={self.groups} must divide the {x.channels} input channels and the {self.filters} filters."
+      )
+    if self.dilation > 1 and 2 * self.padding != self.size - 1:
+      raise ValueError(
+        f"dilation={self.dilation} with size={self.size} needs padding {(self.size - 1) / 2:g} "
+        f"(pad=1 and an odd size), not {self.padding}: Darknet's output size is wrong otherwise."
+      )
+
+  def _conv_shape(self, x: Shape) -> Shape:
+    strides = (1, 1) if self.antialiasing else self.strides
+    height, width = (
+      (extent + 2 * self.padding - self.size) // stride + 1 for extent, stride in zip(x[:2], strides, strict=True)
+    )
+    return Shape(height, width, self.filters)
+
+  def macs(self, inputs: Sequence[Shape], output: Shape) -> int:
+    (x,) = inputs
+    return x.channels // self.groups * self.size**2 * self._conv_shape(x).size
+
+  def flops(self, inputs: Sequence[Shape], output: Shape) -> int:
+    return 2 * self.macs(inputs, output)
+
+  def window(self, inputs: Sequence[Shape], output: Shape) -> Window:
+    extent = (self.size - 1) * self.dilation + 1
+    if self.antialiasing:
+      extent += len(BLURS[self.antialiasing][0]) - 1
+    return Window((extent, extent), self.strides)
+
+  # -- weights -------------------------------------------------------------------------------------
+  def arrays(self, inputs: Sequence[Shape]) -> tuple[WeightArray, ...]:
+    per_group, k, n = inputs[0].channels // self.groups, self.size, self.filters
+    if self.flipped:
+      kernel = WeightArray("conv/kernel", "params", (per_group, k, k, n), (1, 2, 0, 3))
+    else:
+      kernel = WeightArray("conv/kernel", "params", (n, per_group, k, k), (2, 3, 1, 0))
+    if not self.batch_normalize:
+      return WeightArray("conv/bias", "params", (n,)), kernel
+    return *batch_norm_arrays(n).values(), kernel
+
+  # -- cfg -----------------------------------------------------------------------------------------
+  @classmethod
+  def from_cfg(cls, section: Section, wires: Wires) -> Layer:
+    for key in REFUSED:
+      if section.integer(key):
+        raise OutOfScopeError(f"{section.where(key)} has {key}={section.text(key)}, which is out of scope.")
+    if section.integer("batch_normalize") > 1:
+      raise OutOfScopeError(f"{section.where('batch_normalize')}: cross-iteration batch norm is out of scope.")
+    size = section.at_least("size", 1, 1)
+    stride = section.at_least("stride", 1, 1)
+    padding = section.integer("padding")
+    dilation = section.integer("dilation", 1)
+    share = wires.source(section.integer("share_index")) if section.has("share_index") else ""
+    stride_x, stride_y = (max(section.integer(k), 0) for k in ("stride_x", "stride_y"))
+    return cls.wired(
+      wires,
+      (),
+      filters=section.at_least("filters", 1, 1),
+      size=size,
+      stride=stride,
+      padding=size // 2 if section.integer("pad") else padding,
+      groups=section.at_least("groups", 1, 1),
+      batch_normalize=bool(section.integer("batch_normalize")),
+      activation=read_activation(section, DEFAULT_ACTIVATION),
+      leaky_slope=section.number("leaky_slope", LEAKY_SLOPE),
+      dilation=dilation if size > 1 else 1,
+      stride_x=0 if stride_x == stride else stride_x,
+      stride_y=0 if stride_y == stride else stride_y,
+      antialiasing=section.integer("antialiasing"),
+      share=share,
+      flipped=bool(section.integer("flipped")),
+    )
+
+  def to_cfg(self, wires: Wires) -> dict[str, Value]:
+    keys = non_default_fields(self, skip=("padding", "share", "activation", "leaky_slope"))
+    keys |= {"filters": self.filters, "size": self.size, "stride": self.stride}
+    if self.padding == self.size // 2:
+      keys["pad"] = 1
+    elif self.padding:
+      keys["padding"] = self.padding
+    if self.share:
+      keys["share_index"] = wires.reference(self.share)
+    return keys | write_activation(self.activation, self.leaky_slope, DEFAULT_ACTIVATION)
+
+  # -- Flax ----------------------------------------------------------------------------------------
+  def lower(self, xs: Sequence[Array], ctx: Context) -> Array:
+    x = nn.Conv(
+      self.filters,
+      (self.size, self.size),
+      strides=(1, 1) if self.antialiasing else self.strides,
+      padding=[(self.padding * self.dilation,) * 2] * 2,
+      kernel_dilation=self.dilation,
+      feature_group_count=self.groups,
+      use_bias=not self.batch_normalize,
+      dtype=ctx.dtype or jnp.float32,
+      precision=ctx.precision,
+      kernel_init=darknet_uniform,
+      name="conv",
+    )(xs[0])
+    if self.batch_normalize:
+      x = batch_norm(x, ctx)
+    x = activate(x, self.activation, self.leaky_slope)
+    return blur(x, self.antialiasing, self.strides) if self.antialiasing else x

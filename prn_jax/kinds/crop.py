@@ -1,0 +1,60 @@
+"""[crop]: centre crop of the old classifiers, as at test time (darknet.md a13).
+
+Random crops, flips and colour changes of Darknet's crop layer belong to the data pipeline here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from prn_jax.graph.graph import Context, Layer, Shape, register_kind
+from prn_jax.graph.section import Section, Value, Wires
+
+if TYPE_CHECKING:
+  from jax import Array
+
+
+@register_kind
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Crop(Layer):
+  """Cuts the centre and maps [0, 1] to [-1, 1].
+
+  Attributes:
+    height, width: size of the crop.
+    rescale: False leaves the values as they are (Darknet's noadjust=1).
+  """
+
+  kind = "crop"
+  sections = ("crop",)
+
+  height: int = 1
+  width: int = 1
+  rescale: bool = True
+
+  def shape(self, inputs: Sequence[Shape]) -> Shape:
+    (x,) = inputs
+    if not (0 < self.height <= x.height and 0 < self.width <= x.width):
+      raise ValueError(f"cannot cut {self.width}x{self.height} out of {x}.")
+    return Shape(self.height, self.width, x.channels)
+
+  @classmethod
+  def from_cfg(cls, section: Section, wires: Wires) -> Layer:
+    return cls.wired(
+      wires,
+      (),
+      height=section.at_least("crop_height", 1, 1),
+      width=section.at_least("crop_width", 1, 1),
+      rescale=not section.integer("noadjust"),
+    )
+
+  def to_cfg(self, wires: Wires) -> dict[str, Value]:
+    keys: dict[str, Value] = {"crop_height": self.height, "crop_width": self.width}
+    return keys if self.rescale else keys | {"noadjust": 1}
+
+  def lower(self, xs: Sequence[Array], ctx: Context) -> Array:
+    _, h, w, _ = xs[0].shape
+    top, left = (h - self.height) // 2, (w - self.width) // 2
+    x = xs[0][:, top : top + self.height, left : left + self.width]
+    return x * 2 - 1 if self.rescale else x

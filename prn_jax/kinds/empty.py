@@ -1,0 +1,25 @@
+"""[empty], [silence]: the previous output under another name (darknet.md a13)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from prn_jax.graph.graph import Context, Layer, register_kind
+
+if TYPE_CHECKING:
+  from jax import Array
+
+
+@register_kind
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Empty(Layer):
+  """The identity."""
+
+  kind = "empty"
+  sections = ("empty", "silence")
+  is_result = False
+
+  def lower(self, xs: Sequence[Array], ctx: Context) -> Array:
+    return xs[0]

@@ -1,0 +1,53 @@
+"""[implicit]: a learned vector as a feature map (darknet.md a13)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from prn_jax.graph.graph import Context, Layer, Shape, WeightArray, Wiring, register_kind
+from prn_jax.graph.section import Value, Wires
+from prn_jax.lazy import jax, jnp
+
+if TYPE_CHECKING:
+  from jax import Array
+
+
+@register_kind
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Implicit(Layer):
+  """The same learned map for every image: height `atoms`, width 1, `filters` channels.
+
+  Attributes:
+    filters, atoms: size.
+    mean, std: initial values are mean + U(-std, std).
+  """
+
+  kind = "implicit"
+  sections = ("implicit",)
+  wiring = Wiring.NONE
+
+  filters: int = 128
+  atoms: int = 1
+  mean: float = 0.0
+  std: float = 0.2
+
+  def shape(self, inputs: Sequence[Shape]) -> Shape:
+    if min(self.filters, self.atoms) < 1:
+      raise ValueError(f"filters={self.filters}, atoms={self.atoms}; expected at least 1.")
+    return Shape(self.atoms, 1, self.filters)
+
+  def arrays(self, inputs: Sequence[Shape]) -> tuple[WeightArray, ...]:
+    return (WeightArray("vector", "params", (self.filters, self.atoms, 1), (1, 2, 0)),)
+
+  def to_cfg(self, wires: Wires) -> dict[str, Value]:
+    return {"filters": self.filters} | super().to_cfg(wires)
+
+  def lower(self, xs: Sequence[Array], ctx: Context) -> Array:
+    vector = ctx.module.param(
+      "vector",
+      lambda key, shape: self.mean + jax.random.uniform(key, shape, jnp.float32, -self.std, self.std),
+      (self.atoms, 1, self.filters),
+    )
+    return jnp.broadcast_to(vector.astype(ctx.dtype or jnp.float32), (ctx.batch_size, *vector.shape))

@@ -1,0 +1,84 @@
+"""[region]: YOLOv2's detection head (darknet.md a16), as AlexeyAB's Darknet stores it.
+
+The channel of anchor a and entry e is a*(coords+1+classes)+e. The stored output has a sigmoid on the
+objectness and a softmax over the classes; x, y, w, h stay raw: the box decoder applies
+x = (i + sigmoid(x)) / w and w = exp(w) * anchor / w, with anchors in cells.
+
+Hierarchical classes (yolo9000, `tree=`) are out of scope: such a network builds and runs, but its class
+entries stay raw scores, and decoding them to boxes is refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from prn_jax.graph.graph import Context, Layer, Shape, non_default_fields, register_kind
+from prn_jax.graph.section import Section, Value, Wires
+from prn_jax.kinds.yolo import Anchors, read_anchors, write_anchors
+from prn_jax.lazy import jax, jnp
+
+if TYPE_CHECKING:
+  from jax import Array
+
+
+@register_kind
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Region(Layer):
+  """YOLOv2 head.
+
+  Attributes:
+    classes: number of classes.
+    anchors: (width, height) in cells of the output map.
+    coords: values per box (4).
+    softmax: softmax over the classes; without it they stay raw.
+    tree: file of a class hierarchy (out of scope, see above).
+  """
+
+  kind = "region"
+  sections = ("region",)
+  is_head = True
+
+  classes: int = 20
+  anchors: Anchors = ()
+  coords: int = 4
+  softmax: bool = False
+  tree: str = ""
+
+  @property
+  def entries(self) -> int:
+    """Values per anchor and cell."""
+    return self.coords + 1 + self.classes
+
+  def shape(self, inputs: Sequence[Shape]) -> Shape:
+    expected = len(self.anchors) * self.entries
+    if inputs[0].channels != expected:
+      raise ValueError(
+        f"the input has {inputs[0].channels} channels; {len(self.anchors)} anchors with {self.entries} values "
+        f"each ({self.classes} classes) need {expected}. Set filters={expected} in the convolution before it."
+      )
+    return inputs[0]
+
+  @classmethod
+  def from_cfg(cls, section: Section, wires: Wires) -> Layer:
+    return cls.wired(
+      wires,
+      (),
+      classes=section.at_least("classes", 0, 20),
+      anchors=read_anchors(section),
+      coords=section.at_least("coords", 4, 4),
+      softmax=bool(section.integer("softmax")),
+      tree=section.text("tree"),
+    )
+
+  def to_cfg(self, wires: Wires) -> dict[str, Value]:
+    keys: dict[str, Value] = {"classes": self.classes} | write_anchors(self.anchors)
+    return keys | non_default_fields(self, skip=("classes", "anchors"))
+
+  def lower(self, xs: Sequence[Array], ctx: Context) -> Array:
+    x = xs[0].astype(jnp.float32).reshape(*xs[0].shape[:-1], -1, self.entries)
+    boxes, objectness, classes = jnp.split(x, [self.coords, self.coords + 1], axis=-1)
+    if self.softmax and not self.tree:
+      classes = jax.nn.softmax(classes)
+    return jnp.concatenate([boxes, jax.nn.sigmoid(objectness), classes], -1).reshape(xs[0].shape)

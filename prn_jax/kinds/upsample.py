@@ -1,0 +1,52 @@
+"""[upsample]: nearest neighbour, or sums over blocks for a negative stride (darknet.md a10)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from prn_jax.graph.graph import Context, Layer, Shape, Window, register_kind
+from prn_jax.lazy import jnp
+
+if TYPE_CHECKING:
+  from jax import Array
+
+
+@register_kind
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Upsample(Layer):
+  """Repeats each cell `stride` x `stride` times; stride -k sums each k x k block (not the mean).
+
+  Attributes:
+    stride: factor; negative shrinks.
+    scale: factor on the values.
+  """
+
+  kind = "upsample"
+  sections = ("upsample",)
+
+  stride: int = 2
+  scale: float = 1.0
+
+  def shape(self, inputs: Sequence[Shape]) -> Shape:
+    h, w, c = inputs[0]
+    k = abs(self.stride)
+    if k < 1:
+      raise ValueError("stride=0; expected a positive factor, or a negative one to shrink.")
+    if self.stride < 0 and (h % k or w % k):
+      raise ValueError(f"stride={self.stride} needs a map whose sides are multiples of {k}, not {inputs[0]}.")
+    return Shape(h * k, w * k, c) if self.stride > 0 else Shape(h // k, w // k, c)
+
+  def window(self, inputs: Sequence[Shape], output: Shape) -> Window:
+    k = abs(self.stride)
+    return Window(stride=(1 / k, 1 / k)) if self.stride > 0 else Window((k, k), (k, k))
+
+  def lower(self, xs: Sequence[Array], ctx: Context) -> Array:
+    n, h, w, c = xs[0].shape
+    k = abs(self.stride)
+    if self.stride < 0:
+      x = xs[0].reshape(n, h // k, k, w // k, k, c).sum((2, 4))
+    else:
+      x = jnp.broadcast_to(xs[0][:, :, None, :, None], (n, h, k, w, k, c)).reshape(n, h * k, w * k, c)
+    return x if self.scale == 1 else x * self.scale

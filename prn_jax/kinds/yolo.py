@@ -1,0 +1,164 @@
+"""[yolo]: YOLOv3's detection head, as Darknet stores it (darknet.md a14, c6).
+
+The channel of anchor a and entry e is a*(5+classes)+e, with entries x, y, w, h, objectness, class 0, ...
+The output is activated: sigmoid on all but w and h; then x, y -> scale_x_y*v - (scale_x_y-1)/2. With
+new_coords=1 there is no sigmoid here (the convolution before has activation=logistic).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from prn_jax.graph.graph import Context, Layer, Shape, non_default_fields, register_kind
+from prn_jax.graph.section import Section, Value, Wires
+from prn_jax.lazy import jax, jnp
+
+if TYPE_CHECKING:
+  from jax import Array
+
+Anchors = tuple[tuple[float, float], ...]
+NMS_KINDS = ("default", "greedynms", "diounms", "cornersnms")
+
+
+def read_anchors(section: Section, mask: Sequence[int] = ()) -> Anchors:
+  """`num` pairs (width, height). Darknet fills missing values with 0.5 and ignores those beyond `num`; where
+  the mask needs them (cspx-p7-mish.cfg) Darknet reads past its array and we take them."""
+  num = max(section.at_least("num", 1, 1), *(i + 1 for i in (0, *mask)))
+  values = section.numbers("anchors")
+  count = num if num == section.integer("num", 1) or 2 * num <= len(values) else section.integer("num", 1)
+  if len(values) != 2 * count:
+    logging.getLogger(__name__).warning(
+      "%s has %d anchor values, but %d anchors need %d; as Darknet does, %s.",
+      section.where("anchors"),
+      len(values),
+      count,
+      2 * count,
+      "missing ones become 0.5" if len(values) < 2 * count else "the rest is ignored",
+    )
+  values = (*values, *[0.5] * (2 * count))
+  return tuple((values[2 * i], values[2 * i + 1]) for i in range(count))
+
+
+def write_anchors(anchors: Anchors) -> dict[str, Value]:
+  return {"num": len(anchors), "anchors": [v for pair in anchors for v in pair]}
+
+
+def read_nms(section: Section) -> dict[str, str | float]:
+  """The non-maximum suppression that the cfg asks for; an unknown kind is the default one, as in Darknet."""
+  kind = section.text("nms_kind", "default")
+  return {
+    "nms_kind": kind if kind in NMS_KINDS else "default",
+    "beta_nms": section.number("beta_nms", 0.6),
+  }
+
+
+def activate_entries(x: Array, raw: Sequence[int], xy: Sequence[int], scale_x_y: float) -> Array:
+  """Sigmoid on the last axis of `x` except at the entries `raw`; then scale_x_y at the entries `xy`."""
+  entries = x.shape[-1]
+  x = jnp.where(np.isin(np.arange(entries), raw), x, jax.nn.sigmoid(x))
+  if scale_x_y == 1:
+    return x
+  scale, shift = np.ones(entries, np.float32), np.zeros(entries, np.float32)
+  scale[list(xy)], shift[list(xy)] = scale_x_y, -0.5 * (scale_x_y - 1)
+  return x * scale + shift
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AnchorHead(Layer):
+  """What [yolo] and [Gaussian_yolo] share.
+
+  Attributes:
+    classes: number of classes.
+    anchors: all anchors as (width, height) in pixels of the network input.
+    mask: indices of the anchors of this head; None means all.
+    scale_x_y: grid sensitivity: factor of the x, y range around the cell.
+    nms_kind, beta_nms: suppression; the last head of the network decides.
+  """
+
+  is_head = True
+
+  classes: int = 20
+  anchors: Anchors = ()
+  mask: tuple[int, ...] | None = None
+  scale_x_y: float = 1.0
+  nms_kind: str = "default"
+  beta_nms: float = 0.6
+
+  @property
+  def anchor_indices(self) -> tuple[int, ...]:
+    return tuple(range(len(self.anchors))) if self.mask is None else self.mask
+
+  @property
+  def entries(self) -> int:
+    """Values per anchor and cell."""
+    return 5 + self.classes
+
+  def shape(self, inputs: Sequence[Shape]) -> Shape:
+    (x,) = inputs
+    if not self.anchors:
+      raise ValueError("has no anchors.")
+    if bad := [i for i in self.anchor_indices if not 0 <= i < len(self.anchors)]:
+      raise ValueError(
+        f"mask has {bad}, but there are only {len(self.anchors)} anchors (0 to {len(self.anchors) - 1})."
+      )
+    expected = len(self.anchor_indices) * self.entries
+    if x.channels != expected:
+      raise ValueError(
+        f"the input has {x.channels} channels; {len(self.anchor_indices)} anchors with {self.entries} values "
+        f"each ({self.classes} classes) need {expected}. Set filters={expected} in the convolution before it."
+      )
+    return x
+
+  @classmethod
+  def _head_fields(cls, section: Section) -> dict[str, object]:
+    mask = section.integers("mask")
+    anchors = read_anchors(section, mask)
+    return {
+      "classes": section.at_least("classes", 0, 20),
+      "anchors": anchors,
+      "mask": mask if mask and mask != tuple(range(len(anchors))) else None,
+      "scale_x_y": section.number("scale_x_y", 1.0),
+      **read_nms(section),
+    }
+
+  @classmethod
+  def from_cfg(cls, section: Section, wires: Wires) -> Layer:
+    return cls.wired(wires, (), **cls._head_fields(section))
+
+  def to_cfg(self, wires: Wires) -> dict[str, Value]:
+    keys: dict[str, Value] = {"classes": self.classes} | write_anchors(self.anchors)
+    return keys | non_default_fields(self, skip=("classes", "anchors"))
+
+  def per_anchor(self, x: Array) -> Array:
+    """(n, h, w, anchors * entries) -> float32 (n, h, w, anchors, entries)."""
+    return x.astype(jnp.float32).reshape(*x.shape[:-1], -1, self.entries)
+
+
+@register_kind
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Yolo(AnchorHead):
+  """YOLOv3 to v4 head; fields as `AnchorHead`, and:
+
+  Attributes:
+    new_coords: boxes as in Scaled-YOLOv4: w, h = (2v)^2 * anchor, and no sigmoid here.
+  """
+
+  kind = "yolo"
+  sections = ("yolo",)
+
+  new_coords: bool = False
+
+  @classmethod
+  def from_cfg(cls, section: Section, wires: Wires) -> Layer:
+    new_coords = bool(section.integer("new_coords"))
+    return cls.wired(wires, (), **cls._head_fields(section), new_coords=new_coords)
+
+  def lower(self, xs: Sequence[Array], ctx: Context) -> Array:
+    x = self.per_anchor(xs[0])
+    raw = range(self.entries) if self.new_coords else (2, 3)
+    return activate_entries(x, raw, (0, 1), self.scale_x_y).reshape(xs[0].shape)

@@ -1,0 +1,103 @@
+"""Graph -> one flax.linen module. All arithmetic lives in the kinds; this file only walks the graph."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import jax
+import numpy as np
+from flax import linen as nn
+from flax import traverse_util
+
+from prn_jax.graph.graph import INPUT, Context, Graph, Layer
+
+Variables = dict[str, Any]
+
+
+class LayerScope(nn.Module):
+  """Holds the variables of one layer. Layers that share weights call the same scope."""
+
+  @nn.compact
+  def __call__(self, layer: Layer, xs: Sequence[jax.Array], ctx: Context) -> jax.Array:
+    return layer.lower(xs, dataclasses.replace(ctx, module=self))
+
+
+class Network(nn.Module):
+  """A layer graph as a linen module; variables live at `<layer>/<conv|bn|...>/<leaf>`.
+
+  Attributes:
+    graph: the network.
+    dtype: compute dtype; parameters, BN statistics and head outputs stay float32.
+    precision: `jax.lax.Precision` of convolutions and matrix products.
+    bn_axis: mesh axis over which BN statistics are averaged; None is right under plain `jit`, where they are
+      global over the batch already, and inside `shard_map` for Darknet's per-device statistics.
+    bn_momentum: share of the old rolling statistics.
+  """
+
+  graph: Graph
+  dtype: Any = None
+  precision: Any = None
+  bn_axis: str | None = None
+  bn_momentum: float = 0.99
+
+  @nn.compact
+  def __call__(
+    self, x: jax.Array, *, train: bool = False, layers: Literal["heads", "all"] | Sequence[str] = "heads"
+  ) -> dict[str, jax.Array]:
+    """Runs the network.
+
+    Args:
+      x: (n, height, width, channels), RGB in [0, 1].
+      train: batch statistics and dropout (needs an rng called "dropout").
+      layers: "heads", "all", or names.
+
+    Returns:
+      Layer name -> output, NHWC, activated as Darknet stores it, in cfg order.
+    """
+    ctx = Context(train, self.dtype, self.precision, self.bn_axis, self.bn_momentum, x.shape[0])
+    wanted = wanted_layers(self.graph, layers)
+    outputs = {INPUT: x}
+    scopes: dict[str, LayerScope] = {}
+    for layer in self.graph:
+      owner = layer.shared_with or layer.name
+      if owner not in scopes:
+        scopes[owner] = LayerScope(name=owner)
+      outputs[layer.name] = scopes[owner](layer, [outputs[i] for i in layer.inputs], ctx)
+    return {name: outputs[name] for name in wanted}
+
+
+def wanted_layers(graph: Graph, layers: str | Sequence[str]) -> list[str]:
+  """Names of the layers asked for, in cfg order; KeyError for a name that does not exist."""
+  if layers == "heads":
+    return [layer.name for layer in graph.heads]
+  if layers == "all":
+    return [layer.name for layer in graph]
+  names = [layers] if isinstance(layers, str) else list(layers)
+  return [graph[name].name for name in names]
+
+
+def init_variables(graph: Graph, seed: int = 0) -> Variables:
+  """Random variables by Darknet's rules, as numpy arrays."""
+  network = Network(graph)
+  x = jax.ShapeDtypeStruct((1, graph.height, graph.width, graph.channels), np.float32)
+  variables = jax.jit(lambda key: network.init(key, jax.numpy.zeros(x.shape, x.dtype)))(jax.random.key(seed))
+  return jax.tree.map(np.asarray, dict(variables))
+
+
+def expected_variables(graph: Graph) -> dict[str, tuple[int, ...]]:
+  """ "collection/layer/path" -> shape of every variable of a network, from the graph alone."""
+  return {
+    f"{array.collection}/{layer.name}/{array.path}": array.array_shape
+    for layer in graph
+    for array in graph.arrays(layer)
+  }
+
+
+def flatten_variables(variables: Variables) -> dict[str, Any]:
+  return dict(traverse_util.flatten_dict(variables, sep="/"))
+
+
+def unflatten_variables(flat: dict[str, Any]) -> Variables:
+  return dict(traverse_util.unflatten_dict(flat, sep="/"))

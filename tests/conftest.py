@@ -1,0 +1,51 @@
+"""Strict settings for every test, and the way to the reference data."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+REPO = Path(__file__).resolve().parent.parent
+
+
+def shared_folder() -> Path | None:
+  """Reference data: PRN_SHARED, or ../shared beside the project; None where it is absent."""
+  folder = Path(os.environ.get("PRN_SHARED", REPO.parent / "shared"))
+  return folder if folder.is_dir() else None
+
+
+SHARED = shared_folder()
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+  """The reference data; CI must have it, elsewhere the test is skipped."""
+  if SHARED is None:
+    message = f"no reference data: set PRN_SHARED, or put it at {REPO.parent / 'shared'}"
+    if os.environ.get("CI"):
+      pytest.fail(message)
+    pytest.skip(message)
+  return SHARED
+
+
+@pytest.fixture(autouse=True, scope="session")
+def strict_jax() -> None:
+  import jax
+
+  jax.config.update("jax_numpy_rank_promotion", "raise")
+  jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "prn_jax_tests"))
+  logging.getLogger("jax").setLevel(logging.ERROR)
+
+
+def shared_params(*patterns: str) -> list[object]:
+  """Files or folders of the reference data as test parameters; one skipped parameter where it is absent."""
+  if SHARED is None:
+    return [pytest.param(None, marks=pytest.mark.usefixtures("shared"), id="no-reference-data")]
+  found = sorted({path for pattern in patterns for path in SHARED.glob(pattern)})
+  assert found, patterns
+  return [pytest.param(path, id=path.stem if path.is_file() else path.name) for path in found]
