@@ -1,4 +1,37 @@
-"""Partial Residual Networks and the Darknet/YOLO family in JAX."""
+"""Partial Residual Networks and the Darknet/YOLO family in JAX.
+
+    import prn_jax
+    model = prn_jax.load("yolov3-tiny-prn", weights="yolov3-tiny-prn.weights")
+    outputs = model.forward(images)  # (n, 416, 416, 3) in [0, 1] -> head name -> activated output
+
+JAX is imported when something is computed, not here.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 import prn_jax.kinds  # noqa: F401  (registers every kind of layer)
-from prn_jax.version import __version__ as __version__
+from prn_jax.errors import PrnError
+from prn_jax.version import __version__
+
+if TYPE_CHECKING:
+  from prn_jax.graph.builder import Builder
+  from prn_jax.model import Model, build, load
+  from prn_jax.models.registry import list_models
+
+_LAZY = {
+  "Builder": "prn_jax.graph.builder",
+  "Model": "prn_jax.model",
+  "build": "prn_jax.model",
+  "list_models": "prn_jax.models.registry",
+  "load": "prn_jax.model",
+}
+__all__ = ["Builder", "Model", "PrnError", "__version__", "build", "list_models", "load"]
+
+
+def __getattr__(name: str) -> Any:
+  if name not in _LAZY:
+    raise AttributeError(f"module 'prn_jax' has no attribute '{name}'")
+  return getattr(importlib.import_module(_LAZY[name]), name)

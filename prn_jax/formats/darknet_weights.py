@@ -7,6 +7,7 @@ every value: a file that is too short or too long is refused, with the layer at 
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import struct
 from collections.abc import Collection, Iterator
@@ -109,29 +110,29 @@ def load(
   """
   path = Path(path)
   partial = bool(_PARTIAL_NAME.search(path.name)) if partial is None else partial
+  arrays = list(stored_arrays(graph, skip, skip_scales))
+  floats = sum(array.size for _, array in arrays)
+  flat: dict[str, np.ndarray] = {}
   try:
-    data = path.read_bytes()
+    with path.open("rb") as file:
+      size = os.fstat(file.fileno()).st_size
+      header = _choose_header(file.read(20), size, path.name, floats, partial)
+      found, stray = divmod(size - header.size, 4)
+      if stray or found > floats or (found < floats and not partial):
+        raise _misfit(path.name, graph, arrays, size, header)
+      file.seek(header.size)
+      for layer, array in arrays:  # one array at a time: the file never lies in memory twice
+        if found == 0:
+          break
+        if found < array.size:
+          raise _misfit(path.name, graph, arrays, size, header)
+        values = np.fromfile(file, "<f4", array.size)
+        flat[f"{array.collection}/{layer.name}/{array.path}"] = from_file(values, array, header.transposed)
+        found -= array.size
   except OSError as error:
     raise WeightsError(f"cannot read weights '{path}': {error.strerror}.") from None
-  arrays = list(stored_arrays(graph, skip, skip_scales))
-  header = _choose_header(data, path.name, sum(array.size for _, array in arrays), partial)
-  values = np.frombuffer(data, "<f4", offset=header.size, count=(len(data) - header.size) // 4)
-  if (len(data) - header.size) % 4:
-    raise _misfit(path.name, graph, arrays, data, header)
-  flat: dict[str, np.ndarray] = {}
-  offset = 0
-  for layer, array in arrays:
-    if offset == len(values) and partial:
-      break
-    if offset + array.size > len(values):
-      raise _misfit(path.name, graph, arrays, data, header)
-    flat[f"{array.collection}/{layer.name}/{array.path}"] = from_file(
-      values[offset : offset + array.size], array, header.transposed
-    )
-    offset += array.size
-  if offset < len(values):
-    raise _misfit(path.name, graph, arrays, data, header)
-  return Loaded(_nest(flat), header, _missing(path.name, graph, arrays, flat, offset))
+  read = sum(value.size for value in flat.values())
+  return Loaded(_nest(flat), header, _missing(path.name, graph, arrays, flat, read))
 
 
 def _missing(
@@ -203,27 +204,27 @@ def _header(data: bytes, seen_bytes: int) -> Header:
   return Header(major, minor, revision, seen, seen_bytes)
 
 
-def _choose_header(data: bytes, file: str, floats: int, partial: bool) -> Header:
+def _choose_header(head: bytes, size: int, file: str, floats: int, partial: bool) -> Header:
   """The header by AlexeyAB's version rule; by pjreddie's (a transposed file has a 32-bit `seen`) if only
   that one accounts for every value."""
-  if len(data) < 20:
-    raise WeightsError(f"weights {file}: only {len(data)} bytes; a header alone takes 16 or 20. Is it a weights file?")
-  major, minor = struct.unpack_from("<ii", data)
+  if size < 20:
+    raise WeightsError(f"weights {file}: only {size} bytes; a header alone takes 16 or 20. Is it a weights file?")
+  major, minor = struct.unpack_from("<ii", head)
   first = 8 if major * 10 + minor >= 2 else 4
-  header = _header(data, first)
-  if len(data) != header.size + 4 * floats and not partial:
-    other = _header(data, 12 - first)
-    if len(data) == other.size + 4 * floats:
+  header = _header(head, first)
+  if size != header.size + 4 * floats and not partial:
+    other = _header(head, 12 - first)
+    if size == other.size + 4 * floats:
       return other
   return header
 
 
 def _misfit(
-  file: str, graph: Graph, arrays: list[tuple[Layer, WeightArray]], data: bytes, header: Header
+  file: str, graph: Graph, arrays: list[tuple[Layer, WeightArray]], size: int, header: Header
 ) -> WeightsError:
   """Says at which layer the file ends, or how much is left, under the header that its version announces."""
   floats = sum(array.size for _, array in arrays)
-  found, rest = divmod(len(data) - header.size, 4)
+  found, rest = divmod(size - header.size, 4)
   text = (
     f"weights {file}: header {header}, then {found:,} values{f' and {rest} stray bytes' if rest else ''}; "
     f"network '{graph.name}' needs {floats:,}. "

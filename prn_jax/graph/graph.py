@@ -13,11 +13,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
-from prn_jax.errors import GraphError, did_you_mean
+from prn_jax.errors import GraphError, OutOfScopeError, did_you_mean
 from prn_jax.graph.section import Section, Value, Wires
 
 if TYPE_CHECKING:
   import jax
+
+  from prn_jax.graph.onnx_builder import OnnxBuilder
 
 INPUT = "input"  # the name under which a layer refers to the image
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -121,6 +123,7 @@ class Layer:
   wiring: ClassVar[Wiring] = Wiring.PREVIOUS
   is_head: ClassVar[bool] = False  # its output is a result of the network
   is_result: ClassVar[bool] = True  # False for kinds that only pass a result on (cost)
+  same_size: ClassVar[bool] = False  # all its inputs should have the same width and height
 
   name: str
   inputs: tuple[str, ...]
@@ -170,6 +173,11 @@ class Layer:
   def lower(self, xs: Sequence[jax.Array], ctx: Context) -> jax.Array:
     """Computes the output (NHWC) inside the compact method of the layer's linen module."""
     raise AssertionError(f"kind '{self.kind}' has no lowering")
+
+  # -- ONNX ----------------------------------------------------------------------------------------
+  def onnx(self, xs: Sequence[str], o: OnnxBuilder) -> str:
+    """Adds the layer's nodes (NCHW) and returns the name of its output."""
+    raise OutOfScopeError(f"layer '{self.name}': kind '{self.kind}' cannot be exported to ONNX.")
 
 
 KINDS: dict[str, type[Layer]] = {}  # kind -> class
@@ -340,7 +348,7 @@ def _check_sharing(layer: Layer, owner: Layer, shapes: Mapping[str, Shape]) -> N
 
 def _same_size_hint(layer: Layer, shapes: Mapping[str, Shape]) -> str:
   """For layers with several inputs: the nearest layer that has the size of the first."""
-  if len({shapes[name][:2] for name in layer.inputs}) < 2:
+  if not layer.same_size or len({shapes[name][:2] for name in layer.inputs}) < 2:
     return ""
   first, wrong = layer.inputs[0], next(i for i in layer.inputs if shapes[i][:2] != shapes[layer.inputs[0]][:2])
   order = list(shapes)

@@ -11,13 +11,15 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from prn_jax.errors import did_you_mean
+from prn_jax.errors import OutOfScopeError, did_you_mean
 from prn_jax.graph.graph import Context, Layer, Shape, register_kind
 from prn_jax.graph.section import Section, Value, Wires
 from prn_jax.lazy import jax, jnp
 
 if TYPE_CHECKING:
   from jax import Array
+
+  from prn_jax.graph.onnx_builder import OnnxBuilder
 
 LEAKY_SLOPE = 0.1  # Darknet's constant; timm's Darknet53 uses 0.01
 
@@ -95,6 +97,26 @@ def activate(x: Array, name: str, leaky_slope: float = LEAKY_SLOPE) -> Array:
   return ACTIVATIONS[name](x)
 
 
+ONNX_OPS = {"relu": "Relu", "logistic": "Sigmoid", "tanh": "Tanh", "elu": "Elu"}
+
+
+def onnx_activate(o: OnnxBuilder, x: str, name: str, leaky_slope: float) -> str:
+  """Adds the nodes of an activation. Rare ones that nobody deploys are refused."""
+  if name == "linear":
+    return x
+  if name in LEAKY:
+    return o.op("LeakyRelu", [x], alpha=leaky_slope)
+  if name in ONNX_OPS:
+    return o.op(ONNX_OPS[name], [x])
+  if name == "relu6":
+    return o.op("Clip", [x, o.const(0), o.const(6)])
+  if name == "swish":
+    return o.op("Mul", [x, o.op("Sigmoid", [x])])
+  if name == "mish":
+    return o.op("Mul", [x, o.op("Tanh", [o.op("Softplus", [x])])])
+  raise OutOfScopeError(f"layer '{o.layer}': activation '{name}' cannot be exported to ONNX.")
+
+
 def check_activation(name: str) -> None:
   """Raises ValueError naming the nearest activation if there is none called `name`."""
   if name not in NAMES:
@@ -143,3 +165,6 @@ class Activation(Layer):
 
   def lower(self, xs: Sequence[Array], ctx: Context) -> Array:
     return activate(xs[0], self.activation, self.leaky_slope)
+
+  def onnx(self, xs: Sequence[str], o: OnnxBuilder) -> str:
+    return onnx_activate(o, xs[0], self.activation, self.leaky_slope)

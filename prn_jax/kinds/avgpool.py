@@ -11,6 +11,8 @@ from prn_jax.graph.graph import Context, Layer, Shape, register_kind
 if TYPE_CHECKING:
   from jax import Array
 
+  from prn_jax.graph.onnx_builder import OnnxBuilder
+
 
 @register_kind
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,3 +30,6 @@ class AvgPool(Layer):
 
   def lower(self, xs: Sequence[Array], ctx: Context) -> Array:
     return xs[0].mean((1, 2), keepdims=True)
+
+  def onnx(self, xs: Sequence[str], o: OnnxBuilder) -> str:
+    return o.op("GlobalAveragePool", xs)

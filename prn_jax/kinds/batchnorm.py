@@ -17,6 +17,8 @@ from prn_jax.lazy import jnp, nn
 if TYPE_CHECKING:
   from jax import Array
 
+  from prn_jax.graph.onnx_builder import OnnxBuilder
+
 EPSILON = 1e-5
 
 
@@ -58,3 +60,7 @@ class BatchNorm(Layer):
 
   def lower(self, xs: Sequence[Array], ctx: Context) -> Array:
     return batch_norm(xs[0], ctx)
+
+  def onnx(self, xs: Sequence[str], o: OnnxBuilder) -> str:
+    arrays = [o.const(o.variable(f"bn/{leaf}")) for leaf in ("scale", "bias", "mean", "var")]
+    return o.op("BatchNormalization", [xs[0], *arrays], epsilon=EPSILON)

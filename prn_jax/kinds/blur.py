@@ -16,6 +16,8 @@ from prn_jax.lazy import jnp, lax
 if TYPE_CHECKING:
   from jax import Array
 
+  from prn_jax.graph.onnx_builder import OnnxBuilder
+
 # mode -> (kernel, padding on every side)
 BLURS: dict[int, tuple[np.ndarray, int]] = {
   1: (np.outer([1, 2, 1], [1, 2, 1]).astype(np.float32) / 16, 1),
@@ -50,3 +52,9 @@ def blur(x: Array, mode: int, strides: tuple[int, int]) -> Array:
     feature_group_count=channels,
     precision=lax.Precision.HIGHEST,
   )
+
+
+def onnx_blur(o: OnnxBuilder, x: str, mode: int, strides: tuple[int, int], channels: int) -> str:
+  kernel, padding = BLURS[mode]
+  weights = o.const(np.broadcast_to(kernel, (channels, 1, *kernel.shape)))
+  return o.op("Conv", [x, weights], group=channels, pads=[padding] * 4, strides=list(strides))

@@ -15,6 +15,7 @@ from prn_jax.kinds.activation import (
   LEAKY_SLOPE,
   activate,
   check_activation,
+  onnx_activate,
   read_activation,
   write_activation,
 )
@@ -24,6 +25,8 @@ from prn_jax.lazy import jnp, nn
 
 if TYPE_CHECKING:
   from jax import Array
+
+  from prn_jax.graph.onnx_builder import OnnxBuilder
 
 
 @register_kind
@@ -94,3 +97,9 @@ class Connected(Layer):
     if self.batch_normalize:
       x = batch_norm(x, ctx)
     return activate(x[:, None, None, :], self.activation, self.leaky_slope)
+
+  def onnx(self, xs: Sequence[str], o: OnnxBuilder) -> str:
+    kernel = o.variable("dense/kernel").reshape(self.output, -1)  # [out][CHW], as in a weights file
+    flat = o.reshape(xs[0], kernel.shape[1])
+    y = o.op("Gemm", [flat, o.const(kernel), o.const(o.variable("dense/bias"))], transB=1)
+    return onnx_activate(o, o.reshape(y, self.output, 1, 1), self.activation, self.leaky_slope)

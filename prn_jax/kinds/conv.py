@@ -26,15 +26,18 @@ from prn_jax.kinds.activation import (
   LEAKY_SLOPE,
   activate,
   check_activation,
+  onnx_activate,
   read_activation,
   write_activation,
 )
 from prn_jax.kinds.batchnorm import batch_norm, batch_norm_arrays
-from prn_jax.kinds.blur import BLURS, blur, blur_shape, check_blur
+from prn_jax.kinds.blur import BLURS, blur, blur_shape, check_blur, onnx_blur
 from prn_jax.lazy import jax, jnp, nn
 
 if TYPE_CHECKING:
   from jax import Array
+
+  from prn_jax.graph.onnx_builder import OnnxBuilder
 
 DEFAULT_ACTIVATION = "logistic"  # of the cfg key, in Darknet
 # Darknet computes something else when one of these is set; nothing in the public zoo sets them.
@@ -214,3 +217,16 @@ class Conv(Layer):
       x = batch_norm(x, ctx)
     x = activate(x, self.activation, self.leaky_slope)
     return blur(x, self.antialiasing, self.strides) if self.antialiasing else x
+
+  def onnx(self, xs: Sequence[str], o: OnnxBuilder) -> str:
+    arrays = [o.const(o.variable(f"conv/{leaf}")) for leaf in ("kernel", "bias")]
+    x = o.op(
+      "Conv",
+      [xs[0], *arrays],
+      strides=[1, 1] if self.antialiasing else list(self.strides),
+      pads=[self.padding * self.dilation] * 4,
+      dilations=[self.dilation] * 2,
+      group=self.groups,
+    )
+    x = onnx_activate(o, x, self.activation, self.leaky_slope)
+    return onnx_blur(o, x, self.antialiasing, self.strides, self.filters) if self.antialiasing else x

@@ -11,6 +11,8 @@ from prn_jax.graph.graph import Context, Layer, Shape, register_kind
 if TYPE_CHECKING:
   from jax import Array
 
+  from prn_jax.graph.onnx_builder import OnnxBuilder
+
 TYPES = ("sse", "masked", "smooth", "L1", "seg", "wgan")
 
 
@@ -37,4 +39,7 @@ class Cost(Layer):
     return inputs[0]
 
   def lower(self, xs: Sequence[Array], ctx: Context) -> Array:
+    return xs[0]
+
+  def onnx(self, xs: Sequence[str], o: OnnxBuilder) -> str:
     return xs[0]

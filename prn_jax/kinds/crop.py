@@ -15,6 +15,8 @@ from prn_jax.graph.section import Section, Value, Wires
 if TYPE_CHECKING:
   from jax import Array
 
+  from prn_jax.graph.onnx_builder import OnnxBuilder
+
 
 @register_kind
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,3 +60,9 @@ class Crop(Layer):
     top, left = (h - self.height) // 2, (w - self.width) // 2
     x = xs[0][:, top : top + self.height, left : left + self.width]
     return x * 2 - 1 if self.rescale else x
+
+  def onnx(self, xs: Sequence[str], o: OnnxBuilder) -> str:
+    _, h, w = o.shape
+    top, left = (h - self.height) // 2, (w - self.width) // 2
+    x = o.slice(o.slice(xs[0], top, top + self.height, axis=2), left, left + self.width, axis=3)
+    return o.op("Sub", [o.op("Mul", [x, o.const(2)]), o.const(1)]) if self.rescale else x

@@ -11,6 +11,8 @@ from prn_jax.graph.graph import Context, Layer, register_kind
 if TYPE_CHECKING:
   from jax import Array
 
+  from prn_jax.graph.onnx_builder import OnnxBuilder
+
 
 @register_kind
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,4 +24,7 @@ class Empty(Layer):
   is_result = False
 
   def lower(self, xs: Sequence[Array], ctx: Context) -> Array:
+    return xs[0]
+
+  def onnx(self, xs: Sequence[str], o: OnnxBuilder) -> str:
     return xs[0]

@@ -17,6 +17,8 @@ from prn_jax.kinds.yolo import AnchorHead, activate_entries
 if TYPE_CHECKING:
   from jax import Array
 
+  from prn_jax.graph.onnx_builder import OnnxBuilder
+
 POINTS = ("center", "left_top", "right_bottom")
 
 
@@ -51,3 +53,6 @@ class GaussianYolo(AnchorHead):
   def lower(self, xs: Sequence[Array], ctx: Context) -> Array:
     x = self.per_anchor(xs[0])
     return activate_entries(x, (4, 6), (0, 2), self.scale_x_y).reshape(xs[0].shape)
+
+  def onnx(self, xs: Sequence[str], o: OnnxBuilder) -> str:
+    return self.onnx_entries(xs[0], o, (4, 6), (0, 2))

@@ -13,6 +13,8 @@ from prn_jax.lazy import jax, jnp
 if TYPE_CHECKING:
   from jax import Array
 
+  from prn_jax.graph.onnx_builder import OnnxBuilder
+
 
 @register_kind
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,3 +53,9 @@ class Implicit(Layer):
       (self.atoms, 1, self.filters),
     )
     return jnp.broadcast_to(vector.astype(ctx.dtype or jnp.float32), (ctx.batch_size, *vector.shape))
+
+  def onnx(self, xs: Sequence[str], o: OnnxBuilder) -> str:
+    # the batch size comes from the image: Shape(input) with the vector's own shape behind it
+    batch = o.slice(o.op("Shape", ["input"]), 0, 1, axis=0)
+    shape = o.op("Concat", [batch, o.ints([self.filters, self.atoms, 1])], axis=0)
+    return o.op("Expand", [o.const(o.variable("vector").reshape(1, self.filters, self.atoms, 1)), shape])

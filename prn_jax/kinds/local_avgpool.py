@@ -14,6 +14,8 @@ from prn_jax.lazy import jnp, lax
 if TYPE_CHECKING:
   from jax import Array
 
+  from prn_jax.graph.onnx_builder import OnnxBuilder
+
 
 @register_kind
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,3 +31,6 @@ class LocalAvgPool(Pool):
     ones = jnp.ones((1, *x.shape[1:3], 1), x.dtype)
     x = self.reduce_window(x, 0.0, lax.add) / self.reduce_window(ones, 0.0, lax.add)
     return blur(x, self.antialiasing, self.strides) if self.antialiasing else x
+
+  def onnx(self, xs: Sequence[str], o: OnnxBuilder) -> str:
+    return self.onnx_pool(xs[0], o, "AveragePool", count_include_pad=0)

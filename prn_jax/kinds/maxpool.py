@@ -10,13 +10,16 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from prn_jax.errors import OutOfScopeError
 from prn_jax.graph.graph import Context, Layer, Shape, Window, non_default_fields, register_kind
 from prn_jax.graph.section import Section, Value, Wires
-from prn_jax.kinds.blur import BLURS, blur, blur_shape, check_blur
+from prn_jax.kinds.blur import BLURS, blur, blur_shape, check_blur, onnx_blur
 from prn_jax.lazy import jax, jnp, lax
 
 if TYPE_CHECKING:
   from jax import Array
+
+  from prn_jax.graph.onnx_builder import OnnxBuilder
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,6 +102,20 @@ class Pool(Layer):
       ((0, 0), *pads, (0, 0)),
     )
 
+  def onnx_pool(self, x: str, o: OnnxBuilder, kind: str, **attributes: int) -> str:
+    """Adds ONNX's pooling `kind` with this geometry, and the blur."""
+    channels, height, width = o.shape
+    (top, bottom), (left, right) = self.pads(Shape(height, width, channels))
+    pooled = o.op(
+      kind,
+      [x],
+      kernel_shape=[self.size] * 2,
+      strides=list(self.steps),
+      pads=[top, left, bottom, right],
+      **attributes,
+    )
+    return onnx_blur(o, pooled, self.antialiasing, self.strides, channels) if self.antialiasing else pooled
+
   @classmethod
   def from_cfg(cls, section: Section, wires: Wires) -> Layer:
     return cls.wired(wires, (), **cls._geometry(section))
@@ -173,6 +190,15 @@ class MaxPool(Pool):
     else:
       x = self.reduce_window(x, -jnp.inf, lax.max)
     return blur(x, self.antialiasing, self.strides) if self.antialiasing else x
+
+  def onnx(self, xs: Sequence[str], o: OnnxBuilder) -> str:
+    if not self.depth_out:
+      return self.onnx_pool(xs[0], o, "MaxPool")
+    channels, height, width = o.shape
+    if channels % self.depth_out:
+      raise OutOfScopeError(f"layer '{self.name}': a channel maximum with a rest cannot be exported to ONNX.")
+    x = o.reshape(xs[0], channels // self.depth_out, self.depth_out, height, width)
+    return o.op("ReduceMax", [x], axes=[1], keepdims=0)
 
   def _tiles(self, x: Shape) -> bool:
     """True if the windows tile the map without overlap, padding or rest."""

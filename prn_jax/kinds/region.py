@@ -22,6 +22,8 @@ from prn_jax.lazy import jax, jnp
 if TYPE_CHECKING:
   from jax import Array
 
+  from prn_jax.graph.onnx_builder import OnnxBuilder
+
 
 @register_kind
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,3 +84,11 @@ class Region(Layer):
     if self.softmax and not self.tree:
       classes = jax.nn.softmax(classes)
     return jnp.concatenate([boxes, jax.nn.sigmoid(objectness), classes], -1).reshape(xs[0].shape)
+
+  def onnx(self, xs: Sequence[str], o: OnnxBuilder) -> str:
+    c, h, w = o.shape
+    x = o.reshape(xs[0], len(self.anchors), self.entries, h * w)
+    boxes, objectness, classes = o.split(x, [self.coords, 1, self.classes], axis=2)
+    if self.softmax and not self.tree:
+      classes = o.op("Softmax", [classes], axis=2)
+    return o.reshape(o.op("Concat", [boxes, o.op("Sigmoid", [objectness]), classes], axis=2), c, h, w)

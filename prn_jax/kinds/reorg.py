@@ -17,6 +17,8 @@ from prn_jax.graph.section import Section, Wires
 if TYPE_CHECKING:
   from jax import Array
 
+  from prn_jax.graph.onnx_builder import OnnxBuilder
+
 
 def _check_stride(stride: int, x: Shape) -> None:
   if stride < 1:
@@ -67,6 +69,15 @@ class Reorg(Layer):
       x = x.reshape(n, q, h, s, w, s).transpose(0, 3, 5, 1, 2, 4).reshape(n, c * s * s, h // s, w // s)
     return x.transpose(0, 2, 3, 1)
 
+  def onnx(self, xs: Sequence[str], o: OnnxBuilder) -> str:
+    (c, h, w), s = o.shape, self.stride
+    q = c // (s * s)
+    if self.reverse:
+      x = o.op("Transpose", [o.reshape(xs[0], s, s, q, h, w)], perm=[0, 3, 4, 1, 5, 2])
+      return o.reshape(x, q, h * s, w * s)
+    x = o.op("Transpose", [o.reshape(xs[0], q, h, s, w, s)], perm=[0, 3, 5, 1, 2, 4])
+    return o.reshape(x, c * s * s, h // s, w // s)
+
 
 @register_kind
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -104,3 +115,6 @@ class Reorg3d(Layer):
     s = self.stride
     x = xs[0].reshape(n, h // s, s, w // s, s, c).transpose(0, 1, 3, 2, 4, 5)
     return x.reshape(n, h // s, w // s, s * s * c)
+
+  def onnx(self, xs: Sequence[str], o: OnnxBuilder) -> str:
+    return o.op("SpaceToDepth", [xs[0]], blocksize=self.stride)

@@ -13,6 +13,8 @@ from prn_jax.lazy import jnp
 if TYPE_CHECKING:
   from jax import Array
 
+  from prn_jax.graph.onnx_builder import OnnxBuilder
+
 
 @register_kind
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,6 +29,7 @@ class Route(Layer):
   kind = "route"
   sections = ("route",)
   wiring = Wiring.SOURCES
+  same_size = True
 
   groups: int = 1
   group_id: int = 0
@@ -64,3 +67,11 @@ class Route(Layer):
       count = x.shape[-1] // self.groups
       parts.append(x[..., self.group_id * count : (self.group_id + 1) * count] if self.groups > 1 else x)
     return jnp.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
+
+  def onnx(self, xs: Sequence[str], o: OnnxBuilder) -> str:
+    parts = list(xs)
+    if self.groups > 1:
+      counts = [channels // self.groups for channels, _, _ in o.input_shapes]
+      ends = zip(xs, counts, strict=True)
+      parts = [o.slice(x, self.group_id * n, (self.group_id + 1) * n, axis=1) for x, n in ends]
+    return o.op("Concat", parts, axis=1) if len(parts) > 1 else parts[0]

@@ -8,10 +8,18 @@ from typing import TYPE_CHECKING
 
 from prn_jax.graph.graph import Context, Layer, Shape, Wiring, non_default_fields, register_kind
 from prn_jax.graph.section import Section, Value, Wires
-from prn_jax.kinds.activation import LEAKY_SLOPE, activate, check_activation, read_activation
+from prn_jax.kinds.activation import (
+  LEAKY_SLOPE,
+  activate,
+  check_activation,
+  onnx_activate,
+  read_activation,
+)
 
 if TYPE_CHECKING:
   from jax import Array
+
+  from prn_jax.graph.onnx_builder import OnnxBuilder
 
 
 @register_kind
@@ -27,6 +35,7 @@ class Sam(Layer):
   kind = "sam"
   sections = ("sam",)
   wiring = Wiring.PREVIOUS_AND_SOURCES
+  same_size = True
 
   activation: str = "linear"
   leaky_slope: float = LEAKY_SLOPE
@@ -55,3 +64,6 @@ class Sam(Layer):
 
   def lower(self, xs: Sequence[Array], ctx: Context) -> Array:
     return activate(xs[1] * xs[0], self.activation, self.leaky_slope)
+
+  def onnx(self, xs: Sequence[str], o: OnnxBuilder) -> str:
+    return onnx_activate(o, o.op("Mul", [xs[1], xs[0]]), self.activation, self.leaky_slope)

@@ -10,6 +10,9 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from prn_jax.errors import OutOfScopeError
 from prn_jax.graph.graph import (
   Context,
   Layer,
@@ -24,6 +27,7 @@ from prn_jax.kinds.activation import (
   LEAKY_SLOPE,
   activate,
   check_activation,
+  onnx_activate,
   read_activation,
   write_activation,
 )
@@ -31,6 +35,8 @@ from prn_jax.lazy import jnp, lax, nn
 
 if TYPE_CHECKING:
   from jax import Array
+
+  from prn_jax.graph.onnx_builder import OnnxBuilder
 
 WEIGHTS_TYPES = {"none": "none", "per_feature": "per_feature", "per_layer": "per_feature", "per_channel": "per_channel"}
 NORMALIZATIONS = {"none": "none", "relu": "relu", "avg_relu": "relu", "softmax": "softmax"}
@@ -93,6 +99,7 @@ class Shortcut(Layer):
   kind = "shortcut"
   sections = ("shortcut",)
   wiring = Wiring.PREVIOUS_AND_SOURCES
+  same_size = True
 
   activation: str = "linear"
   leaky_slope: float = LEAKY_SLOPE
@@ -159,24 +166,41 @@ class Shortcut(Layer):
     sources = [match_size(x, *y.shape[1:3]) for x in sources]
     if self.weights_type != "none":
       learned = ctx.module.param("weights", nn.initializers.ones, self._weights_shape(y.shape[-1]))
-      weights = normalized(learned, self.weights_normalization)
-      rows = [w.astype(y.dtype) for w in weights]
-      y = y * rows[0]
-      sources = [x * _columns(w, x.shape[-1]) for w, x in zip(rows[1:], sources, strict=True)]
+      weights = normalized(learned, self.weights_normalization).astype(y.dtype)
+      first, *rows = weights.reshape(len(xs), 1, 1, 1, -1)
+      y = y * first
+      sources = [x[..., : y.shape[-1]] * w[..., : x.shape[-1]] for w, x in zip(rows, sources, strict=True)]
     for x in sources:
       y = add_partial(y, x)
     return activate(y, self.activation, self.leaky_slope)
 
+  def onnx(self, xs: Sequence[str], o: OnnxBuilder) -> str:
+    y, *sources = xs
+    (c, height, width), shapes = o.shape, o.input_shapes[1:]
+    factors = self._onnx_factors(o) if self.weights_type != "none" else None
+    if factors is not None:
+      y = o.op("Mul", [y, o.const(factors[0])])
+    for i, (x, (source_c, source_h, source_w)) in enumerate(zip(sources, shapes, strict=True), 1):
+      if (source_h, source_w) != (height, width):
+        raise OutOfScopeError(f"layer '{self.name}': a shortcut between sizes cannot be exported to ONNX.")
+      if source_c > c:
+        x = o.slice(x, 0, c, axis=1)
+      if factors is not None:
+        x = o.op("Mul", [x, o.const(factors[i][:, : min(c, source_c)])])
+      if source_c < c:
+        x = o.op("Pad", [x, o.ints([0, 0, 0, 0, 0, c - source_c, 0, 0])])
+      y = o.op("Add", [y, x])
+    return onnx_activate(o, y, self.activation, self.leaky_slope)
+
+  def _onnx_factors(self, o: OnnxBuilder) -> np.ndarray:
+    """Normalised fusion weights, (n + 1, 1, c, 1, 1)."""
+    weights = np.asarray(normalized(jnp.asarray(o.variable("weights")), self.weights_normalization))
+    rows = np.broadcast_to(weights.reshape(len(weights), -1), (len(weights), o.shape[0]))
+    return rows[:, None, :, None, None]
+
   def _weights_shape(self, channels: int) -> tuple[int, ...]:
     rows = len(self.inputs)  # row 0 is the previous layer
     return (rows,) if self.weights_type == "per_feature" else (rows, channels)
-
-
-def _columns(weights: Array, channels: int) -> Array:
-  """Fusion weights of a source with `channels` channels; those beyond the target's are never used."""
-  if not weights.ndim or weights.shape[0] >= channels:
-    return weights[..., :channels] if weights.ndim else weights
-  return jnp.pad(weights, (0, channels - weights.shape[0]))
 
 
 def _integer_ratio(source: Shape, target: Shape) -> bool:

@@ -14,6 +14,8 @@ from prn_jax.lazy import jax, jnp
 if TYPE_CHECKING:
   from jax import Array
 
+  from prn_jax.graph.onnx_builder import OnnxBuilder
+
 
 @register_kind
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,3 +48,8 @@ class Softmax(Layer):
     n, h, w, c = xs[0].shape
     flat = xs[0].transpose(0, 3, 1, 2).reshape(n, self.groups, -1).astype(jnp.float32)
     return jax.nn.softmax(flat / self.temperature).reshape(n, c, h, w).transpose(0, 2, 3, 1)
+
+  def onnx(self, xs: Sequence[str], o: OnnxBuilder) -> str:
+    c, h, w = o.shape
+    x = o.op("Div", [o.reshape(xs[0], self.groups, c * h * w // self.groups), o.const(self.temperature)])
+    return o.reshape(o.op("Softmax", [x], axis=-1), c, h, w)

@@ -12,6 +12,8 @@ from prn_jax.lazy import jnp
 if TYPE_CHECKING:
   from jax import Array
 
+  from prn_jax.graph.onnx_builder import OnnxBuilder
+
 
 @register_kind
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,3 +52,18 @@ class Upsample(Layer):
     else:
       x = jnp.broadcast_to(xs[0][:, :, None, :, None], (n, h, k, w, k, c)).reshape(n, h * k, w * k, c)
     return x if self.scale == 1 else x * self.scale
+
+  def onnx(self, xs: Sequence[str], o: OnnxBuilder) -> str:
+    k = abs(self.stride)
+    if self.stride > 0:
+      x = o.op(
+        "Resize",
+        [xs[0], "", o.const([1, 1, k, k])],
+        mode="nearest",
+        coordinate_transformation_mode="asymmetric",
+        nearest_mode="floor",
+      )
+    else:  # a sum is k * k means
+      mean = o.op("AveragePool", [xs[0]], kernel_shape=[k, k], strides=[k, k])
+      x = o.op("Mul", [mean, o.const(k * k)])
+    return x if self.scale == 1 else o.op("Mul", [x, o.const(self.scale)])

@@ -21,6 +21,9 @@ from prn_jax.lazy import jax, jnp
 if TYPE_CHECKING:
   from jax import Array
 
+  from prn_jax.graph.onnx_builder import OnnxBuilder
+
+
 Anchors = tuple[tuple[float, float], ...]
 NMS_KINDS = ("default", "greedynms", "diounms", "cornersnms")
 
@@ -60,12 +63,13 @@ def read_nms(section: Section) -> dict[str, str | float]:
 def activate_entries(x: Array, raw: Sequence[int], xy: Sequence[int], scale_x_y: float) -> Array:
   """Sigmoid on the last axis of `x` except at the entries `raw`; then scale_x_y at the entries `xy`."""
   entries = x.shape[-1]
-  x = jnp.where(np.isin(np.arange(entries), raw), x, jax.nn.sigmoid(x))
+  row = (1,) * (x.ndim - 1) + (entries,)  # explicit: rank promotion may be forbidden
+  x = jnp.where(np.isin(np.arange(entries), raw).reshape(row), x, jax.nn.sigmoid(x))
   if scale_x_y == 1:
     return x
   scale, shift = np.ones(entries, np.float32), np.zeros(entries, np.float32)
   scale[list(xy)], shift[list(xy)] = scale_x_y, -0.5 * (scale_x_y - 1)
-  return x * scale + shift
+  return x * scale.reshape(row) + shift.reshape(row)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -138,6 +142,20 @@ class AnchorHead(Layer):
     """(n, h, w, anchors * entries) -> float32 (n, h, w, anchors, entries)."""
     return x.astype(jnp.float32).reshape(*x.shape[:-1], -1, self.entries)
 
+  def onnx_entries(self, x: str, o: OnnxBuilder, raw: Sequence[int], xy: Sequence[int]) -> str:
+    """As `activate_entries`, with the entries on the third axis (n, anchors, entries, h * w)."""
+    c, h, w = o.shape
+    x = o.reshape(x, c // self.entries, self.entries, h * w)
+    if len(raw) < self.entries:
+      keep = np.isin(np.arange(self.entries), raw).astype(np.float32)[:, None]
+      # logits and sigmoids are blended by 0/1 factors: no gathers, and no branch
+      x = o.op("Add", [o.op("Mul", [x, o.const(keep)]), o.op("Mul", [o.op("Sigmoid", [x]), o.const(1 - keep)])])
+    if self.scale_x_y != 1:
+      scale, shift = np.ones((self.entries, 1), np.float32), np.zeros((self.entries, 1), np.float32)
+      scale[list(xy)], shift[list(xy)] = self.scale_x_y, -0.5 * (self.scale_x_y - 1)
+      x = o.op("Add", [o.op("Mul", [x, o.const(scale)]), o.const(shift)])
+    return o.reshape(x, c, h, w)
+
 
 @register_kind
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -162,3 +180,7 @@ class Yolo(AnchorHead):
     x = self.per_anchor(xs[0])
     raw = range(self.entries) if self.new_coords else (2, 3)
     return activate_entries(x, raw, (0, 1), self.scale_x_y).reshape(xs[0].shape)
+
+  def onnx(self, xs: Sequence[str], o: OnnxBuilder) -> str:
+    raw = range(self.entries) if self.new_coords else (2, 3)
+    return self.onnx_entries(xs[0], o, raw, (0, 1))

@@ -1,0 +1,60 @@
+"""What several commands share."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument("--json", action="store_true", help="print one JSON object as the last line of stdout")
+
+
+def add_model(
+  parser: argparse.ArgumentParser, name: str = "model", help: str = "registered name, .cfg file or saved model"
+) -> None:
+  parser.add_argument(name, metavar=name.upper(), help=help)
+  parser.add_argument(
+    "--lenient", action="store_true", help="keep unknown cfg keys instead of refusing them (strict=False)"
+  )
+
+
+def add_weights(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument("--weights", metavar="FILE", help="Darknet weights, or a saved model, for MODEL")
+  parser.add_argument(
+    "--partial",
+    action="store_true",
+    default=None,
+    help="the weights file may end after any layer (a backbone); the rest stays random. Automatic for *.conv.N",
+  )
+
+
+def print_json(value: dict[str, Any]) -> None:
+  """Prints one line of JSON; infinite and undefined numbers become null, which JSON can hold."""
+  print(json.dumps(_finite(value)), flush=True)
+
+
+def _finite(value: Any) -> Any:
+  if isinstance(value, float) and not math.isfinite(value):
+    return None
+  if isinstance(value, dict):
+    return {str(key): _finite(item) for key, item in value.items()}
+  if isinstance(value, list | tuple):
+    return [_finite(item) for item in value]
+  return value
+
+
+def use_compilation_cache() -> None:
+  """Keeps compiled programs on disk, so that the second run of a command starts at once."""
+  import jax
+
+  if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+    return
+  root = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+  jax.config.update("jax_compilation_cache_dir", str(root / "prn_jax" / "xla"))
+  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+  jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

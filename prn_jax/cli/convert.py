@@ -1,0 +1,52 @@
+"""`prn convert`: write a model in another format, and prove that it is the same."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from prn_jax.cli.common import add_json, add_model, add_weights, print_json, use_compilation_cache
+from prn_jax.formats import convert as converter
+from prn_jax.model import load
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  add_model(parser)
+  parser.add_argument("dst", metavar="DST", help="dir/ (Orbax), x.weights, x.cfg, x.safetensors or x.onnx")
+  add_weights(parser)
+  parser.add_argument("--names", metavar="FILE", help="class names to keep with the model, one per line")
+  add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+  converter.file_type(args.dst)  # a wrong type fails before the work starts
+  model = load(args.model, args.weights, args.names, strict=not args.lenient, partial=args.partial)
+  if converter.file_type(args.dst) != ".cfg":
+    use_compilation_cache()
+  proof = converter.convert(model, args.dst)
+  same_bytes = _same_bytes(args)
+  if args.json:
+    print_json(
+      {
+        "dst": str(args.dst),
+        "proof": proof.kind,
+        "identical": proof.identical,
+        "outputs": proof.outputs,
+        "same_bytes_as_source": same_bytes,
+        "missing": list(model.missing),
+      }
+    )
+  else:
+    print(f"wrote {args.dst}")
+    for name, difference in proof.outputs.items():
+      print(f"  {name}: max difference {difference:g}")
+    print(f"proof: {proof.text}{'; same bytes as the source file' if same_bytes else ''}")
+  return 0 if proof.holds else 1
+
+
+def _same_bytes(args: argparse.Namespace) -> bool | None:
+  """Whether a weights file came out as it went in; None where that cannot be asked."""
+  source = args.weights and Path(args.weights)
+  if not source or not source.is_file() or Path(args.dst).suffix != source.suffix:
+    return None
+  return converter.same_bytes(source, args.dst)

@@ -1,0 +1,79 @@
+"""Entry point of `prn`: finds the command, maps errors to exit codes.
+
+0 ok, 1 the answer is "no" (verify), 2 bad input (message, no traceback), 3 internal error, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from prn_jax.version import __version__
+
+# name -> (module, help): the modules are imported only when their command runs
+COMMANDS = {
+  "models": "list every registered model with its size and published figures",
+  "summary": "layer table and totals of a network",
+  "convert": "convert between Darknet, Orbax, safetensors and ONNX, with a proof",
+  "verify": "check whether two models compute the same",
+}
+EPILOG = """MODEL is a registered name, a .cfg file, or a saved model directory.
+Exit codes: 0 ok, 1 the answer is no, 2 bad input, 3 internal error."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Runs a command line; returns the exit code."""
+  argv = list(sys.argv[1:] if argv is None else argv)
+  logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
+  command = next((a for a in argv if not a.startswith("-")), None)
+  parser = _parser(command if command in COMMANDS else None)
+  args = parser.parse_args(argv)
+  if not args.command:
+    parser.print_help()
+    return 0
+  return _run(args)
+
+
+def _parser(command: str | None) -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(
+    prog="prn",
+    description="Partial Residual Networks and the Darknet/YOLO family in JAX.",
+    epilog=EPILOG,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  parser.add_argument("--version", action="version", version=f"prn_jax {__version__}")
+  commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+  for name, text in COMMANDS.items():
+    sub = commands.add_parser(
+      name, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=EPILOG,
+      formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    if name == command:
+      importlib.import_module(f"prn_jax.cli.{name}").add_arguments(sub)
+  return parser
+
+
+def _run(args: argparse.Namespace) -> int:
+  from prn_jax.errors import PrnError
+
+  try:
+    return int(importlib.import_module(f"prn_jax.cli.{args.command}").run(args))
+  except PrnError as error:
+    print(f"prn {args.command}: {error}", file=sys.stderr)
+    return 2
+  except BrokenPipeError:  # the reader (head, less) has gone
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+  except KeyboardInterrupt:
+    return 130
+  except Exception:
+    logging.getLogger(__name__).exception("internal error; please report it with the command and this text")
+    return 3
+
+
+if __name__ == "__main__":
+  sys.exit(main())

@@ -1,0 +1,98 @@
+"""`prn summary`: Darknet's layer table and the totals, without JAX."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from typing import Any
+
+from prn_jax.cli.common import add_json, add_model, print_json
+from prn_jax.errors import PrnError
+from prn_jax.graph.cost import cost
+from prn_jax.graph.graph import Graph, Layer
+from prn_jax.graph.receptive import ReceptiveField, receptive_fields
+from prn_jax.model import load
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  add_model(parser)
+  parser.add_argument("--size", metavar="WxH", help="input size in pixels instead of the model's own")
+  add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+  graph = load(args.model, strict=not args.lenient).graph
+  if args.size:
+    graph = graph.resized(*parse_size(args.size))
+  total, fields = cost(graph), receptive_fields(graph)
+  values: dict[str, Any] = {
+    "name": graph.name,
+    "width": graph.width,
+    "height": graph.height,
+    "layers": len(graph),
+    "params": total.params,
+    "weight_file_floats": total.weight_file_floats,
+    "bflops": total.bflops,
+    "macs": total.macs,
+    "peak_activation_bytes": total.peak_activation_bytes,
+    "receptive_fields": {head.name: list(fields[head.name].size) for head in graph.heads},
+  }
+  if args.json:
+    print_json(values)
+    return 0
+  width = max(len(layer.name) for layer in graph)
+  print(
+    f"{'':>4} {'layer':<{width}} {'kind':<14} {'detail':<18} {'input':>15}    {'output':>15} {'params':>11} {'BFLOPs':>7}"
+  )
+  for i, row in enumerate(total.layers):
+    shape = str(row.inputs[0]) if row.inputs else "-"
+    print(
+      f"{i:>4} {row.layer.name:<{width}} {row.layer.kind:<14} {_detail(graph, row.layer):<18} {shape:>15} -> "
+      f"{row.output!s:>15} {row.params or '':>11} {f'{row.flops / 1e9:.3f}' if row.flops else '':>7}"
+    )
+  print(_totals(values, fields, graph))
+  return 0
+
+
+def parse_size(text: str) -> tuple[int, int]:
+  """ "608x352" -> (608, 352); PrnError for anything else."""
+  width, _, height = text.lower().partition("x")
+  if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+    raise PrnError(f"--size {text}: expected WIDTHxHEIGHT in pixels, for example 416x416.")
+  return int(width), int(height)
+
+
+def _detail(graph: Graph, layer: Layer) -> str:
+  """The few fields that tell layers of one kind apart."""
+  order = {other.name: i for i, other in enumerate(graph)}
+  sources = [str(order[name]) for name in layer.inputs if name in order]
+  get = lambda field: getattr(layer, field)  # noqa: E731
+  if layer.kind == "conv":
+    groups = f" /{layer.groups}" if get("groups") > 1 else ""  # type: ignore[attr-defined]
+    strides = get("strides")
+    stride = strides[0] if strides[0] == strides[1] else f"{strides[1]}x{strides[0]}"
+    return f"{get('filters')} {get('size')}x{get('size')}/{stride}{groups} {get('activation')}"
+  if layer.kind in ("maxpool", "local_avgpool"):
+    return f"{get('size')}x{get('size')}/{get('stride')}"
+  if layer.kind == "shortcut":
+    return f"+ {', '.join(sources[1:])} {get('activation')}"
+  if layer.kind == "route":
+    return ", ".join(sources) + (f" {get('group_id') + 1}/{get('groups')}" if get("groups") > 1 else "")
+  if layer.kind in ("yolo", "gaussian_yolo", "region"):
+    return f"{get('classes')} classes"
+  return ""
+
+
+def _totals(values: dict[str, Any], fields: dict[str, ReceptiveField], graph: Graph) -> str:
+  seen = ", ".join(f"{head.name} {_field_text(fields[head.name])}" for head in graph.heads)
+  return (
+    f"{values['name']} {values['width']}x{values['height']}: {values['layers']} layers, {values['params']:,} parameters, "
+    f"{values['weight_file_floats']:,} floats in a weights file ({(values['weight_file_floats'] * 4 + 20) / 1e6:.1f} MB)\n"
+    f"{values['bflops']:.3f} BFLOPs (Darknet's count), {values['macs'] / 1e9:.3f} G multiply-adds, "
+    f"peak {values['peak_activation_bytes'] / 1e6:.1f} MB of float32 feature maps at batch 1\n"
+    f"receptive field in pixels: {seen}"
+  )
+
+
+def _field_text(field: ReceptiveField) -> str:
+  return "everything" if math.isinf(field.size[0]) else f"{field.size[1]:g}x{field.size[0]:g}"

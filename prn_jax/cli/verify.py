@@ -1,0 +1,77 @@
+"""`prn verify`: exit 0 if two models compute the same, 1 if not."""
+
+from __future__ import annotations
+
+import argparse
+
+from prn_jax.cli.common import add_json, print_json, use_compilation_cache
+from prn_jax.errors import PrnError
+from prn_jax.formats.darknet_weights import lookup, stored_arrays
+from prn_jax.formats.verify import TOLERANCE, compare
+from prn_jax.model import Model, load
+from prn_jax.network import Variables, unflatten_variables
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument("a", metavar="A", help="registered name, .cfg file or saved model")
+  parser.add_argument("b", metavar="B", help="the model to compare it with")
+  parser.add_argument("--weights-a", metavar="FILE", help="weights for A")
+  parser.add_argument("--weights-b", metavar="FILE", help="weights for B")
+  parser.add_argument(
+    "--tolerance", type=float, default=TOLERANCE, metavar="X",
+    help=f"allowed difference relative to a layer's largest value (default {TOLERANCE:g})",
+  )  # fmt: skip
+  add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+  use_compilation_cache()
+  a, b = load(args.a, args.weights_a), load(args.b, args.weights_b)
+  note = ""
+  if a.has_weights != b.has_weights:
+    without = args.b if a.has_weights else args.a
+    raise PrnError(f"'{without}' has no weights and the other model has. Give them with --weights-a / --weights-b.")
+  if not a.has_weights:
+    note = " (neither has weights: both were given the same random ones, in the order of a weights file)"
+    b = Model(b.graph, same_weights(a, b), resize=b.resize)
+  result = compare(a, b, args.tolerance)
+  first = result.first_difference
+  if args.json:
+    print_json(
+      {
+        "agree": result.agree,
+        "max_abs_diff": result.max_abs_diff,
+        "first_difference": first and first.layer_a,
+        "first_difference_b": first and first.layer_b,
+        "reason": first and first.reason,
+        "outputs": result.outputs,
+        "bit_identical": result.bit_identical,
+      }
+    )
+  else:
+    for name, difference in result.outputs.items():
+      print(f"  {name}: max difference {difference:g}")
+    print(f"{'agree' if result.agree else 'DIFFER'}: largest output difference {result.max_abs_diff:g}{note}")
+    if first:
+      print(f"first difference: layer '{first.layer_a}' of A, '{first.layer_b}' of B: {first.reason}")
+  return 0 if result.agree else 1
+
+
+def same_weights(a: Model, b: Model) -> Variables:
+  """A's variables for B's graph, taken in the order of a weights file."""
+  pairs_a, pairs_b = list(stored_arrays(a.graph)), list(stored_arrays(b.graph))
+  shapes_a, shapes_b = ([array.file_shape for _, array in pairs] for pairs in (pairs_a, pairs_b))
+  if shapes_a != shapes_b:
+    at = next((i for i, (x, y) in enumerate(zip(shapes_a, shapes_b, strict=False)) if x != y), None)
+    where = (
+      f"{len(shapes_a)} and {len(shapes_b)} arrays"
+      if at is None
+      else f"'{pairs_a[at][0].name}' of A has {shapes_a[at]}, '{pairs_b[at][0].name}' of B has {shapes_b[at]}"
+    )
+    raise PrnError(f"the models cannot share weights: {where}. They are different networks.")
+  return unflatten_variables(
+    {
+      f"{array.collection}/{layer.name}/{array.path}": lookup(a.variables, *source)
+      for source, (layer, array) in zip(pairs_a, pairs_b, strict=True)
+    }
+  )

@@ -1,0 +1,173 @@
+"""Model directories: a graph, its variables (Orbax), class names and resize mode, safe against kills and bit rot.
+
+    DST/model.json            what is here; written last, in one step: the only point of commitment
+    DST/payload-1f3a9c02/     graph.cfg and variables/ (an Orbax checkpoint)
+
+A directory without model.json is an unfinished save. Saving again writes a second payload, swaps model.json,
+then deletes the first: a kill at any moment leaves the old model or the new one. Orbax itself restores flipped
+bits silently as wrong numbers, so model.json holds the sha256 of every file, verified on load.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+import shutil
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prn_jax.errors import CheckpointError
+from prn_jax.formats.files import sha256, write_text
+
+INDEX = "model.json"
+FORMAT = "prn_jax model"
+VERSION = 1
+
+
+def is_model_directory(path: Path) -> bool:
+  """True for a finished model, and for the remains of an unfinished save."""
+  return path.is_dir() and ((path / INDEX).is_file() or any(path.glob("payload-*")))
+
+
+def save(path: str | Path, graph_cfg: str, variables: Mapping[str, Any], extra: Mapping[str, Any]) -> None:
+  """Writes a model directory.
+
+  Args:
+    path: the directory; an earlier model in it is replaced, anything else is refused.
+    graph_cfg: the network as cfg text.
+    variables: nested dicts of arrays.
+    extra: JSON values to keep (name, class names, resize mode, weights header).
+  """
+  path = Path(path)
+  if path.exists() and (not path.is_dir() or (any(path.iterdir()) and not is_model_directory(path))):
+    raise CheckpointError(f"'{path}' exists and is not a saved model; it is left alone. Choose another place.")
+  payload = path / f"payload-{secrets.token_hex(4)}"
+  payload.mkdir(parents=True)
+  try:
+    write_text(payload / "graph.cfg", graph_cfg)
+    _save_variables(payload / "variables", variables)
+    index = {"format": FORMAT, "version": VERSION, "payload": payload.name, **extra, "sha256": _hashes(payload)}
+    write_text(path / INDEX, json.dumps(index, indent=1))
+  except BaseException:
+    shutil.rmtree(payload, ignore_errors=True)
+    raise
+  for old in path.glob("payload-*"):
+    if old != payload:
+      shutil.rmtree(old, ignore_errors=True)
+
+
+def load_index(path: str | Path) -> dict[str, Any]:
+  """Reads model.json and verifies every file it names.
+
+  Raises:
+    CheckpointError: an unfinished save, a foreign directory, a newer format, or files that are missing,
+    added or changed.
+  """
+  path = Path(path)
+  if not (path / INDEX).is_file():
+    raise CheckpointError(
+      f"'{path}' holds no finished model (there is no {INDEX}): the save was interrupted, or this is another "
+      "directory. Save the model again."
+    )
+  try:
+    index = json.loads((path / INDEX).read_text())
+    known = index["format"] == FORMAT and index["version"] <= VERSION
+    payload, expected = path / index["payload"], dict(index["sha256"])
+  except (ValueError, KeyError, TypeError):
+    raise CheckpointError(f"'{path / INDEX}' is damaged. Convert the model again.") from None
+  if not known:
+    raise CheckpointError(
+      f"'{path}' has format '{index['format']}' version {index['version']}; "
+      f"this prn_jax reads '{FORMAT}' up to {VERSION}. Update prn_jax."
+    )
+  _verify(path, payload, expected)
+  return index
+
+
+def load_graph_cfg(path: str | Path, index: Mapping[str, Any]) -> str:
+  return (Path(path) / index["payload"] / "graph.cfg").read_text(encoding="utf-8", errors="surrogateescape")
+
+
+def load_variables(path: str | Path, index: Mapping[str, Any]) -> dict[str, Any]:
+  """The variables as nested dicts of numpy arrays."""
+  import orbax.checkpoint as ocp
+
+  with _quiet(), contextlib.closing(ocp.PyTreeCheckpointer()) as checkpointer:
+    folder = (Path(path) / index["payload"] / "variables").resolve()
+    restored = checkpointer.restore(folder)
+  return _as_numpy(restored)
+
+
+def check_keys(found: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]], where: str) -> None:
+  """Compares flat variables with what a graph needs; CheckpointError lists missing, extra and misshapen keys."""
+  missing = [key for key in expected if key not in found]
+  extra = [key for key in found if key not in expected]
+  wrong = [
+    f"{key} {tuple(np.shape(found[key]))} instead of {shape}"
+    for key, shape in expected.items()
+    if key in found and tuple(np.shape(found[key])) != shape
+  ]
+  if missing or extra or wrong:
+    parts = [
+      f"{len(keys)} {what}: {', '.join(keys[:5])}{', ...' if len(keys) > 5 else ''}"
+      for what, keys in (("missing", missing), ("extra", extra), ("of another shape", wrong))
+      if keys
+    ]
+    raise CheckpointError(f"{where} is of another network. Variables {'; '.join(parts)}.")
+
+
+def _save_variables(folder: Path, variables: Mapping[str, Any]) -> None:
+  import orbax.checkpoint as ocp
+
+  # Compressing trained weights saves a tenth of the size, and costs as much memory again as the weights take.
+  with _quiet(), contextlib.closing(ocp.PyTreeCheckpointer(use_compression=False)) as checkpointer:
+    checkpointer.save(folder.resolve(), _as_numpy(variables))
+
+
+def _as_numpy(tree: Any) -> Any:
+  if isinstance(tree, Mapping):
+    return {key: _as_numpy(value) for key, value in tree.items()}
+  return np.asarray(tree)
+
+
+def _hashes(payload: Path) -> dict[str, str]:
+  files = sorted(path for path in payload.rglob("*") if path.is_file())
+  with ThreadPoolExecutor() as pool:  # hashing releases the GIL
+    return dict(zip((str(f.relative_to(payload)) for f in files), pool.map(sha256, files), strict=True))
+
+
+def _verify(path: Path, payload: Path, expected: Mapping[str, str]) -> None:
+  found = _hashes(payload) if payload.is_dir() else {}
+  missing = sorted(set(expected) - set(found))
+  if missing:
+    raise CheckpointError(
+      f"'{path}' is incomplete: {len(missing)} files are missing, first '{missing[0]}'. Save it again."
+    )
+  changed = sorted(key for key in expected if found[key] != expected[key])
+  if changed:
+    raise CheckpointError(
+      f"'{payload / changed[0]}' has changed since it was saved (sha256 {found[changed[0]][:12]}, expected "
+      f"{expected[changed[0]][:12]}): damaged or edited. Restore it from a copy, or convert the model again."
+    )
+
+
+@contextlib.contextmanager
+def _quiet() -> Any:
+  """Orbax logs and warns about topology and async details that do not concern a single-host model file."""
+  import logging
+  import warnings
+
+  logger = logging.getLogger("absl")
+  level = logger.level
+  logger.setLevel(logging.ERROR)
+  with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    try:
+      yield
+    finally:
+      logger.setLevel(level)

@@ -1,0 +1,71 @@
+"""Model <-> one .safetensors file that carries its graph, class names and sha256 (no pickle anywhere)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prn_jax.errors import CheckpointError, PrnError
+from prn_jax.formats.files import written_beside
+
+FORMAT = "prn_jax model"
+
+
+def save(path: Path, graph_cfg: str, variables: Mapping[str, Any], extra: Mapping[str, Any]) -> None:
+  """Writes variables under their "collection/layer/path" keys, with the graph as cfg text in the metadata."""
+  from prn_jax.network import flatten_variables
+
+  flat = {key: np.ascontiguousarray(value) for key, value in sorted(flatten_variables(dict(variables)).items())}
+  metadata = {
+    "format": FORMAT,
+    "graph_cfg": graph_cfg,
+    "extra": json.dumps(dict(extra)),
+    "sha256": digest(flat),
+  }
+  with written_beside(path) as file:
+    file.write(_library().save(flat, metadata))
+
+
+def load(path: Path) -> tuple[str, dict[str, Any], dict[str, np.ndarray]]:
+  """(graph cfg text, extra, flat variables) of a file that we wrote; CheckpointError if it is damaged."""
+  _library()
+  import safetensors
+
+  try:
+    with safetensors.safe_open(path, framework="np") as file:
+      metadata = file.metadata() or {}
+      flat = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dict)
+  except Exception as error:  # the library raises its own type for every kind of damage
+    raise CheckpointError(f"'{path}' is not a readable safetensors file: {error}.") from None
+  if metadata.get("format") != FORMAT:
+    raise CheckpointError(
+      f"'{path}' holds {len(flat)} arrays but no prn_jax network. Only files written by prn_jax carry their graph."
+    )
+  if metadata.get("sha256") != digest(flat):
+    raise CheckpointError(f"'{path}' has changed since it was saved: damaged or edited. Convert the model again.")
+  return metadata["graph_cfg"], json.loads(metadata["extra"]), flat
+
+
+def digest(flat: Mapping[str, np.ndarray]) -> str:
+  """sha256 over names, shapes and bytes of arrays."""
+  total = hashlib.sha256()
+  for key in sorted(flat):
+    array = np.ascontiguousarray(flat[key])
+    total.update(f"{key}{array.shape}{array.dtype}".encode())
+    total.update(array.data)
+  return total.hexdigest()
+
+
+def _library() -> Any:
+  try:
+    import safetensors.numpy
+  except ImportError:
+    raise PrnError(
+      "reading and writing .safetensors needs the package 'safetensors': pip install safetensors."
+    ) from None
+  return safetensors.numpy

@@ -1,0 +1,64 @@
+"""Class names: built-in lists, names files, and the check that they fit a network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from prn_jax.errors import PrnError
+from prn_jax.graph.graph import Graph
+
+COCO_NAMES = (
+  "person", "bicycle", "car", "motorbike", "aeroplane", "bus", "train", "truck", "boat", "traffic light",
+  "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow", "elephant",
+  "bear", "zebra", "giraffe", "backpack", "umbrella", "handbag", "tie", "suitcase", "frisbee", "skis", "snowboard",
+  "sports ball", "kite", "baseball bat", "baseball glove", "skateboard", "surfboard", "tennis racket", "bottle",
+  "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple", "sandwich", "orange", "broccoli",
+  "carrot", "hot dog", "pizza", "donut", "cake", "chair", "sofa", "pottedplant", "bed", "diningtable", "toilet",
+  "tvmonitor", "laptop", "mouse", "remote", "keyboard", "cell phone", "microwave", "oven", "toaster", "sink",
+  "refrigerator", "book", "clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush",
+)  # fmt: skip
+"""COCO's 80 classes by Darknet's names (data/coco.names)."""
+
+VOC_NAMES = (
+  "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
+  "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+"""Pascal VOC's 20 classes (data/voc.names)."""
+
+
+def num_classes(graph: Graph) -> int:
+  """Classes that the network tells apart: of its detection heads, else the channels of its result."""
+  for head in graph.heads:
+    if head.is_head:
+      return int(head.classes)  # type: ignore[attr-defined]
+  return graph.shapes[graph.heads[-1].name].channels
+
+
+def default_names(graph: Graph) -> tuple[str, ...]:
+  """COCO's names for a detector with 80 classes, VOC's for 20, else none."""
+  detector = any(head.is_head for head in graph.heads)
+  return {80: COCO_NAMES, 20: VOC_NAMES}.get(num_classes(graph), ()) if detector else ()
+
+
+def read_names(names: str | Path | Sequence[str]) -> tuple[str, ...]:
+  """Names from a sequence, or from a text file with one name per line; blank lines at the end are dropped."""
+  if not isinstance(names, str | Path):
+    return tuple(names)
+  try:
+    lines = Path(names).read_text(encoding="utf-8").splitlines()
+  except (OSError, UnicodeDecodeError) as error:
+    raise PrnError(f"cannot read class names '{names}': {getattr(error, 'strerror', None) or error}.") from None
+  while lines and not lines[-1].strip():
+    lines.pop()
+  return tuple(line.strip() for line in lines)
+
+
+def check_names(names: Sequence[str], graph: Graph) -> None:
+  """Raises PrnError unless there are no names or as many as classes."""
+  count = num_classes(graph)
+  if names and len(names) != count:
+    raise PrnError(
+      f"{len(names)} class names were given, but network '{graph.name}' has {count} classes. "
+      "Give the names file that belongs to the weights."
+    )

@@ -1,0 +1,296 @@
+"""A network with its weights: what users load, run and save. Everything else reaches graphs through `Model`."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from prn_jax import labels
+from prn_jax.errors import ModelNotFoundError, PrnError, WeightsError, did_you_mean
+from prn_jax.formats import darknet_cfg, darknet_weights, orbax
+from prn_jax.formats.darknet_training import Training
+from prn_jax.formats.darknet_weights import Header
+from prn_jax.graph.graph import Graph
+from prn_jax.models import registry
+
+if TYPE_CHECKING:
+  import jax
+
+Resize = Literal["stretch", "letterbox"]
+Variables = dict[str, Any]
+_LOG = logging.getLogger(__name__)
+
+
+class Model:
+  """A graph, its variables, and what is needed to read its results.
+
+  Attributes:
+    graph: the network.
+    names: class names; may be empty.
+    resize: how images are brought to the network's size.
+    training: Darknet's training settings, if the cfg had them.
+    header: header of the weights file that the variables come from.
+    missing: layers that the weights file did not reach; they are random.
+  """
+
+  def __init__(
+    self,
+    graph: Graph,
+    variables: Variables | None = None,
+    *,
+    names: Sequence[str] = (),
+    resize: Resize = "stretch",
+    training: Training | None = None,
+    header: Header | None = None,
+    missing: Sequence[str] = (),
+  ) -> None:
+    self.graph = graph
+    self.names = tuple(names)
+    self.resize: Resize = resize
+    self.training = training
+    self.header = header
+    self.missing = tuple(missing)
+    self._variables = variables
+    self._compiled: dict[Any, Any] = {}
+
+  @property
+  def has_weights(self) -> bool:
+    """False while the variables are (or would be) random."""
+    return self._variables is not None
+
+  @property
+  def variables(self) -> Variables:
+    """{"params": ..., "batch_stats": ...}: nested dicts of arrays, NHWC/HWIO; random if none were loaded."""
+    if self._variables is None:
+      from prn_jax.network import init_variables
+
+      _LOG.warning("model '%s' has no weights: its variables are random.", self.graph.name)
+      self._variables = init_variables(self.graph)
+    return self._variables
+
+  def forward(self, x_nhwc: Any, layers: str | Sequence[str] = "heads") -> dict[str, jax.Array]:
+    """Runs the network as Darknet computes it: float32, no folding, highest convolution precision.
+
+    Args:
+      x_nhwc: (n, height, width, channels), RGB in [0, 1]; another size than the graph's is allowed if the
+        network has no fully connected layer.
+      layers: "heads" (detections or class scores), "all", or layer names.
+
+    Returns:
+      Layer name -> (n, h, w, c) float32, activated as Darknet stores it, in cfg order.
+
+    Raises:
+      PrnError: the shape of `x_nhwc` does not fit. KeyError: no such layer.
+    """
+    import jax
+
+    from prn_jax.network import Network, wanted_layers
+
+    x = np.asarray(x_nhwc, np.float32)
+    graph = self._graph_for(x.shape)
+    wanted = tuple(wanted_layers(graph, layers))
+    key = (x.shape, wanted)
+    if key not in self._compiled:
+      network = Network(graph, precision=jax.lax.Precision.HIGHEST)
+      self._compiled[key] = jax.jit(functools.partial(network.apply, layers=wanted))
+    return self._compiled[key](self.variables, x)
+
+  def _graph_for(self, shape: tuple[int, ...]) -> Graph:
+    g = self.graph
+    if len(shape) != 4 or shape[3] != g.channels:
+      raise PrnError(
+        f"network '{g.name}' takes images of shape (n, {g.height}, {g.width}, {g.channels}), RGB in [0, 1]; "
+        f"got shape {shape}."
+      )
+    if shape[1:3] == (g.height, g.width):
+      return g
+    resized = g.resized(shape[2], shape[1])
+    if any(resized.arrays(a) != g.arrays(b) for a, b in zip(resized, g, strict=True)):
+      raise PrnError(
+        f"network '{g.name}' has fully connected layers, which fix its input to {g.width}x{g.height}; "
+        f"got {shape[2]}x{shape[1]}."
+      )
+    return resized
+
+  def digest(self) -> str:
+    """sha256 over the names, shapes and bytes of all variables."""
+    from prn_jax.formats.safetensors import digest
+    from prn_jax.network import flatten_variables
+
+    return digest({key: np.asarray(value) for key, value in flatten_variables(self.variables).items()})
+
+  def release(self) -> None:
+    """Forgets compiled programs and the memory that they hold."""
+    self._compiled.clear()
+
+  def cfg(self) -> str:
+    """The network and its training settings as Darknet cfg text."""
+    return darknet_cfg.dump(self.graph, self.training)
+
+  def save(self, dst: str | Path) -> None:
+    """Writes the model by the type of `dst`: a directory, or .weights, .cfg, .safetensors, .onnx."""
+    from prn_jax.formats import convert
+
+    convert.save(self, dst)
+
+  def __repr__(self) -> str:
+    g = self.graph
+    state = "" if self.has_weights else ", random weights"
+    return f"Model('{g.name}', {g.width}x{g.height}x{g.channels}, {len(g)} layers, {len(self.names)} classes{state})"
+
+
+def load(
+  model: str | Path,
+  weights: str | Path | None = None,
+  names: str | Path | Sequence[str] | None = None,
+  *,
+  strict: bool = True,
+  partial: bool | None = None,
+  **options: Any,
+) -> Model:
+  """Loads a model.
+
+  Args:
+    model: a registered name ("yolov3-tiny-prn"), a .cfg file, or a saved model directory.
+    weights: Darknet weights or a saved model of the same network, where `model` has none.
+    names: class names, or a file with one per line. By default those saved with the model; COCO's for 80
+      classes and VOC's for 20.
+    strict: see `formats.darknet_cfg.parse`.
+    partial: see `formats.darknet_weights.load`.
+    **options: of the registered model: width, height, num_classes, ...
+
+  Raises:
+    ModelNotFoundError: nothing has that name. CfgError, GraphError, WeightsError, CheckpointError: see there.
+
+  Example:
+    >>> load("yolov3-tiny-prn").graph.width
+    416
+  """
+  loaded = _open(model, strict, options)
+  if weights is not None:
+    loaded = with_weights(loaded, weights, partial)
+  if names is not None:
+    loaded.names = labels.read_names(names)
+  elif not loaded.names:
+    loaded.names = labels.default_names(loaded.graph)
+  labels.check_names(loaded.names, loaded.graph)
+  return loaded
+
+
+def build(model: str, **options: Any) -> Model:
+  """A registered model with random weights; `options` as width, height, num_classes."""
+  graph = registry.build_graph(model, **options)
+  return Model(graph, names=labels.default_names(graph))
+
+
+def _open(model: str | Path, strict: bool, options: dict[str, Any]) -> Model:
+  path = Path(model)
+  if path.is_dir() or path.suffix == ".cfg":
+    if options:
+      raise PrnError(f"options {sorted(options)} are for registered models; '{model}' already has its shape.")
+    return _open_directory(path) if path.is_dir() else _open_cfg(path, strict)
+  if path.suffix == ".safetensors" and path.is_file():
+    return _open_safetensors(path)
+  if path.is_file():
+    raise ModelNotFoundError(
+      f"'{model}' is not a network: expected a registered name, a .cfg file, a saved model directory or .safetensors. "
+      "Give weights with --weights, beside their cfg."
+    )
+  try:
+    return build(str(model), **options)
+  except ModelNotFoundError as error:
+    hint = " A path is taken only if it exists." if "/" in str(model) or path.suffix else ""
+    raise ModelNotFoundError(f"{error}{hint}") from None
+
+
+def _open_cfg(path: Path, strict: bool) -> Model:
+  cfg = darknet_cfg.read(path, strict)
+  resize: Resize = "letterbox" if cfg.training.net.letter_box else "stretch"
+  return Model(cfg.graph, resize=resize, training=cfg.training)
+
+
+def _open_directory(path: Path) -> Model:
+  index = orbax.load_index(path)
+  text = orbax.load_graph_cfg(path, index)
+  return _saved_model(path, text, index, orbax.load_variables(path, index))
+
+
+def _open_safetensors(path: Path) -> Model:
+  from prn_jax.formats import safetensors
+  from prn_jax.network import unflatten_variables
+
+  text, extra, flat = safetensors.load(path)
+  return _saved_model(path, text, extra, unflatten_variables(flat))
+
+
+def _saved_model(path: Path, cfg_text: str, extra: Mapping[str, Any], variables: Variables) -> Model:
+  """A model from the parts of a saved file; `extra` is what `formats.convert.metadata` wrote."""
+  cfg = darknet_cfg.parse(cfg_text, f"{path.name}/graph.cfg", strict=False)
+  graph = dataclasses.replace(cfg.graph, name=extra.get("name") or cfg.graph.name)
+  check_variables(variables, graph, f"'{path}'")
+  return Model(
+    graph,
+    variables,
+    names=extra.get("names", ()),
+    resize=extra.get("resize", "stretch"),
+    training=cfg.training,
+    header=Header(**extra["header"]) if extra.get("header") else None,
+    missing=extra.get("missing", ()),
+  )
+
+
+def check_variables(variables: Variables, graph: Graph, where: str) -> None:
+  """Raises CheckpointError listing missing, extra and misshapen variables."""
+  from prn_jax.network import expected_variables, flatten_variables
+
+  orbax.check_keys(flatten_variables(variables), expected_variables(graph), where)
+
+
+def with_weights(model: Model, weights: str | Path, partial: bool | None = None) -> Model:
+  """The model with the weights of a Darknet file or of a saved model of the same network."""
+  path = Path(weights)
+  if path.is_dir() or path.suffix == ".safetensors":
+    source = _open(path, True, {})
+    check_variables(source.variables, model.graph, f"'{path}'")
+    return Model(
+      model.graph, source.variables, names=model.names or source.names, resize=model.resize,
+      training=model.training, header=source.header, missing=source.missing,
+    )  # fmt: skip
+  if not path.exists():
+    nearby = [f.name for f in path.parent.glob("*.weights")] if path.parent.is_dir() else []
+    raise WeightsError(f"weights file '{path}' does not exist{did_you_mean(path.name, nearby)}.")
+  layers = model.training.layers if model.training else {}
+  loaded = darknet_weights.load(
+    path,
+    model.graph,
+    partial=partial,
+    skip={name for name, keys in layers.items() if keys.dontload},
+    skip_scales={name for name, keys in layers.items() if keys.dontloadscales},
+  )
+  variables = loaded.variables
+  if loaded.missing:
+    variables = _filled(loaded.variables, model.graph)
+    _LOG.warning(
+      "weights %s reach %d of %d layers with weights; left at random initialisation: %s.",
+      path.name,
+      sum(bool(model.graph.arrays(layer)) for layer in model.graph) - len(loaded.missing),
+      sum(bool(model.graph.arrays(layer)) for layer in model.graph),
+      ", ".join(loaded.missing),
+    )
+  return Model(
+    model.graph, variables, names=model.names, resize=model.resize, training=model.training,
+    header=loaded.header, missing=loaded.missing,
+  )  # fmt: skip
+
+
+def _filled(variables: Variables, graph: Graph) -> Variables:
+  """Random initialisation under the variables that a partial file has."""
+  from prn_jax.network import flatten_variables, init_variables, unflatten_variables
+
+  return unflatten_variables(flatten_variables(init_variables(graph)) | flatten_variables(variables))

@@ -1,0 +1,53 @@
+"""Folds batch normalisation into the convolution or matrix product before it, for inference.
+
+W *= scale / sqrt(var + 1e-5); b = bias - mean * scale / sqrt(var + 1e-5), in float64 as Darknet's
+`network.c:fuse_conv_batchnorm`. Outputs agree to about 1e-6 relative.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from prn_jax.graph.graph import Graph, Layer
+from prn_jax.kinds.batchnorm import EPSILON
+
+Variables = dict[str, Any]
+KERNELS = {"conv": "conv", "connected": "dense"}  # kind -> module that holds the kernel
+
+
+def fold_batchnorm(graph: Graph, variables: Variables) -> tuple[Graph, Variables]:
+  """The same network without batch norm in conv and connected layers.
+
+  Layers that share weights share the folded ones. A [batchnorm] layer of its own stays.
+  """
+  stats = variables.get("batch_stats", {})
+  params: Variables = {}
+  layers = []
+  for layer in graph:
+    folds = layer.kind in KERNELS and layer.batch_normalize  # type: ignore[attr-defined]
+    layers.append(dataclasses.replace(layer, batch_normalize=False) if folds else layer)  # type: ignore[call-arg]
+    if layer.name in variables["params"]:
+      own = variables["params"][layer.name]
+      params[layer.name] = folded(layer, own, stats[layer.name]) if folds else own
+  kept = {name: value for name, value in stats.items() if graph[name].kind not in KERNELS}
+  return dataclasses.replace(graph, layers=tuple(layers)), {"params": params} | ({"batch_stats": kept} if kept else {})
+
+
+def folded(layer: Layer, params: Variables, stats: Variables) -> Variables:
+  """Kernel and bias of one layer."""
+  module = KERNELS[layer.kind]
+  kernel = np.asarray(params[module]["kernel"], np.float64)
+  scale, bias, mean, var = (
+    np.asarray(source["bn"][key], np.float64)
+    for source, key in ((params, "scale"), (params, "bias"), (stats, "mean"), (stats, "var"))
+  )
+  factor = scale / np.sqrt(var + EPSILON)
+  return {
+    module: {
+      "kernel": (kernel * factor).astype(np.float32),
+      "bias": (bias - mean * factor).astype(np.float32),
+    }
+  }
