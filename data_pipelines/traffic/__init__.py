@@ -1,0 +1,1 @@
+"""Procedural road scenes: the drawing behind `data_pipelines.sources.synthetic`."""
