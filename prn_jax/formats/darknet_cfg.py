@@ -8,6 +8,7 @@ the section header (a layer without one is called after its kind and index, "con
 from __future__ import annotations
 
 import dataclasses
+import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 from prn_jax.errors import CfgError, GraphError, OutOfScopeError, did_you_mean
 from prn_jax.formats.darknet_training import (
   INERT,
+  NET,
   SECTION_TRAINING,
   LayerTraining,
   NetTraining,
@@ -23,7 +25,7 @@ from prn_jax.formats.darknet_training import (
   table_keys,
 )
 from prn_jax.graph.graph import INPUT, SECTIONS, Graph, Layer, Shape, Wiring, checked_shape, default_name
-from prn_jax.graph.section import Section, Value, Wires
+from prn_jax.graph.section import Section, Value, Wires, shortened
 from prn_jax.kinds.route import Route
 
 OUT_OF_SCOPE = {
@@ -82,7 +84,7 @@ def parse(text: str, file: str = "<cfg>", strict: bool = True) -> DarknetCfg:
     raise net.error(f"has width={width}, height={height}, channels={channels}; expected at least 1 each.")
   training = _TrainingReader(strict)
   net_training = read_table(NetTraining, net)
-  training.keep_rest(net, "net", "net")
+  training.keep_rest(net, "net", NET)
   layers = _read_layers(rest, names[1:], training, (width, height, channels))
   graph = Graph(tuple(layers), width, height, channels, network or Path(file).stem)
   return DarknetCfg(graph, Training(net_training, training.sections, training.layers, training.extra))
@@ -93,7 +95,7 @@ def _read_sections(text: str, file: str, strict: bool) -> tuple[list[Section], l
   sections: list[Section] = []
   names: list[str] = []
   network = ""
-  for number, raw in enumerate(text.split("\n"), 1):
+  for number, raw in enumerate(text.removeprefix("\ufeff").split("\n"), 1):  # some editors begin with a mark
     line = re.sub(r"[ \t\r\n]", "", raw)
     if not line:
       continue
@@ -106,7 +108,7 @@ def _read_sections(text: str, file: str, strict: bool) -> tuple[list[Section], l
       sections.append(Section(line.strip("[]"), {}, file, number, strict))
       names.append("")
       if line != f"[{sections[-1].type}]":
-        raise CfgError(f"cfg {file}:{number} '{line[:60]}' is not a section header; expected [name] alone.")
+        raise CfgError(f"cfg {file}:{number} '{shortened(line)}' is not a section header; expected [name] alone.")
     else:
       _read_option(line, number, sections, file)
   return sections, names, network
@@ -115,12 +117,17 @@ def _read_sections(text: str, file: str, strict: bool) -> tuple[list[Section], l
 def _read_option(line: str, number: int, sections: list[Section], file: str) -> None:
   key, equals, value = line.partition("=")
   if not sections:
-    raise CfgError(f"cfg {file}:{number} '{line[:60]}' stands before the first section; expected [net] first.")
+    raise CfgError(f"cfg {file}:{number} '{shortened(line)}' stands before the first section; expected [net] first.")
   section = sections[-1]
   if not equals or not key:
-    raise CfgError(f"cfg {file}:{number} [{section.type}] '{line[:60]}' is not of the form key=value.")
-  if value:  # Darknet skips a line that ends in '='
+    raise CfgError(f"cfg {file}:{number} [{section.type}] '{shortened(line)}' is not of the form key=value.")
+  if value:
     section.options.setdefault(key, (value, number))  # the first of repeated keys wins
+  else:
+    logging.getLogger(__name__).warning(
+      "cfg %s:%d [%s] gives no value for '%s'; as Darknet does, the line is skipped.",
+      *(file, number, section.type, shortened(key)),
+    )
 
 
 @dataclasses.dataclass
@@ -190,7 +197,8 @@ def dump(graph: Graph, training: Training | None = None) -> str:
   graph = sequential(graph)
   net: dict[str, Value] = {"width": graph.width, "height": graph.height, "channels": graph.channels}
   net |= table_keys(training.net)
-  blocks = [f"# network = {graph.name}", _block("net", "", net | dict(training.extra.get("net", {})))]
+  name = " ".join(graph.name.split())  # a comment is one line
+  blocks = [f"# network = {name}", _block("net", "", net | dict(training.extra.get(NET, {})))]
   names = [layer.name for layer in graph]
   for i, layer in enumerate(graph):
     keys = layer.to_cfg(Wires(i, names))
@@ -213,7 +221,7 @@ def sequential(graph: Graph) -> Graph:
         raise GraphError(
           f"layer '{layer.name}' ({layer.kind}) reads the image, but is not the first layer; a cfg cannot say that."
         )
-      route = Route(name=f"{layer.name}_from", inputs=(str(first),))
+      route = Route(name=_free_name(f"{layer.name}_from", graph), inputs=(str(first),))
       layers.append(route)
       layer = dataclasses.replace(layer, inputs=(route.name, *layer.inputs[1:]))
     layers.append(layer)
@@ -222,12 +230,21 @@ def sequential(graph: Graph) -> Graph:
   return dataclasses.replace(graph, layers=tuple(layers))
 
 
+def _free_name(name: str, graph: Graph) -> str:
+  """`name`, with an underscore for each layer that is called so already."""
+  while name in graph.shapes:
+    name += "_"
+  return name
+
+
 def _block(section: str, name: str, keys: Mapping[str, Value]) -> str:
   lines = [f"[{section}]", *([f"# name = {name}"] if name else [])]
   return "\n".join([*lines, *(f"{key}={_text(value)}" for key, value in keys.items())])
 
 
 def _text(value: Value) -> str:
+  if isinstance(value, str) and (not value or re.search(r"[ \t\r\n]", value)):
+    raise GraphError(f"the text '{value}' is empty or holds blanks; a cfg cannot say that.")
   if isinstance(value, bool):
     return str(int(value))
   if isinstance(value, str | int | float):

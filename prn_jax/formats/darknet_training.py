@@ -168,6 +168,7 @@ SECTION_TRAINING: dict[str, type[Any]] = {
   "crop": CropTraining,
 }
 
+NET = "[net]"  # key of the first section among the layers in `Training.extra`; no layer can be called so
 # Keys without effect on numbers, or that Darknet ignores but public cfgs carry. Kept as text, written back.
 INERT: dict[str, tuple[str, ...]] = {
   "net": (
@@ -190,7 +191,7 @@ class Training:
     net: the keys of [net].
     sections: layer name -> `HeadTraining`, `RegionTraining` or `CropTraining`.
     layers: layer name -> `LayerTraining`, only where a key was given.
-    extra: "net" or layer name -> inert (and, with strict=False, unknown) keys as text.
+    extra: `NET` or layer name -> inert (and, with strict=False, unknown) keys as text.
   """
 
   net: NetTraining = NetTraining()

@@ -10,7 +10,7 @@ import dataclasses
 import os
 import re
 import struct
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ class Loaded:
   Attributes:
     variables: {"params": ..., "batch_stats": ...} of numpy arrays; only of the layers in the file.
     header: its header, for writing the same bytes back.
-    missing: names of layers that the file does not reach; they keep their initialisation.
+    missing: names of layers of which the file lacks arrays; those keep their initialisation.
   """
 
   variables: Variables
@@ -100,7 +100,8 @@ def load(
     graph: the network it belongs to.
     partial: the file may end after any layer (a backbone such as "darknet53.conv.74"). None: only if its name
       ends in ".conv.N" or ".N".
-    skip, skip_scales: see `stored_arrays`.
+    skip, skip_scales: see `stored_arrays`. Layers to skip that come last may be in the file all the same, since
+      Darknet stops reading before them.
 
   Returns:
     Variables as numpy arrays (NHWC/HWIO), the header, and the layers that were not in the file.
@@ -118,6 +119,8 @@ def load(
       size = os.fstat(file.fileno()).st_size
       header = _choose_header(file.read(20), size, path.name, floats, partial)
       found, stray = divmod(size - header.size, 4)
+      if found == floats + _skipped_at_end(graph, skip):
+        found = floats
       if stray or found > floats or (found < floats and not partial):
         raise _misfit(path.name, graph, arrays, size, header)
       file.seek(header.size)
@@ -135,38 +138,71 @@ def load(
   return Loaded(_nest(flat), header, _missing(path.name, graph, arrays, flat, read))
 
 
+def _skipped_at_end(graph: Graph, skip: Collection[str]) -> int:
+  """Values of the layers `skip` if no other layer with values comes behind them, else 0."""
+  stored = [layer for layer in graph if graph.arrays(layer)]
+  count = sum(layer.name in skip for layer in stored)
+  last = stored[len(stored) - count :]
+  return sum(a.size for layer in last for a in graph.arrays(layer)) if all(x.name in skip for x in last) else 0
+
+
 def _missing(
   file: str, graph: Graph, arrays: list[tuple[Layer, WeightArray]], flat: dict[str, np.ndarray], read: int
 ) -> tuple[str, ...]:
-  """Layers without values; an error if the file ends inside one."""
-  complete = {layer.name: True for layer in graph if graph.arrays(layer)}
-  for layer, array in arrays:
-    complete[layer.name] &= f"{array.collection}/{layer.name}/{array.path}" in flat
-  in_file = {layer.name for layer, _ in arrays}
-  missing = tuple(name for name, whole in complete.items() if not whole or name not in in_file)
-  for name in missing:
-    if any(key.split("/")[1] == name for key in flat) and not complete[name]:
+  """Layers that lack arrays; an error if the file ends inside one."""
+  expected: dict[str, int] = {}
+  for layer, _ in arrays:
+    expected[layer.name] = expected.get(layer.name, 0) + 1
+  found = dict.fromkeys(expected, 0)
+  for key in flat:
+    found[key.split("/")[1]] += 1
+  for name, count in found.items():
+    if 0 < count < expected[name]:
       raise WeightsError(
         f"weights {file}: the file ends inside layer '{name}' after {read:,} values; a partial file must end "
         "between layers. It is truncated, or belongs to another cfg."
       )
-  return missing
+  return tuple(layer.name for layer in graph if found.get(layer.name, 0) < len(graph.arrays(layer)))
 
 
 def save(path: str | Path, graph: Graph, variables: Variables, header: Header | None = None) -> None:
-  """Writes all variables as a weights file; the header of the file they came from gives equal bytes."""
+  """Writes all variables as a weights file; the header of the file they came from gives equal bytes.
+
+  Raises:
+    WeightsError: a variable is missing, has another shape, or has no place in `graph`.
+  """
   header = header or Header()
+  _check_all_stored(graph, variables)
   with written_beside(Path(path)) as file:
     file.write(header.pack())
     for layer, array in stored_arrays(graph):
       file.write(to_file(lookup(variables, layer, array), array, header.transposed).tobytes())
 
 
+def _check_all_stored(graph: Graph, variables: Variables) -> None:
+  """A weights file has no room for variables of other networks; dropping them would lose them unnoticed."""
+  known = {f"{array.collection}/{layer.name}/{array.path}" for layer, array in stored_arrays(graph)}
+  extra = [path for c in ("params", "batch_stats") for path in _paths(c, variables.get(c, {})) if path not in known]
+  if extra:
+    raise WeightsError(
+      f"network '{graph.name}' has no place for the variables {', '.join(extra[:5])}"
+      f"{f' and {len(extra) - 5} more' if len(extra) > 5 else ''}: they belong to another network."
+    )
+
+
+def _paths(path: str, node: Any) -> Iterator[str]:
+  if not isinstance(node, Mapping):
+    yield path
+    return
+  for key, child in node.items():
+    yield from _paths(f"{path}/{key}", child)
+
+
 def lookup(variables: Variables, layer: Layer, array: WeightArray) -> np.ndarray:
   """The variable of `array`; WeightsError if it is missing or has another shape."""
   node: Any = variables.get(array.collection, {})
   for key in (layer.name, *array.path.split("/")):
-    node = node.get(key) if isinstance(node, dict) else None
+    node = node.get(key) if isinstance(node, Mapping) else None
   if node is None:
     raise WeightsError(f"layer '{layer.name}' ({layer.kind}) has no variable {array.collection}/{array.path}.")
   if tuple(node.shape) != array.array_shape:
@@ -204,6 +240,13 @@ def _header(data: bytes, seen_bytes: int) -> Header:
   return Header(major, minor, revision, seen, seen_bytes)
 
 
+def _not_darknet(header: Header) -> str:
+  """A hint where the version is none that any Darknet ever wrote."""
+  if 0 <= header.major <= 2000 and 0 <= header.minor <= 2000:
+    return ""
+  return f" Its first bytes are {header.pack()[:12]!r}: this does not look like a Darknet weights file."
+
+
 def _choose_header(head: bytes, size: int, file: str, floats: int, partial: bool) -> Header:
   """The header by AlexeyAB's version rule; by pjreddie's (a transposed file has a 32-bit `seen`) if only
   that one accounts for every value."""
@@ -227,29 +270,35 @@ def _misfit(
   found, rest = divmod(size - header.size, 4)
   text = (
     f"weights {file}: header {header}, then {found:,} values{f' and {rest} stray bytes' if rest else ''}; "
-    f"network '{graph.name}' needs {floats:,}. "
+    f"network '{graph.name}' needs {floats:,} (a {36 - header.size}-byte header does not fit either)."
+    f"{_not_darknet(header)} "
   )
-  if found > floats or (found == floats and rest):
+  if found > floats:
     return WeightsError(
-      f"{text}{found - floats:,} values are left after the last layer: the cfg and the weights do not belong together."
+      f"{text}{found - floats:,} values are left after the last layer: the cfg and the weights do not belong "
+      "together. Use the cfg that the weights were trained with (same filters, same classes)."
     )
-  offset = 0
-  order = {layer.name: i for i, layer in enumerate(graph)}
-  layer = arrays[0][0]
-  for owner, array in arrays:
-    layer = owner
-    if offset + array.size > found:
+  if found == floats:
+    return WeightsError(f"{text}{rest} bytes are left after the last layer: the file is damaged. Fetch it again.")
+  return WeightsError(f"{text}{_end(graph, arrays, found, rest)}")
+
+
+def _end(graph: Graph, arrays: list[tuple[Layer, WeightArray]], found: int, rest: int) -> str:
+  """Where among the layers a file with `found` values and `rest` stray bytes ends, and what to do."""
+  before = 0  # values of the layers that are complete
+  for layer in graph:
+    size = sum(array.size for owner, array in arrays if owner is layer)
+    if before + size > found:
       break
-    offset += array.size
-  before = sum(a.size for owner, a in arrays if order[owner.name] < order[layer.name])
-  if found == before:
-    return WeightsError(
-      f"{text}It ends exactly before layer {order[layer.name]} '{layer.name}' ({layer.kind}). If it is a partial "
-      "file (a backbone), say so: --partial, or partial=True. Otherwise it is truncated or of another cfg."
+    before += size
+  which = f"layer {graph.layers.index(layer)} '{layer.name}' ({layer.kind})"
+  if found == before and not rest:
+    return (
+      f"It ends exactly before {which}. If it is a partial file (a backbone), say so: --partial, or partial=True. "
+      "Otherwise it is truncated or of another cfg."
     )
-  return WeightsError(
-    f"{text}It ends inside layer {order[layer.name]} '{layer.name}' ({layer.kind}), which has "
-    f"{found - before:,} of its {sum(a.size for owner, a in arrays if owner is layer):,} values: "
+  return (
+    f"It ends inside {which}, which has {found - before:,} of its {size:,} values: "
     "the file is truncated, or belongs to another cfg."
   )
 

@@ -79,7 +79,13 @@ class Builder:
     if cls.wiring in (Wiring.SOURCES, Wiring.PREVIOUS_AND_SOURCES):
       sources = args
     else:
-      fields.update(zip(known, args, strict=False))
+      positional = dict(zip(known, args, strict=False))
+      if len(args) > len(known) or positional.keys() & fields.keys():
+        given = f"{len(args)} positional values and {', '.join(fields) or 'no names'}"
+        raise GraphError(
+          f"layer '{name}' ({cls.kind}{_caller()}) got {given}; its fields are {', '.join(known) or 'none'}."
+        )
+      fields |= positional
     for key in fields:
       if key not in known:
         raise GraphError(f"layer '{name}' ({cls.kind}{_caller()}) has no field '{key}'{did_you_mean(key, known)}.")

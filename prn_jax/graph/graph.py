@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
 from prn_jax.errors import GraphError, OutOfScopeError, did_you_mean
-from prn_jax.graph.section import Section, Value, Wires
+from prn_jax.graph.section import MAX_INT, Section, Value, Wires
 
 if TYPE_CHECKING:
   import jax
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
   from prn_jax.graph.onnx_builder import OnnxBuilder
 
 INPUT = "input"  # the name under which a layer refers to the image
+MAX_VALUES = MAX_INT  # values of one feature map of one image
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -127,6 +128,11 @@ class Layer:
 
   name: str
   inputs: tuple[str, ...]
+
+  def _set(self, **fields: Any) -> None:
+    """For `__post_init__`: gives fields their one canonical form, so that equal layers compare equal."""
+    for key, value in fields.items():
+      object.__setattr__(self, key, value)
 
   # -- shape and cost ------------------------------------------------------------------------------
   def shape(self, inputs: Sequence[Shape]) -> Shape:
@@ -246,6 +252,8 @@ class Graph:
     if not self.layers:
       raise GraphError(f"network '{self.name}' has no layers.")
     shapes = {INPUT: Shape(self.height, self.width, self.channels)}
+    if shapes[INPUT].size > MAX_VALUES:
+      raise GraphError(f"network '{self.name}' has input {shapes[INPUT]}; expected at most {MAX_VALUES:,} values.")
     seen: dict[str, Layer] = {}
     for layer in self.layers:
       shapes[layer.name] = checked_shape(layer, seen, shapes)
@@ -316,14 +324,17 @@ def checked_shape(layer: Layer, seen: Mapping[str, Layer], shapes: Mapping[str, 
     )
   if layer.name in seen:
     raise GraphError(f"{where}: the name is used twice. Give every layer its own name.")
-  for source in (*layer.inputs, *filter(None, [layer.shared_with])):
-    if source not in shapes:
-      hint = did_you_mean(source, shapes)
+  for source in layer.inputs:
+    if not isinstance(source, str) or source not in shapes:
+      hint = did_you_mean(str(source), shapes)
       raise GraphError(f"{where}: no earlier layer is called '{source}'{hint}.")
+  if layer.shared_with and layer.shared_with not in seen:
+    hint = did_you_mean(layer.shared_with, seen)
+    raise GraphError(f"{where}: shares the weights of '{layer.shared_with}', which is no earlier layer{hint}.")
   try:
+    _check_input_count(layer)
     shape = layer.shape([shapes[name] for name in layer.inputs])
-    if min(shape) < 1:
-      raise ValueError(f"its output would be {shape}: the input {shapes[layer.inputs[0]]} is too small.")
+    _check_extent(shape, shapes[layer.inputs[0]] if layer.inputs else None)
     if layer.shared_with:
       _check_sharing(layer, seen[layer.shared_with], shapes)
   except GraphError:
@@ -331,6 +342,26 @@ def checked_shape(layer: Layer, seen: Mapping[str, Layer], shapes: Mapping[str, 
   except ValueError as error:
     raise GraphError(f"{where}: {error}{_same_size_hint(layer, shapes)}") from None
   return shape
+
+
+def _check_input_count(layer: Layer) -> None:
+  count = len(layer.inputs)
+  fits = {
+    Wiring.NONE: count == 0,
+    Wiring.PREVIOUS: count == 1,
+    Wiring.PREVIOUS_AND_SOURCES: count >= 1,
+    Wiring.SOURCES: True,
+  }
+  if not fits[layer.wiring]:
+    raise ValueError(f"has {count} inputs {list(layer.inputs)}; a {layer.kind} reads {layer.wiring.value}.")
+
+
+def _check_extent(shape: Shape, source: Shape | None) -> None:
+  """Refuses empty outputs, and those that Darknet (and any accelerator) cannot index."""
+  if min(shape) < 1:
+    raise ValueError(f"its output would be {shape}: the input {source} is too small.")
+  if shape.size > MAX_VALUES:
+    raise ValueError(f"its output would be {shape}, {shape.size:,} values; expected at most {MAX_VALUES:,}.")
 
 
 def _check_sharing(layer: Layer, owner: Layer, shapes: Mapping[str, Shape]) -> None:

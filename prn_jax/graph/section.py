@@ -8,17 +8,47 @@ values; the first of repeated keys wins; numbers are read by atoi/atof, so a tra
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from prn_jax.errors import CfgError, did_you_mean
+from prn_jax.errors import CfgError, GraphError, did_you_mean
 
 Value = int | float | str | bool | Sequence[int] | Sequence[float]
 T = TypeVar("T")
+MAX_INT = 2**31 - 1  # Darknet reads into a C int
 
-_INT = re.compile(r"[+-]?\d+")
-_FLOAT = re.compile(r"[+-]?(\d+\.?\d*([eE][+-]?\d+)?|\.\d+([eE][+-]?\d+)?|inf(inity)?|nan)", re.IGNORECASE)
+_INT = re.compile(r"[+-]?[0-9]+")  # not \d, which matches the digits of every script
+_FLOAT = re.compile(r"[+-]?(([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|inf(inity)?|nan)", re.IGNORECASE | re.ASCII)
+_INT_DIGITS = len(str(MAX_INT))
+
+
+def shortened(text: str, limit: int = 60) -> str:
+  """`text` for a message: of bounded length, unprintable characters escaped."""
+  safe = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[: limit + 1])
+  return safe if len(text) <= limit else f"{safe[:limit]}..."
+
+
+def _int(text: str) -> int:
+  digits = text.lstrip("+-").lstrip("0") or "0"
+  if len(digits) > _INT_DIGITS or int(digits) > MAX_INT:
+    raise ValueError(f"expected a whole number between -{MAX_INT} and {MAX_INT}")
+  return -int(digits) if text[0] == "-" else int(digits)
+
+
+def _float(text: str) -> float:
+  value = float(text)
+  if math.isnan(value):
+    raise ValueError("expected a number")
+  return value
+
+
+def _finite(text: str) -> float:
+  value = float(text)
+  if not math.isfinite(value):
+    raise ValueError("expected a finite number")
+  return value
 
 
 @dataclasses.dataclass
@@ -43,7 +73,7 @@ class Section:
   def where(self, key: str | None = None) -> str:
     """Place of a key (or of the header) in the form `cfg FILE:LINE [section]`."""
     line = self.options[key][1] if key in self.options else self.line
-    return f"cfg {self.file}:{line} [{self.type}]"
+    return f"cfg {self.file}:{line} [{shortened(self.type)}]"
 
   def error(self, problem: str, key: str | None = None) -> CfgError:
     return CfgError(f"{self.where(key)} {problem}")
@@ -57,16 +87,16 @@ class Section:
     return self.options[key][0] if key in self.options else default
 
   def integer(self, key: str, default: int = 0) -> int:
-    return self._number(key, default, int, _INT, "a whole number")
+    return self._number(key, default, _int, _INT, "a whole number")
 
   def number(self, key: str, default: float = 0.0) -> float:
-    return self._number(key, default, float, _FLOAT, "a number")
+    return self._number(key, default, _float if math.isinf(default) else _finite, _FLOAT, "a number")
 
   def integers(self, key: str) -> tuple[int, ...]:
-    return self._list(key, int, _INT, "whole numbers")
+    return self._list(key, _int, _INT, "whole numbers")
 
   def numbers(self, key: str) -> tuple[float, ...]:
-    return self._list(key, float, _FLOAT, "numbers")
+    return self._list(key, _finite, _FLOAT, "numbers")
 
   def read(self, key: str, default: Value) -> Value:
     """Reads `key` as the type of `default` (an empty tuple reads floats)."""
@@ -93,7 +123,7 @@ class Section:
 
   def unknown_key_error(self, key: str) -> CfgError:
     hint = did_you_mean(key, self.asked)
-    return self.error(f"has unknown key '{key}'{hint}. Use strict=False to keep unknown keys.", key)
+    return self.error(f"has unknown key '{shortened(key)}'{hint}. Use strict=False to keep unknown keys.", key)
 
   def _number(self, key: str, default: T, convert: Callable[[str], T], pattern: re.Pattern[str], what: str) -> T:
     self.asked.add(key)
@@ -103,18 +133,25 @@ class Section:
     match = pattern.match(text)
     rest = text[match.end() :] if match else text
     if self.strict and (not match or (rest and not rest.startswith("#"))):
-      raise self.error(f"has {key}={text}; expected {what}.", key)
-    return convert(match.group() if match else "0")
+      raise self.error(f"has {key}={shortened(text)}; expected {what}.", key)
+    try:
+      return convert(match.group() if match else "0")
+    except ValueError as error:
+      raise self.error(f"has {key}={shortened(text)}; {error}.", key) from None
 
   def _list(self, key: str, convert: Callable[[str], T], pattern: re.Pattern[str], what: str) -> tuple[T, ...]:
     self.asked.add(key)
     text = self.options.get(key, ("", 0))[0].split("#")[0]
     values: list[T] = []
-    for item in filter(None, text.split(",")):
+    for item in text.split(",") if text else ():
       match = pattern.match(item)
       if self.strict and (not match or match.end() != len(item)):
-        raise self.error(f"has {key}={text}; expected {what} separated by commas, found '{item}'.", key)
-      values.append(convert(match.group() if match else "0"))
+        found = f"found '{shortened(item)}'" if item else "but a value is missing beside a comma"
+        raise self.error(f"has {key}={shortened(text)}; expected {what} separated by commas, {found}.", key)
+      try:
+        values.append(convert(match.group() if match else "0"))
+      except ValueError as error:
+        raise self.error(f"has '{shortened(item)}' in {key}={shortened(text)}; {error}.", key) from None
     return tuple(values)
 
 
@@ -149,5 +186,7 @@ class Wires:
     )
 
   def reference(self, name: str) -> int:
-    """Relative index of the layer `name`, as `from=` and `layers=` take it."""
+    """Relative index of the layer `name`, as `from=` and `layers=` take it; GraphError for the image."""
+    if name not in self.names:
+      raise GraphError(f"layer '{self.name}' reads the image as a source; a cfg cannot say that.")
     return self.names.index(name) - self.index

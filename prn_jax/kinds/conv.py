@@ -43,7 +43,7 @@ DEFAULT_ACTIVATION = "logistic"  # of the cfg key, in Darknet
 # Darknet computes something else when one of these is set; nothing in the public zoo sets them.
 REFUSED = (
   "binary", "xnor", "bin_output", "sway", "rotate", "stretch", "stretch_sway", "coordconv", "dot",
-  "assisted_excitation", "reverse",
+  "assisted_excitation", "reverse", "cbn",
 )  # fmt: skip
 
 
@@ -91,6 +91,13 @@ class Conv(Layer):
   antialiasing: int = 0
   share: str = ""
   flipped: bool = False
+
+  def __post_init__(self) -> None:
+    self._set(
+      stride_x=0 if self.stride_x == self.stride else self.stride_x,
+      stride_y=0 if self.stride_y == self.stride else self.stride_y,
+      dilation=1 if self.size == 1 else self.dilation,  # a single tap has no distance
+    )
 
   @property
   def strides(self) -> tuple[int, int]:
@@ -163,9 +170,7 @@ class Conv(Layer):
     if section.integer("batch_normalize") > 1:
       raise OutOfScopeError(f"{section.where('batch_normalize')}: cross-iteration batch norm is out of scope.")
     size = section.at_least("size", 1, 1)
-    stride = section.at_least("stride", 1, 1)
     padding = section.integer("padding")
-    dilation = section.integer("dilation", 1)
     share = wires.source(section.integer("share_index")) if section.has("share_index") else ""
     stride_x, stride_y = (max(section.integer(k), 0) for k in ("stride_x", "stride_y"))
     return cls.wired(
@@ -173,15 +178,15 @@ class Conv(Layer):
       (),
       filters=section.at_least("filters", 1, 1),
       size=size,
-      stride=stride,
+      stride=section.at_least("stride", 1, 1),
       padding=size // 2 if section.integer("pad") else padding,
       groups=section.at_least("groups", 1, 1),
       batch_normalize=bool(section.integer("batch_normalize")),
       activation=read_activation(section, DEFAULT_ACTIVATION),
       leaky_slope=section.number("leaky_slope", LEAKY_SLOPE),
-      dilation=dilation if size > 1 else 1,
-      stride_x=0 if stride_x == stride else stride_x,
-      stride_y=0 if stride_y == stride else stride_y,
+      dilation=section.integer("dilation", 1),
+      stride_x=stride_x,
+      stride_y=stride_y,
       antialiasing=section.integer("antialiasing"),
       share=share,
       flipped=bool(section.integer("flipped")),

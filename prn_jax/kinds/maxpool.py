@@ -41,6 +41,13 @@ class Pool(Layer):
   stride_y: int = 0
   antialiasing: int = 0
 
+  def __post_init__(self) -> None:
+    self._set(
+      padding=None if self.padding == self.size - 1 else self.padding,
+      stride_x=0 if self.stride_x == self.stride else self.stride_x,
+      stride_y=0 if self.stride_y == self.stride else self.stride_y,
+    )
+
   @property
   def strides(self) -> tuple[int, int]:
     """(vertical, horizontal)."""
@@ -66,12 +73,18 @@ class Pool(Layer):
     check_blur(self.antialiasing)
     if min(self.size, *self.strides) < 1 or self.total_padding < 0:
       raise ValueError("size and stride must be at least 1, padding at least 0.")
-    if (self.total_padding + 1) // 2 >= self.size > 1:
-      raise ValueError(
-        f"padding={self.total_padding} is too large for size={self.size}: a window would lie outside the map."
-      )
     shape = self._pooled_shape(x)
+    self._check_windows(x, shape)
     return blur_shape(shape, self.antialiasing, self.strides) if self.antialiasing else shape
+
+  def _check_windows(self, x: Shape, pooled: Shape) -> None:
+    """Every window must see a cell of the map: Darknet gives -FLT_MAX (or 0/0) for one that does not."""
+    before = self.total_padding // 2
+    last = [(count - 1) * stride - before for count, stride in zip(pooled[:2], self.steps, strict=True)]
+    if before >= self.size or last[0] >= x.height or last[1] >= x.width:
+      raise ValueError(
+        f"padding={self.total_padding} is too large for size={self.size}: a window would lie outside the map {x}."
+      )
 
   def flops(self, inputs: Sequence[Shape], output: Shape) -> int:
     return self.size**2 * self._pooled_shape(inputs[0]).size
@@ -124,14 +137,12 @@ class Pool(Layer):
   def _geometry(section: Section) -> dict[str, int | None]:
     stride = section.at_least("stride", 1, 1)
     size = section.at_least("size", 1, stride)
-    padding = section.integer("padding", size - 1)
-    stride_x, stride_y = (section.integer(k, stride) for k in ("stride_x", "stride_y"))
     return {
       "size": size,
       "stride": stride,
-      "padding": None if padding == size - 1 else padding,
-      "stride_x": 0 if stride_x == stride else stride_x,
-      "stride_y": 0 if stride_y == stride else stride_y,
+      "padding": section.integer("padding", size - 1),
+      "stride_x": section.at_least("stride_x", 1, stride),
+      "stride_y": section.at_least("stride_y", 1, stride),
       "antialiasing": section.integer("antialiasing"),
     }
 

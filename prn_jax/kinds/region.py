@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from prn_jax.graph.graph import Context, Layer, Shape, non_default_fields, register_kind
 from prn_jax.graph.section import Section, Value, Wires
-from prn_jax.kinds.yolo import Anchors, read_anchors, write_anchors
+from prn_jax.kinds.yolo import Anchors, check_anchors, read_anchors, write_anchors
 from prn_jax.lazy import jax, jnp
 
 if TYPE_CHECKING:
@@ -48,12 +48,16 @@ class Region(Layer):
   softmax: bool = False
   tree: str = ""
 
+  def __post_init__(self) -> None:
+    self._set(anchors=tuple(map(tuple, self.anchors)))
+
   @property
   def entries(self) -> int:
     """Values per anchor and cell."""
     return self.coords + 1 + self.classes
 
   def shape(self, inputs: Sequence[Shape]) -> Shape:
+    check_anchors(self.anchors)
     expected = len(self.anchors) * self.entries
     if inputs[0].channels != expected:
       raise ValueError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -25,15 +26,19 @@ if TYPE_CHECKING:
 
 
 Anchors = tuple[tuple[float, float], ...]
+MAX_ANCHORS = 1000  # far beyond any network; keeps a damaged `num` from filling the memory
 NMS_KINDS = ("default", "greedynms", "diounms", "cornersnms")
 
 
 def read_anchors(section: Section, mask: Sequence[int] = ()) -> Anchors:
   """`num` pairs (width, height). Darknet fills missing values with 0.5 and ignores those beyond `num`; where
   the mask needs them (cspx-p7-mish.cfg) Darknet reads past its array and we take them."""
-  num = max(section.at_least("num", 1, 1), *(i + 1 for i in (0, *mask)))
-  values = section.numbers("anchors")
-  count = num if num == section.integer("num", 1) or 2 * num <= len(values) else section.integer("num", 1)
+  count, values = section.at_least("num", 1, 1), section.numbers("anchors")
+  needed = max(count, *(i + 1 for i in (0, *mask)))
+  if 2 * needed <= len(values):
+    count = needed
+  if count > max(MAX_ANCHORS, len(values)):
+    raise section.error(f"has num={count}; expected at most {MAX_ANCHORS} anchors.", "num")
   if len(values) != 2 * count:
     logging.getLogger(__name__).warning(
       "%s has %d anchor values, but %d anchors need %d; as Darknet does, %s.",
@@ -45,6 +50,12 @@ def read_anchors(section: Section, mask: Sequence[int] = ()) -> Anchors:
     )
   values = (*values, *[0.5] * (2 * count))
   return tuple((values[2 * i], values[2 * i + 1]) for i in range(count))
+
+
+def check_anchors(anchors: Anchors) -> None:
+  for i, anchor in enumerate(anchors):
+    if len(anchor) != 2 or not all(0 < side < math.inf for side in anchor):
+      raise ValueError(f"anchor {i} is {anchor}; expected a positive width and height.")
 
 
 def write_anchors(anchors: Anchors) -> dict[str, Value]:
@@ -93,6 +104,11 @@ class AnchorHead(Layer):
   nms_kind: str = "default"
   beta_nms: float = 0.6
 
+  def __post_init__(self) -> None:
+    anchors = tuple(map(tuple, self.anchors))
+    mask = None if self.mask is None or tuple(self.mask) == tuple(range(len(anchors))) else tuple(self.mask)
+    self._set(anchors=anchors, mask=mask)
+
   @property
   def anchor_indices(self) -> tuple[int, ...]:
     return tuple(range(len(self.anchors))) if self.mask is None else self.mask
@@ -106,6 +122,9 @@ class AnchorHead(Layer):
     (x,) = inputs
     if not self.anchors:
       raise ValueError("has no anchors.")
+    check_anchors(self.anchors)
+    if self.nms_kind not in NMS_KINDS:
+      raise ValueError(f"nms_kind={self.nms_kind}; expected one of {', '.join(NMS_KINDS)}.")
     if bad := [i for i in self.anchor_indices if not 0 <= i < len(self.anchors)]:
       raise ValueError(
         f"mask has {bad}, but there are only {len(self.anchors)} anchors (0 to {len(self.anchors) - 1})."
@@ -125,7 +144,7 @@ class AnchorHead(Layer):
     return {
       "classes": section.at_least("classes", 0, 20),
       "anchors": anchors,
-      "mask": mask if mask and mask != tuple(range(len(anchors))) else None,
+      "mask": mask or None,
       "scale_x_y": section.number("scale_x_y", 1.0),
       **read_nms(section),
     }
@@ -136,7 +155,8 @@ class AnchorHead(Layer):
 
   def to_cfg(self, wires: Wires) -> dict[str, Value]:
     keys: dict[str, Value] = {"classes": self.classes} | write_anchors(self.anchors)
-    return keys | non_default_fields(self, skip=("classes", "anchors"))
+    keys["mask"] = self.anchor_indices  # other readers have no default for it
+    return keys | non_default_fields(self, skip=("classes", "anchors", "mask"))
 
   def per_anchor(self, x: Array) -> Array:
     """(n, h, w, anchors * entries) -> float32 (n, h, w, anchors, entries)."""
