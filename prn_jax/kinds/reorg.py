@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from prn_jax.errors import OutOfScopeError
 from prn_jax.graph.graph import Context, Layer, Shape, Window, register_kind
-from prn_jax.graph.section import Section, Wires
+from prn_jax.graph.section import Section, Value, Wires
 
 if TYPE_CHECKING:
   from jax import Array
@@ -57,6 +57,9 @@ class Reorg(Layer):
   def window(self, inputs: Sequence[Shape], output: Shape) -> Window | None:
     s = self.stride
     return Window(stride=(1 / s, 1 / s)) if self.reverse else Window((s, s), (s, s))
+
+  def to_cfg(self, wires: Wires) -> dict[str, Value]:
+    return {"stride": self.stride} | super().to_cfg(wires)  # other readers have other defaults
 
   def lower(self, xs: Sequence[Array], ctx: Context) -> Array:
     n, h, w, c = xs[0].shape
@@ -109,6 +112,9 @@ class Reorg3d(Layer):
         f"{section.where('reverse')} has reverse=1, which is broken in Darknet (it divides by zero). Use [reorg]."
       )
     return super().from_cfg(section, wires)
+
+  def to_cfg(self, wires: Wires) -> dict[str, Value]:
+    return {"stride": self.stride} | super().to_cfg(wires)  # other readers have other defaults
 
   def lower(self, xs: Sequence[Array], ctx: Context) -> Array:
     n, h, w, c = xs[0].shape

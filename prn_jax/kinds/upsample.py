@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from prn_jax.graph.graph import Context, Layer, Shape, Window, register_kind
+from prn_jax.graph.section import Value, Wires
 from prn_jax.lazy import jnp
 
 if TYPE_CHECKING:
@@ -43,6 +44,9 @@ class Upsample(Layer):
   def window(self, inputs: Sequence[Shape], output: Shape) -> Window:
     k = abs(self.stride)
     return Window(stride=(1 / k, 1 / k)) if self.stride > 0 else Window((k, k), (k, k))
+
+  def to_cfg(self, wires: Wires) -> dict[str, Value]:
+    return {"stride": self.stride} | super().to_cfg(wires)  # other readers have other defaults
 
   def lower(self, xs: Sequence[Array], ctx: Context) -> Array:
     n, h, w, c = xs[0].shape

@@ -1,0 +1,77 @@
+"""A model compiled for use: batch norm folded, stem rewritten on CPU, one program per input shape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from prn_jax.graph.graph import Graph
+from prn_jax.model import Model
+from prn_jax.network import Network, Variables
+from prn_jax.transforms.fold_batchnorm import fold_batchnorm
+from prn_jax.transforms.fuse_stem import fuse_stem
+
+# XLA's CPU backend hands convolutions to YNNPACK; for float models its own are 1.1 to 1.4 times faster
+# (docs/speed.md). An older jaxlib without the option ignores us by raising.
+CPU_OPTIONS: dict[str, str | bool] = {"xla_cpu_experimental_ynn_fusion_type": ""}
+
+PostProcess = Callable[[dict[str, jax.Array]], Any]
+
+
+def optimized(model: Model) -> tuple[Graph, Variables]:
+  """The model's graph and variables, rewritten for inference on the default backend; heads keep their names."""
+  graph, variables = fold_batchnorm(model.graph, model.variables)
+  return fuse_stem(graph, variables) if jax.default_backend() == "cpu" else (graph, variables)
+
+
+class Inference:
+  """Runs a model on batches of one image size. Agrees with `Model.forward` to rounding (1e-5 relative).
+
+  Args:
+    model: the model.
+    post: applied to the heads inside the same program, for example `detect.nms.postprocess`.
+    dtype: compute dtype; None is float32. The heads are float32 in any case.
+  """
+
+  def __init__(self, model: Model, post: PostProcess | None = None, dtype: Any = None) -> None:
+    graph, variables = optimized(model)
+    self.graph = graph
+    self._variables = jax.device_put(variables)
+    network = Network(graph, dtype=dtype)
+
+    def run(variables: Variables, images: jax.Array) -> Any:
+      x = images.astype(np.float32) / 255 if images.dtype == np.uint8 else images
+      heads = network.apply(variables, x)
+      assert isinstance(heads, dict)
+      return post(heads) if post else heads
+
+    self._run = jax.jit(run)
+    self._compiled: dict[Any, Any] = {}
+
+  def __call__(self, images: Any) -> Any:
+    """Runs one batch.
+
+    Args:
+      images: (n, h, w, c) float32 in [0, 1], or uint8; h and w may differ from the graph's size.
+
+    Returns:
+      Head name -> (n, h, w, c), or what `post` makes of it; still on the device.
+    """
+    key = (images.shape, np.dtype(images.dtype))
+    if key not in self._compiled:
+      self._compiled[key] = compiled(self._run, self._variables, images)
+    return self._compiled[key](self._variables, images)
+
+
+def compiled(function: Any, *args: Any) -> Any:
+  """Compiles a jitted function for these arguments, with `CPU_OPTIONS` where they are known."""
+  lowered = function.lower(*args)
+  if jax.default_backend() == "cpu":
+    try:
+      return lowered.compile(compiler_options=CPU_OPTIONS)
+    except Exception:  # jaxlib's error type for an unknown option has changed between versions
+      pass
+  return lowered.compile()
