@@ -1,0 +1,132 @@
+"""Every model against its public cfg, exact parameters and BFLOPs, and published figures."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from typing import NamedTuple
+
+import pytest
+
+from prn_jax.formats import darknet_cfg
+from prn_jax.graph.cost import cost
+from prn_jax.models import build_graph, get_spec, list_models
+
+
+class Row(NamedTuple):
+  size: int
+  layers: int
+  params: int
+  weight_file_floats: int
+  bflops: str
+
+
+# As Darknet prints them for the public cfgs.
+TABLE = {
+  "csdarknet53-omega": Row(256, 108, 27_642_184, 27_677_512, "13.071"),
+  "darknet19": Row(224, 27, 20_842_376, 20_856_776, "5.585"),
+  "darknet53": Row(256, 78, 41_609_928, 41_645_640, "18.576"),
+  "densenet201": Row(256, 306, 17_173_160, 17_206_440, "10.850"),
+  "efficientnet-b0": Row(224, 136, 4_853_720, 4_890_040, "0.915"),
+  "enet-b0-prn": Row(416, 146, 4_770_414, 4_808_270, "3.731"),
+  "resnet101": Row(256, 138, 41_772_584, 41_870_248, "19.709"),
+  "resnet152": Row(256, 206, 57_416_232, 57_559_976, "29.412"),
+  "resnet50": Row(256, 70, 22_780_456, 22_825_896, "10.007"),
+  "tiny-darknet": Row(224, 23, 1_042_104, 1_046_488, "0.985"),
+  "yolov2": Row(416, 32, 50_962_889, 50_983_561, "29.475"),
+  "yolov2-tiny": Row(416, 16, 11_232_057, 11_237_145, "5.412"),
+  "yolov3": Row(416, 107, 61_949_149, 62_001_757, "65.879"),
+  "yolov3-spp": Row(608, 114, 62_998_749, 63_052_381, "141.531"),
+  "yolov3-tiny": Row(416, 24, 8_852_366, 8_858_734, "5.571"),
+  "yolov3-tiny-3l": Row(608, 31, 9_003_087, 9_009_967, "15.172"),
+  "yolov3-tiny-prn": Row(416, 28, 4_935_182, 4_939_758, "3.467"),
+  "yolov4": Row(608, 162, 64_363_101, 64_429_405, "128.459"),
+  "yolov4-csp": Row(512, 175, 52_921_437, 52_986_205, "77.003"),
+  "yolov4-tiny": Row(416, 38, 6_056_606, 6_062_814, "6.910"),
+  "yolov7-tiny": Row(416, 99, 6_227_101, 6_241_885, "5.802"),
+}
+COMPARE_ONLY = "compare"  # rows whose source counts operations in another way; only their AP is quoted
+
+
+def public_cfg(name: str) -> str:
+  """File name of the public cfg of an exact model."""
+  return get_spec(name).reference.rpartition("/")[2]
+
+
+def exact_models() -> list[str]:
+  return [name for name in list_models() if get_spec(name).reference.startswith("AlexeyAB/darknet 59596d78 cfg/")]
+
+
+def test_every_registered_model_has_a_row():
+  assert sorted(TABLE) == list_models()
+
+
+@pytest.mark.parametrize("name", sorted(TABLE))
+def test_cost_is_exact(name):
+  row, graph = TABLE[name], build_graph(name)
+  found = cost(graph)
+  assert Row(graph.width, len(graph), found.params, found.weight_file_floats, f"{found.bflops:.3f}") == row
+  assert graph.height == row.size
+
+
+@pytest.mark.parametrize("name", sorted(TABLE))
+def test_the_header_of_the_file_tells_the_same_figures(name):
+  row = TABLE[name]
+  module = sys.modules[get_spec(name).builder.__module__]
+  line = next(line for line in (module.__doc__ or "").splitlines() if line.startswith(f"| {name} "))
+  for figure in (str(row.size), f"{row.params:,}", row.bflops):
+    assert f" {figure} " in line
+
+
+@pytest.mark.parametrize("name", exact_models())
+def test_the_graph_equals_the_public_cfg(shared, name):
+  reference = darknet_cfg.read(shared / "cfg" / public_cfg(name)).graph
+  assert get_spec(name).status == "exact"
+  assert build_graph(name).canonical() == reference.canonical()
+
+
+@pytest.mark.parametrize("name", exact_models())
+def test_the_graph_survives_the_cfg_format(name):
+  graph = build_graph(name)
+  assert darknet_cfg.parse(darknet_cfg.dump(graph)).graph == graph
+
+
+@pytest.mark.parametrize("name", exact_models())
+def test_zoo_figures(shared, name):
+  with (shared / "reference" / "zoo.csv").open() as file:
+    row = next(row for row in csv.DictReader(file) if row["cfg"] == public_cfg(name))
+  ours = TABLE[name]
+  assert (row["width"], row["height"], row["layers"]) == (str(ours.size), str(ours.size), str(ours.layers))
+  assert row["bflops"] == ours.bflops
+  assert (int(row["params"]), int(row["weight_file_floats"])) == (ours.params, ours.weight_file_floats)
+
+
+def test_published_figures_are_those_of_the_reference(shared):
+  """Each row of published.csv about one of our models stands in its spec, and the graph reaches its BFLOPs."""
+  with (shared / "reference" / "published.csv").open() as file:
+    rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
+  checked = set()
+  for row in rows:
+    if row["model"] not in TABLE:
+      continue
+    keys = ("ap", "ap50") if row["status"] == COMPARE_ONLY else ("bflops", "params_m", "ap", "ap50")
+    expected = {key: float(row[key]) for key in keys if row[key]}
+    candidates = [p for p in get_spec(row["model"]).published if p.size == int(row["size"])]
+    assert any(all(getattr(p, key) == value for key, value in expected.items()) for p in candidates), row
+    if "bflops" in expected:
+      size = int(row["size"])
+      found = cost(build_graph(row["model"], width=size, height=size)).bflops
+      assert found == pytest.approx(expected["bflops"], rel=float(row["tolerance"])), row
+    checked.add(row["model"])
+  assert checked >= {"yolov3", "yolov3-tiny", "yolov3-tiny-prn", "enet-b0-prn", "yolov4", "darknet53", "resnet152"}
+
+
+@pytest.mark.parametrize("name", sorted(TABLE))
+def test_published_costs_are_near_the_graphs(name):
+  """All sources, also those that leave out pools or count weights in files: within 3%."""
+  for figures in get_spec(name).published:
+    found = cost(build_graph(name, width=figures.size, height=figures.size))
+    if figures.bflops:
+      assert found.bflops == pytest.approx(figures.bflops, rel=0.03), figures
+    if figures.params_m:
+      assert found.params / 1e6 == pytest.approx(figures.params_m, rel=0.01), figures
