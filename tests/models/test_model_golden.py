@@ -1,6 +1,6 @@
 """Golden text of every model: names, output shapes and variables, which are the keys of checkpoints.
 
-Regenerate with `python -m tests.models.test_golden` from the project's root, and review the difference.
+Regenerate with `python -m tests.models.test_model_golden` from the project's root, and review the difference.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from prn_jax.graph import Graph
 from prn_jax.models import build_graph, list_models
 
 FOLDER = Path(__file__).resolve().parent.parent / "golden" / "models"
-HOW = "If the change is meant: python -m tests.models.test_golden"
+HOW = "If the change is meant: python -m tests.models.test_model_golden"
 HEADER = "# layer  kind  width x height x channels  variables, each at COLLECTION/<layer>/PATH:SHAPE"
 
 
