@@ -94,7 +94,8 @@ def test_unknown_model():
   with pytest.raises(ModelNotFoundError) as error:
     get_spec("yolo3-tiny-prn")
   assert str(error.value) == (
-    f"no model is called 'yolo3-tiny-prn' (did you mean 'yolov3-tiny-prn'?). 'prn models' lists all {len(list_models())}."
+    "no model is called 'yolo3-tiny-prn' (did you mean 'yolov3-tiny-prn'?). "
+    f"'prn models' lists all {len(list_models())}."
   )
   with pytest.raises(ModelNotFoundError, match=r"no model is called 'xyz'\. 'prn models' lists all"):
     build_graph("xyz")
