@@ -1,9 +1,9 @@
 """Where published figures stand, spelled out."""
 
-IMAGENET_PAGE = "pjreddie.com/darknet/imagenet (ImageNet validation, single crop)"
+IMAGENET_PAGE = "pjreddie.com/darknet/imagenet (ImageNet validation)"
 TINY_DARKNET_PAGE = "pjreddie.com/darknet/tiny-darknet (ImageNet validation)"
 YOLO_PAGE = "pjreddie.com/darknet/yolo (COCO test-dev)"
-ALEXEYAB_README = "README of AlexeyAB/darknet (COCO test-dev)"
+ALEXEYAB_README = "README of AlexeyAB/darknet (COCO)"
 YOLOV3_TABLE_2 = "YOLOv3 paper, table 2"
 PRN_TABLE_2 = "PRN paper, table 2 (COCO)"
 PRN_TABLE_3 = "PRN paper, table 3 (COCO); README of WongKinYiu/PartialResidualNetworks"
