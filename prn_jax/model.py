@@ -118,6 +118,32 @@ class Model:
       )
     return resized
 
+  def __call__(self, images: Any, *, batch_size: int | None = None, **options: Any) -> Any:
+    """Detects or classifies in images.
+
+    Args:
+      images: one image, or a list: paths, URLs, bytes, PIL images or arrays ((h, w, 3) uint8, or float in [0, 1]).
+        A folder or pattern is not one image: use `data_pipelines.inputs.expand`.
+      batch_size: images per run of the network; by default all at once, at most 8.
+      **options: fields of `detect.predict.DetectOptions`: conf, nms, resize, max_detections, class_agnostic, nms_kind.
+
+    Returns:
+      `Detections` (or `Classification` for a classifier) for one image; a list of them for a list.
+
+    Raises:
+      PrnError: an image cannot be read, or an option is wrong.
+    """
+    from prn_jax import predict
+
+    is_list = isinstance(images, list | tuple)
+    loaded = [predict.read(image) for image in (images if is_list else [images])]
+    size = batch_size or max(1, min(8, len(loaded)))
+    key = ("call", size, tuple(sorted(options.items())))
+    if key not in self._compiled:
+      self._compiled[key] = predict.predictor(self, predict.options(self, options), size)
+    results = self._compiled[key]([image for image, _ in loaded], [path for _, path in loaded])
+    return results if is_list else results[0]
+
   def digest(self) -> str:
     """sha256 over the names, shapes and bytes of all variables."""
     from prn_jax.formats.safetensors import digest

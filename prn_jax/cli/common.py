@@ -6,8 +6,12 @@ import argparse
 import json
 import math
 import os
+import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
@@ -58,3 +62,19 @@ def use_compilation_cache() -> None:
   jax.config.update("jax_compilation_cache_dir", str(root / "prn_jax" / "xla"))
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
   jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:
+  """Passes `items` on; on a terminal a bar on stderr shows how far they are."""
+  if not sys.stderr.isatty():
+    yield from items
+    return
+  from rich.console import Console
+  from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+  columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+  with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    task = bar.add_task(what, total=total)
+    for item in items:
+      yield item
+      bar.advance(task)

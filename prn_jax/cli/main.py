@@ -18,6 +18,8 @@ from prn_jax.version import __version__
 COMMANDS = {
   "models": "list every registered model with its size and published figures",
   "summary": "layer table and totals of a network",
+  "predict": "detect or classify in photos",
+  "eval": "score a model on annotated data, with tables and plots",
   "convert": "convert between Darknet, Orbax, safetensors and ONNX, with a proof",
   "verify": "check whether two models compute the same",
 }

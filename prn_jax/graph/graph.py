@@ -13,6 +13,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
+import numpy as np
+
 from prn_jax.errors import GraphError, OutOfScopeError, did_you_mean
 from prn_jax.graph.section import MAX_INT, Section, Value, Wires
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
   from prn_jax.graph.onnx_builder import OnnxBuilder
 
 INPUT = "input"  # the name under which a layer refers to the image
+RESERVED = (INPUT, "params")  # Flax refuses variables {"params": {"params": ...}}
 MAX_VALUES = MAX_INT  # values of one feature map of one image
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -155,6 +158,15 @@ class Layer:
   def arrays(self, inputs: Sequence[Shape]) -> tuple[WeightArray, ...]:
     """Arrays in the order of Darknet's weights file."""
     return ()
+
+  def initial(self, array: WeightArray, rng: np.random.Generator) -> np.ndarray:
+    """Initial value by Darknet's rule: kernels U(-1, 1) * sqrt(2 / fan_in), scales 1, biases and means 0. Rolling
+    variances are 1 where Darknet has 0."""
+    shape, leaf = array.array_shape, array.path.split("/")[-1]
+    if leaf == "kernel":
+      fan_in = math.prod(shape[:-1])
+      return (2 * rng.random(shape, np.float32) - 1) * np.float32(math.sqrt(2 / fan_in))
+    return np.full(shape, leaf in ("scale", "var", "weights"), np.float32)
 
   @property
   def shared_with(self) -> str | None:
@@ -318,9 +330,10 @@ def default_name(layer: Layer | type[Layer], index: int) -> str:
 def checked_shape(layer: Layer, seen: Mapping[str, Layer], shapes: Mapping[str, Shape]) -> Shape:
   """Output shape of `layer` behind the layers `seen`; GraphError in words if it cannot stand there."""
   where = f"layer '{layer.name}' ({layer.kind})"
-  if not _NAME.fullmatch(layer.name) or layer.name == INPUT:
+  if not _NAME.fullmatch(layer.name) or layer.name in RESERVED:
     raise GraphError(
-      f"{where}: bad name; expected lower-case letters, digits and '_', starting with a letter, and not '{INPUT}'."
+      f"{where}: bad name; expected lower-case letters, digits and '_', starting with a letter, and none of "
+      f"{', '.join(RESERVED)}."
     )
   if layer.name in seen:
     raise GraphError(f"{where}: the name is used twice. Give every layer its own name.")

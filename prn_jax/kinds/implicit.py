@@ -6,9 +6,11 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from prn_jax.graph.graph import Context, Layer, Shape, WeightArray, Wiring, register_kind
 from prn_jax.graph.section import Value, Wires
-from prn_jax.lazy import jax, jnp
+from prn_jax.lazy import jnp, nn
 
 if TYPE_CHECKING:
   from jax import Array
@@ -43,15 +45,14 @@ class Implicit(Layer):
   def arrays(self, inputs: Sequence[Shape]) -> tuple[WeightArray, ...]:
     return (WeightArray("vector", "params", (self.filters, self.atoms, 1), (1, 2, 0)),)
 
+  def initial(self, array: WeightArray, rng: np.random.Generator) -> np.ndarray:
+    return rng.uniform(self.mean - self.std, self.mean + self.std, array.array_shape).astype(np.float32)
+
   def to_cfg(self, wires: Wires) -> dict[str, Value]:
     return {"filters": self.filters} | super().to_cfg(wires)
 
   def lower(self, xs: Sequence[Array], ctx: Context) -> Array:
-    vector = ctx.module.param(
-      "vector",
-      lambda key, shape: self.mean + jax.random.uniform(key, shape, jnp.float32, -self.std, self.std),
-      (self.atoms, 1, self.filters),
-    )
+    vector = ctx.module.param("vector", nn.initializers.uniform(self.std), (self.atoms, 1, self.filters))
     return jnp.broadcast_to(vector.astype(ctx.dtype or jnp.float32), (ctx.batch_size, *vector.shape))
 
   def onnx(self, xs: Sequence[str], o: OnnxBuilder) -> str:

@@ -16,7 +16,7 @@ from prn_jax.graph import Graph
 from prn_jax.graph.builder import Builder
 
 Task = Literal["detect", "classify"]
-Status = Literal["exact", "reconstructed"]
+Status = Literal["exact", "reconstructed", "own"]
 ALEXEYAB = "AlexeyAB/darknet 59596d78 cfg/"  # prefix of the references to public cfgs
 
 
@@ -53,7 +53,7 @@ class ModelSpec:
     width, height: default input size in pixels, that of the reference.
     task: what the heads mean.
     status: "exact": the graph equals the reference; "reconstructed": the authors published no cfg, the graph
-      is derived from their text and figures.
+      is derived from their text and figures; "own": designed here.
     reference: the public cfg with its repository and commit, or the text it is derived from.
     published: figures to compare with.
     stride: an input whose sides are multiples of it always fits.

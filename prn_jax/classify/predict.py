@@ -1,0 +1,88 @@
+"""Photos -> class probabilities."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from data_pipelines import images
+
+if TYPE_CHECKING:
+  from prn_jax.model import Model
+
+
+@dataclasses.dataclass(frozen=True)
+class Classification:
+  """Class probabilities of one image.
+
+  Attributes:
+    probabilities: (num_classes,) float32.
+    names: class names; may be empty.
+    path: where the image came from.
+  """
+
+  probabilities: np.ndarray
+  names: tuple[str, ...] = ()
+  path: str | None = None
+
+  def top(self, count: int = 5) -> list[tuple[int, str, float]]:
+    """The best `count` classes as (index, name, probability), best first; ties by index."""
+    order = np.argsort(-self.probabilities, kind="stable")[:count]
+    return [(int(i), self.name(int(i)), float(self.probabilities[i])) for i in order]
+
+  def name(self, index: int) -> str:
+    return self.names[index] if self.names else str(index)
+
+  def to_dict(self, count: int = 5) -> dict[str, Any]:
+    """JSON values: path and the best classes."""
+    top = [{"class": i, "name": name, "probability": p} for i, name, p in self.top(count)]
+    return {"image": self.path, "top": top}
+
+  def __str__(self) -> str:
+    return "\n".join(f"{p:7.2%}  {name}" for _, name, p in self.top())
+
+
+class Classifier:
+  """Runs a classification network on images, as Darknet's `classifier predict` sees them: shorter side resized to
+  the network, centre cut out.
+
+  Args:
+    model: a network without detection heads.
+    batch_size: images per run; the last batch is padded, so that one program serves all.
+  """
+
+  def __init__(self, model: Model, batch_size: int = 1) -> None:
+    from prn_jax.inference import Inference
+
+    self.model = model
+    self.batch_size = batch_size
+    self._run = Inference(model)
+    self._head = model.graph.heads[-1].name
+
+  def prepare(self, image_u8: np.ndarray) -> np.ndarray:
+    """(h, w, 3) uint8 -> the network's input (h, w, 3) float32."""
+    graph = self.model.graph
+    return images.resize_min_center_crop(image_u8, graph.width, graph.height)[0]
+
+  def probabilities(self, prepared: Sequence[np.ndarray]) -> np.ndarray:
+    """Prepared images -> (n, num_classes)."""
+    batch = np.zeros((self.batch_size, *prepared[0].shape), np.float32)
+    results = []
+    for start in range(0, len(prepared), self.batch_size):
+      part = prepared[start : start + self.batch_size]
+      batch[: len(part)] = part
+      results.append(np.asarray(self._run(batch)[self._head]).reshape(self.batch_size, -1)[: len(part)])
+    return np.concatenate(results)
+
+  def __call__(
+    self, images_u8: Sequence[np.ndarray], paths: Sequence[str | None] | None = None
+  ) -> list[Classification]:
+    """Classifies decoded images (h, w, 3) uint8 of any size."""
+    if not images_u8:
+      return []
+    rows = self.probabilities([self.prepare(image) for image in images_u8])
+    names = self.model.names
+    return [Classification(row, names, path) for row, path in zip(rows, paths or [None] * len(rows), strict=True)]

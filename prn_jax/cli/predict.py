@@ -1,0 +1,141 @@
+"""`prn predict`: boxes (or classes) of photos."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from prn_jax.cli.common import add_json, add_model, add_weights, print_json, progress, use_compilation_cache
+from prn_jax.model import load
+
+EXIT_SOME_FAILED = 1
+EXIT_ALL_FAILED = 2
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  add_model(parser)
+  parser.add_argument("sources", metavar="SOURCE", nargs="+", help="image files, folders, patterns or http(s) URLs")
+  add_weights(parser)
+  parser.add_argument("--names", metavar="FILE", help="class names, one per line")
+  parser.add_argument("--out", metavar="DIR", help="write results here (default with --save: predictions/)")
+  parser.add_argument(
+    "--save", metavar="KINDS", help="comma list of json, coco, txt, csv, images (default with --out: json,images)"
+  )
+  add_detection(parser)
+  parser.add_argument("--batch", type=int, default=1, metavar="N", help="images per run of the network (default 1)")
+  add_json(parser)
+  parser.epilog = (
+    f"{parser.epilog or ''}\nAn image that cannot be read does not stop the others: it is listed with its reason and "
+    f"the exit code is {EXIT_SOME_FAILED}, or {EXIT_ALL_FAILED} if no image could be read."
+  )
+
+
+def add_detection(parser: argparse.ArgumentParser, conf: float = 0.25, nms: float = 0.45) -> None:
+  """Options that decide which boxes come out; shared with eval."""
+  parser.add_argument("--conf", type=float, default=conf, metavar="X", help=f"score threshold (default {conf:g})")
+  parser.add_argument("--nms", type=float, default=nms, metavar="X", help=f"overlap threshold (default {nms:g})")
+  parser.add_argument(
+    "--nms-kind", choices=("default", "greedynms", "diounms", "cornersnms"), help="suppression (default: the cfg's)"
+  )
+  parser.add_argument("--class-agnostic", action="store_true", help="boxes of different classes suppress each other")
+  parser.add_argument("--max-detections", type=int, default=300, metavar="N", help="most boxes per image (default 300)")
+  parser.add_argument(
+    "--resize", choices=("stretch", "letterbox"), help="how images fit the network (default: the cfg's)"
+  )
+
+
+def detection_options(args: argparse.Namespace) -> Any:
+  from prn_jax.detect.predict import DetectOptions
+
+  return DetectOptions(
+    conf=args.conf,
+    nms=args.nms,
+    resize=args.resize,
+    max_detections=args.max_detections,
+    class_agnostic=args.class_agnostic,
+    nms_kind=args.nms_kind,
+  )
+
+
+def run(args: argparse.Namespace) -> int:
+  from data_pipelines import inputs
+  from prn_jax.detect.save import ResultWriter, parse_kinds
+  from prn_jax.errors import PrnError
+  from prn_jax.predict import Failure, predictor, stream
+
+  kinds = parse_kinds(args.save) if args.save else ("json", "images") if args.out else ()
+  options = detection_options(args)
+  if args.batch < 1:
+    raise PrnError(f"--batch {args.batch}: expected at least 1.")
+  sources = inputs.expand(args.sources)
+  model = load(args.model, args.weights, args.names, strict=not args.lenient, partial=args.partial)
+  use_compilation_cache()
+  run_model = predictor(model, options, args.batch)
+  writer = ResultWriter(Path(args.out or "predictions"), kinds)
+  failures: list[Failure] = []
+  rows: list[dict[str, Any]] = []
+  draw_sec = 0.0
+  start = time.perf_counter()
+  for i, result in enumerate(
+    progress(stream(run_model, sources, keep_images="images" in kinds), len(sources), "images")
+  ):
+    if isinstance(result, Failure):
+      failures.append(result)
+      print(f"prn predict: {result.reason}", file=sys.stderr)
+      continue
+    began = time.perf_counter()
+    writer.add(result, _image_id(sources[i], i))
+    draw_sec += time.perf_counter() - began
+    if args.json:
+      rows.append(result.to_dict())
+    else:
+      print(_line(sources[i], result))
+  seconds = time.perf_counter() - start
+  failed = [{"image": f.path, "reason": f.reason} for f in failures]
+  written = writer.finish(failed) if kinds else []
+  _report(args, model, sources, failures, seconds)
+  if args.json:
+    timing = {"total": seconds, "save": draw_sec, **vars(getattr(run_model, "timing", argparse.Namespace()))}
+    out = str(writer.folder) if kinds else None
+    print_json(
+      {
+        "images": len(sources),
+        "results": rows,
+        "failures": failed,
+        "out": out,
+        "files": len(written),
+        "seconds": timing,
+      }
+    )
+  if len(failures) == len(sources):
+    return EXIT_ALL_FAILED
+  return EXIT_SOME_FAILED if failures else 0
+
+
+def _report(args: argparse.Namespace, model: Any, sources: list[str], failures: list[Any], seconds: float) -> None:
+  done = len(sources) - len(failures)
+  where = f", results in {args.out or 'predictions'}/" if args.out or args.save else ""
+  failed = f", {len(failures)} could not be read" if failures else ""
+  print(f"{model.graph.name}: {done} images in {seconds:.1f} s{failed}{where}", file=sys.stderr)
+
+
+def _line(source: str, result: Any) -> str:
+  """ "dog.jpg: 1 dog 99%, 1 bicycle 92%" or the best class."""
+  from prn_jax.classify.predict import Classification
+
+  if isinstance(result, Classification):
+    return f"{source}: " + ", ".join(f"{name} {p:.1%}" for _, name, p in result.top())
+  counts = Counter(int(c) for c in result.classes)
+  best = {c: max(float(s) for s, k in zip(result.scores, result.classes, strict=True) if int(k) == c) for c in counts}
+  parts = [f"{n} {result.names[c] if result.names else f'class {c}'} ({best[c]:.0%})" for c, n in counts.most_common()]
+  return f"{source}: {', '.join(parts) or 'nothing found'}"
+
+
+def _image_id(source: str, index: int) -> int:
+  """COCO's image id: the number that the file name is, as Darknet reads it, else the position."""
+  stem = Path(source).stem
+  return int(stem) if stem.isdecimal() else index

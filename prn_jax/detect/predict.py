@@ -1,0 +1,172 @@
+"""Photos -> boxes: resizing, the network, box decoding, suppression, and back to the photo's pixels."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from data_pipelines import images
+from prn_jax.detect.detections import Detections
+from prn_jax.errors import PrnError
+
+if TYPE_CHECKING:
+  from prn_jax.model import Model
+
+RESIZES: dict[str, Callable[[np.ndarray, int, int], tuple[np.ndarray, images.Placement]]] = {
+  "stretch": images.stretch,
+  "letterbox": images.letterbox,
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DetectOptions:
+  """What decides which boxes come out.
+
+  Attributes:
+    conf: objectness and score must exceed it (0.25 to look at, 0.001 for COCO's figures).
+    nms: overlap above which the lower score is suppressed.
+    resize: "stretch" or "letterbox"; None takes the model's.
+    max_detections: most boxes per image, best first.
+    class_agnostic: boxes of different classes suppress each other.
+    nms_kind: "default", "greedynms", "diounms", "cornersnms"; None takes the cfg's.
+  """
+
+  conf: float = 0.25
+  nms: float = 0.45
+  resize: str | None = None
+  max_detections: int = 300
+  class_agnostic: bool = False
+  nms_kind: str | None = None
+
+  def __post_init__(self) -> None:
+    for name, value in (("conf", self.conf), ("nms", self.nms)):
+      if not 0 <= value <= 1:
+        raise PrnError(f"{name}={value}; expected 0 to 1.")
+    if self.resize not in (None, *RESIZES):
+      raise PrnError(f"resize={self.resize}; expected one of {', '.join(RESIZES)}.")
+    if self.max_detections < 1:
+      raise PrnError(f"max_detections={self.max_detections}; expected at least 1.")
+
+
+@dataclasses.dataclass
+class Timing:
+  """Seconds spent per stage, summed over all images so far."""
+
+  resize: float = 0.0
+  network: float = 0.0
+  boxes: float = 0.0
+
+
+class Detector:
+  """Runs a detection network on images of any size. Compiles once; images are padded to full batches.
+
+  Args:
+    model: a network with detection heads.
+    options: see `DetectOptions`.
+    batch_size: images per run.
+
+  Attributes:
+    timing: where the time went. The stages are timed apart, each up to its result on the device.
+  """
+
+  def __init__(self, model: Model, options: DetectOptions | None = None, batch_size: int = 1) -> None:
+    from prn_jax.detect import nms
+    from prn_jax.detect.decode import detection_heads
+    from prn_jax.inference import Inference
+
+    self.model = model
+    self.options = options or DetectOptions()
+    self.batch_size = batch_size
+    self.timing = Timing()
+    detection_heads(model.graph)  # a classifier is refused here, in words
+    self._network = Inference(model)
+    self._resize = RESIZES[self.options.resize or model.resize]
+    self._postprocess = nms.postprocess
+    self._max_candidates = nms.MAX_CANDIDATES
+
+  def prepare(self, image_u8: np.ndarray) -> tuple[np.ndarray, images.Placement]:
+    """(h, w, 3) uint8 -> the network's input (h, w, 3) float32, and where the image lies in it."""
+    return self._resize(image_u8, self.model.graph.width, self.model.graph.height)
+
+  def run(self, prepared: Sequence[tuple[np.ndarray, images.Placement]]) -> Any:
+    """One batch of at most `batch_size` prepared images -> `nms.Suppressed`, relative to the network input."""
+    import jax
+
+    graph, options = self.model.graph, self.options
+    batch = np.zeros((self.batch_size, graph.height, graph.width, graph.channels), np.float32)
+    scale = np.ones((self.batch_size, 2), np.float32)
+    for i, (image, placement) in enumerate(prepared):
+      batch[i] = image
+      scale[i] = 1 / placement.scale_x, 1 / placement.scale_y
+    start = time.perf_counter()
+    heads = jax.block_until_ready(self._network(batch))
+    after_network = time.perf_counter()
+    found = self._postprocess(
+      heads,
+      graph,
+      conf=options.conf,
+      nms_threshold=options.nms,
+      max_detections=options.max_detections,
+      class_agnostic=options.class_agnostic,
+      nms_kind=options.nms_kind,
+      box_scale=scale,
+      max_candidates=self._max_candidates,
+    )
+    found = jax.device_get(found)
+    self.timing.network += after_network - start
+    self.timing.boxes += time.perf_counter() - after_network
+    if found.overflow.any():  # rare: a lower threshold on a crowded scene; nothing may be lost
+      self._max_candidates *= 2
+      return self.run(prepared)
+    return found
+
+  def __call__(self, images_u8: Sequence[np.ndarray], paths: Sequence[str | None] | None = None) -> list[Detections]:
+    """Detects in decoded images.
+
+    Args:
+      images_u8: (h, w, 3) uint8 RGB each; sizes may differ.
+      paths: where they came from, for the results.
+
+    Returns:
+      One `Detections` per image, boxes in its own pixels, best first.
+
+    Raises:
+      PrnError: the network put out NaN or infinity (damaged weights).
+    """
+    results: list[Detections] = []
+    paths = paths or [None] * len(images_u8)
+    for start in range(0, len(images_u8), self.batch_size):
+      part = slice(start, start + self.batch_size)
+      began = time.perf_counter()
+      prepared = [self.prepare(image) for image in images_u8[part]]
+      self.timing.resize += time.perf_counter() - began
+      found = self.run(prepared)
+      for i, (image, path) in enumerate(zip(images_u8[part], paths[part], strict=True)):
+        results.append(self.to_detections(found, i, prepared[i][1], image, path))
+    return results
+
+  def to_detections(
+    self, found: Any, index: int, placement: images.Placement, image: np.ndarray | None, path: str | None
+  ) -> Detections:
+    """Row `index` of a batch's result, in the pixels of the original image."""
+    if found.num_nonfinite[index]:
+      raise PrnError(
+        f"network '{self.model.graph.name}' gave NaN or infinity in {found.num_nonfinite[index]} boxes"
+        f"{f' for {path}' if path else ''}: its weights are damaged, or belong to another cfg."
+      )
+    count = int(found.count[index])
+    return Detections(
+      boxes_xyxy_px=placement.to_image_xyxy_px(found.boxes_cxcywh_rel[index, :count]),
+      scores=found.scores[index, :count],
+      classes=found.classes[index, :count],
+      names=self.model.names,
+      image_width=placement.image_width,
+      image_height=placement.image_height,
+      uncertainty=None if found.uncertainty is None else found.uncertainty[index, :count],
+      path=path,
+      image=image,
+    )

@@ -1,0 +1,89 @@
+"""Writes the results of many images: JSON, COCO JSON, YOLO txt, CSV, pictures. Every file appears whole or not at all."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from prn_jax.classify.predict import Classification
+from prn_jax.detect.detections import Detections
+from prn_jax.errors import PrnError, did_you_mean
+from prn_jax.formats.files import write_text, written_beside
+
+KINDS = ("json", "coco", "txt", "csv", "images")
+CSV_COLUMNS = ("image", "class", "name", "score", "x1", "y1", "x2", "y2")
+
+
+def parse_kinds(text: str) -> tuple[str, ...]:
+  """ "json,txt" -> ("json", "txt"); PrnError names an unknown kind."""
+  kinds = tuple(filter(None, (part.strip() for part in text.split(","))))
+  for kind in kinds:
+    if kind not in KINDS:
+      raise PrnError(f"--save {kind}: unknown{did_you_mean(kind, KINDS)}. Expected a comma list of {', '.join(KINDS)}.")
+  return kinds
+
+
+class ResultWriter:
+  """Collects results and writes what was asked for.
+
+  Pictures and txt files are written at once, the rest by `finish`. Files are named after the image; images of the
+  same name in different folders get the folder in front.
+
+  Args:
+    folder: where the files go.
+    kinds: some of `KINDS`.
+    category_ids: class -> id in COCO JSON; by default 0, 1, 2, ...
+  """
+
+  def __init__(self, folder: Path, kinds: Iterable[str], category_ids: tuple[int, ...] | None = None) -> None:
+    self.folder = folder
+    self.kinds = tuple(kinds)
+    self._category_ids = category_ids
+    self._rows: list[dict[str, Any]] = []
+    self._coco: list[dict[str, Any]] = []
+    self._table: list[list[Any]] = []
+    self._stems: set[str] = set()
+
+  def add(self, result: Detections | Classification, image_id: int | str) -> None:
+    """Takes one result; `image_id` is its id in COCO JSON."""
+    self._rows.append(result.to_dict())
+    stem = self._stem(result.path)
+    if isinstance(result, Classification):
+      self._table += [[result.path, i, name, f"{p:.6g}", "", "", "", ""] for i, name, p in result.top()]
+      return
+    if "coco" in self.kinds:
+      self._coco += result.to_coco(image_id, self._category_ids)
+    for box, score, label in zip(result.boxes_xyxy_px, result.scores, result.classes, strict=True):
+      name = result.names[label] if result.names else str(label)
+      self._table.append([result.path, int(label), name, f"{score:.6g}", *(f"{v:.2f}" for v in box)])
+    if "txt" in self.kinds:
+      write_text(self.folder / "labels" / f"{stem}.txt", result.to_yolo_txt())
+    if "images" in self.kinds:
+      with written_beside(self.folder / "images" / f"{stem}.jpg") as file:
+        result.draw().save(file, "JPEG", quality=92)
+
+  def finish(self, failures: list[dict[str, str]]) -> list[str]:
+    """Writes what needs all results; returns the paths of everything written, relative to the folder."""
+    if "json" in self.kinds:
+      text = json.dumps({"results": self._rows, "failures": failures}, indent=1)
+      write_text(self.folder / "predictions.json", text)
+    if "coco" in self.kinds:
+      write_text(self.folder / "coco.json", json.dumps(self._coco))
+    if "csv" in self.kinds:
+      buffer = io.StringIO()
+      csv.writer(buffer).writerows([CSV_COLUMNS, *self._table])
+      write_text(self.folder / "predictions.csv", buffer.getvalue())
+    return sorted(str(path.relative_to(self.folder)) for path in self.folder.rglob("*") if path.is_file())
+
+  def _stem(self, path: str | None) -> str:
+    source = Path(path or "image")
+    candidates = [source.stem, f"{source.parent.name}_{source.stem}"]
+    candidates += [f"{source.stem}_{n}" for n in range(2, len(self._stems) + 3)]
+    stem = next(s for s in (c.replace(os.sep, "_") for c in candidates) if s not in self._stems)
+    self._stems.add(stem)
+    return stem

@@ -1,0 +1,121 @@
+"""Images in any form -> results: what `model(images)` and `prn predict` share."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from data_pipelines import images, inputs
+from prn_jax.classify.predict import Classification, Classifier
+from prn_jax.detect.detections import Detections
+from prn_jax.detect.predict import DetectOptions, Detector
+from prn_jax.errors import PrnError, did_you_mean
+
+if TYPE_CHECKING:
+  from prn_jax.model import Model
+
+Result = Detections | Classification
+DECODE_THREADS = min(4, os.cpu_count() or 1)
+
+
+def is_detector(model: Model) -> bool:
+  return any(head.is_head for head in model.graph.heads)
+
+
+def options(model: Model, given: Mapping[str, Any]) -> DetectOptions | None:
+  """`DetectOptions` from keyword arguments; PrnError names an unknown one. None for a classifier."""
+  known = [field.name for field in dataclasses.fields(DetectOptions)]
+  for name in given:
+    if name not in known or not is_detector(model):
+      expected = f"expected {', '.join(known)}" if is_detector(model) else "a classifier has none"
+      raise PrnError(f"unknown option '{name}'{did_you_mean(name, known)}; {expected}.")
+  return DetectOptions(**given) if is_detector(model) else None
+
+
+def predictor(model: Model, options: DetectOptions | None = None, batch_size: int = 1) -> Detector | Classifier:
+  """A detector, or a classifier for a network without detection heads."""
+  return Detector(model, options, batch_size) if is_detector(model) else Classifier(model, batch_size)
+
+
+def read(source: Any) -> tuple[np.ndarray, str | None]:
+  """One image in any form -> ((h, w, 3) uint8 RGB, its path or None).
+
+  Args:
+    source: a path, a URL, encoded bytes, a PIL image, or an array: uint8, or float in [0, 1]; (h, w, 3) RGB or (h, w).
+
+  Raises:
+    PrnError: it cannot be read, or the array is of another form.
+  """
+  if isinstance(source, str) and inputs.is_url(source):
+    return images.read_image(inputs.fetch(source), name=source), source
+  if isinstance(source, str | os.PathLike):
+    return images.read_image(source), os.fspath(source)
+  if isinstance(source, bytes):
+    return images.read_image(source), None
+  if hasattr(source, "convert"):  # a PIL image
+    return np.array(source.convert("RGB")), getattr(source, "filename", None) or None
+  return _array(np.asarray(source)), None
+
+
+def _array(array: np.ndarray) -> np.ndarray:
+  if array.ndim == 2:
+    array = np.repeat(array[..., None], 3, -1)
+  if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
+    raise PrnError(f"image array of shape {array.shape}; expected (height, width, 3) RGB or (height, width).")
+  if array.dtype == np.uint8:
+    return array
+  if np.issubdtype(array.dtype, np.floating) and np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1:
+    return np.round(array * 255).astype(np.uint8)
+  raise PrnError(
+    f"image array of {array.dtype} with values {array.min():.4g} to {array.max():.4g}; expected uint8, or float in [0, 1]."
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Failure:
+  """An image that could not be used, and why."""
+
+  path: str
+  reason: str
+
+
+def stream(
+  run: Detector | Classifier, sources: Sequence[str], *, keep_images: bool = True
+) -> Iterator[Result | Failure]:
+  """Results of many images, in order. The next images are decoded while the network works on these.
+
+  Args:
+    run: see `predictor`.
+    sources: paths or URLs.
+    keep_images: results hold their image, for drawing.
+  """
+  with ThreadPoolExecutor(DECODE_THREADS) as pool:
+    size = run.batch_size
+    chunks = [sources[i : i + size] for i in range(0, len(sources), size)]
+    pending = [pool.submit(_read_or_fail, s) for chunk in chunks[:2] for s in chunk]
+    for index, chunk in enumerate(chunks):
+      if index + 2 < len(chunks):
+        pending += [pool.submit(_read_or_fail, s) for s in chunks[index + 2]]
+      loaded = [pending.pop(0).result() for _ in chunk]
+      good = [(image, path) for image, path in loaded if not isinstance(image, Failure)]
+      results = iter(run([image for image, _ in good], [path for _, path in good]) if good else [])
+      for image, _ in loaded:
+        if isinstance(image, Failure):
+          yield image
+          continue
+        result = next(results)
+        if not keep_images and isinstance(result, Detections):
+          result = dataclasses.replace(result, image=None)
+        yield result
+
+
+def _read_or_fail(source: str) -> tuple[np.ndarray | Failure, str | None]:
+  try:
+    return read(source)
+  except PrnError as error:
+    return Failure(source, str(error)), source
