@@ -1,0 +1,378 @@
+"""Annotated images as every source gives them, and what was wrong with them. Nothing is decoded here."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from prn_jax.errors import PrnError, did_you_mean
+
+IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"))
+
+EDGE_TOLERANCE_PX = 1.0
+"""A box may reach this far outside its image: labels are rounded, and some tools count pixels from 1."""
+
+ImageId = int | str
+
+
+class DataError(PrnError):
+  """A data set that cannot be used as it is."""
+
+
+class OnBadData(StrEnum):
+  """What happens to an entry that cannot be right."""
+
+  STOP = "stop"
+  SKIP = "skip"
+
+
+class ProblemKind(StrEnum):
+  """Why an entry cannot be right; `count_problems` counts by it."""
+
+  MALFORMED = "malformed"
+  NOT_FINITE = "not finite"
+  ZERO_SIZE = "no size"
+  OUTSIDE_IMAGE = "outside the image"
+  UNKNOWN_CLASS = "unknown class"
+  UNKNOWN_IMAGE = "unknown image"
+  DUPLICATE = "duplicate"
+  MISSING_IMAGE = "missing image"
+  UNREADABLE_IMAGE = "unreadable image"
+  MISSING_LABEL = "missing label"
+
+
+@dataclass(frozen=True)
+class Problem:
+  """One entry that cannot be right: where it stands, and why; `line` is None where the file has no lines."""
+
+  path: Path
+  line: int | None
+  reason: str
+  kind: ProblemKind = ProblemKind.MALFORMED
+
+  def __str__(self) -> str:
+    return f"{self.path}{'' if self.line is None else f':{self.line}'}: {self.reason}"
+
+
+class ProblemLog:
+  """Follows the policy for bad data: raises at the first problem (stop), or notes it and goes on (skip)."""
+
+  def __init__(self, policy: OnBadData | str = OnBadData.STOP) -> None:
+    if policy not in list(OnBadData):
+      raise DataError(f"on_bad_data is {policy!r}; expected 'stop' or 'skip'")
+    self.policy = OnBadData(policy)
+    self.problems: list[Problem] = []
+
+  def report(self, path: Path, line: int | None, reason: str, kind: ProblemKind, consequence: str) -> None:
+    """Notes one problem.
+
+    Args:
+      path: the file that holds the bad entry.
+      line: its line, counted from 1; None where the format has none.
+      reason: what is wrong, with the values.
+      kind: the problem's class.
+      consequence: what skipping it means, as "the box is left out".
+
+    Raises:
+      DataError: the policy is stop.
+    """
+    problem = Problem(path, line, reason, kind)
+    if self.policy is OnBadData.STOP:
+      raise DataError(f"{problem}.\nWith on_bad_data='skip' (--on-bad-data skip) {consequence}, counted and listed.")
+    self.problems.append(replace(problem, reason=f"{reason}; {consequence}"))
+
+
+def count_problems(problems: Iterable[Problem]) -> dict[str, int]:
+  """Number of problems of each kind, the most frequent first."""
+  return {str(kind): number for kind, number in Counter(problem.kind for problem in problems).most_common()}
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+  """One image and what is known of it.
+
+  Attributes:
+    image: path of the encoded image, or its encoded bytes.
+    image_id: unique in the data set; COCO's number, elsewhere the file's stem (or its path, where stems repeat).
+    width, height: pixels as seen, that is after the EXIF rotation; None where the source does not say.
+    boxes_xyxy_px: (n, 4) float32 corners, continuous: a box over the whole image is [0, 0, width, height].
+    classes: (n,) int32 in 0..len(names)-1.
+    is_crowd: (n,) bool, COCO's regions of uncounted objects.
+    is_difficult: (n,) bool, VOC's and Darknet's objects that nobody must find.
+    area_px: (n,) float64, COCO's area of the segmentation; None where the source has boxes alone.
+    label: class of the whole image, for classification; None elsewhere.
+  """
+
+  image: Path | bytes
+  image_id: ImageId
+  width: int | None
+  height: int | None
+  boxes_xyxy_px: NDArray[np.float32]
+  classes: NDArray[np.int32]
+  is_crowd: NDArray[np.bool_]
+  is_difficult: NDArray[np.bool_]
+  area_px: NDArray[np.float64] | None = None
+  label: int | None = None
+
+
+@dataclass(frozen=True)
+class Object:
+  """One labelled object while a source is being read."""
+
+  box_xyxy_px: tuple[float, float, float, float]
+  class_index: int
+  is_crowd: bool = False
+  is_difficult: bool = False
+  area_px: float | None = None
+
+
+def make_record(
+  image: Path | bytes,
+  image_id: ImageId,
+  size: tuple[int, int] | None,
+  objects: Sequence[Object] = (),
+  label: int | None = None,
+) -> Record:
+  """A record from its objects; `size` is (width, height), or None where unknown."""
+  has_area = bool(objects) and all(item.area_px is not None for item in objects)
+  return Record(
+    image=image,
+    image_id=image_id,
+    width=size[0] if size else None,
+    height=size[1] if size else None,
+    boxes_xyxy_px=np.array([item.box_xyxy_px for item in objects], np.float32).reshape(-1, 4),
+    classes=np.array([item.class_index for item in objects], np.int32),
+    is_crowd=np.array([item.is_crowd for item in objects], np.bool_),
+    is_difficult=np.array([item.is_difficult for item in objects], np.bool_),
+    area_px=np.array([item.area_px for item in objects], np.float64) if has_area else None,
+    label=label,
+  )
+
+
+@runtime_checkable
+class Dataset(Protocol):
+  """What every source gives: annotated images by index, their class names, and what was wrong."""
+
+  @property
+  def names(self) -> tuple[str, ...]:
+    """Class names; `Record.classes` and `Record.label` index them."""
+    ...
+
+  @property
+  def category_ids(self) -> tuple[int, ...]:
+    """The source's own number of every class (COCO's 1..90); 0..k-1 where it has none."""
+    ...
+
+  @property
+  def problems(self) -> Sequence[Problem]:
+    """What was left out, under the policy skip."""
+    ...
+
+  def __len__(self) -> int: ...
+
+  def __getitem__(self, index: int, /) -> Record: ...
+
+
+@dataclass(frozen=True)
+class RecordList:
+  """A data set whose annotations are in memory: all of today's file formats."""
+
+  names: tuple[str, ...]
+  category_ids: tuple[int, ...]
+  records: tuple[Record, ...]
+  problems: tuple[Problem, ...] = ()
+
+  def __len__(self) -> int:
+    return len(self.records)
+
+  def __getitem__(self, index: int) -> Record:
+    return self.records[index]
+
+
+@dataclass(frozen=True)
+class Renumbered:
+  """A data set with its classes numbered by other names; see `with_names`."""
+
+  dataset: Dataset
+  names: tuple[str, ...]
+  category_ids: tuple[int, ...]
+  new_index: NDArray[np.int32]
+
+  @property
+  def problems(self) -> Sequence[Problem]:
+    return self.dataset.problems
+
+  def __len__(self) -> int:
+    return len(self.dataset)
+
+  def __getitem__(self, index: int) -> Record:
+    record = self.dataset[index]
+    label = None if record.label is None else int(self.new_index[record.label])
+    return replace(record, classes=self.new_index[record.classes], label=label)
+
+
+def with_names(dataset: Dataset, names: Sequence[str]) -> Dataset:
+  """The same images, with the classes numbered by `names`, such as the names of the network that will see them.
+
+  Args:
+    dataset: any data set.
+    names: class names in the wanted order, without repeats; more than the data set has, if need be.
+
+  Raises:
+    DataError: `names` repeats a name, or lacks one that the data set uses.
+  """
+  wanted = {name: index for index, name in enumerate(names)}
+  if len(wanted) != len(names):
+    repeated = next(name for name, number in Counter(names).items() if number > 1)
+    raise DataError(f"the class name '{repeated}' occurs twice among the {len(names)} names; names must differ")
+  new_index = np.array([wanted.get(name, -1) for name in dataset.names], np.int32)
+  for old in sorted(_used_classes(dataset)):
+    if new_index[old] < 0:
+      name = dataset.names[old]
+      raise DataError(
+        f"the data set has objects of class '{name}', which is not among the {len(names)} given "
+        f"names{did_you_mean(name, names)}. Give the names that the network was trained with."
+      )
+  ids = dict(zip(dataset.names, dataset.category_ids, strict=True))
+  # A class that the data set does not know has no number of its own; it must only differ from all others.
+  fallback = max(dataset.category_ids, default=0) + 1
+  category_ids = tuple(ids.get(name, fallback + index) for index, name in enumerate(names))
+  return Renumbered(dataset, tuple(names), category_ids, new_index)
+
+
+def _used_classes(dataset: Dataset) -> set[int]:
+  """Classes that occur; of a data set that is not in memory, all."""
+  if not isinstance(dataset, RecordList):
+    return set(range(len(dataset.names)))
+  labels = {record.label for record in dataset.records if record.label is not None}
+  return labels | {int(index) for record in dataset.records for index in record.classes}
+
+
+def finish(
+  names: Sequence[str], ids: Sequence[int], records: Sequence[Record], log: ProblemLog, where: str
+) -> RecordList:
+  """The data set of a source that has read everything.
+
+  Raises:
+    DataError: no record is left.
+  """
+  if not records:
+    skipped = f": all entries were left out, the first because of {log.problems[0]}" if log.problems else ""
+    raise DataError(f"{where} holds no images{skipped}. Expected at least one; is the path right?")
+  return RecordList(tuple(names), tuple(ids), tuple(records), tuple(log.problems))
+
+
+@dataclass(frozen=True)
+class BoxFault:
+  """What is wrong with a box; `clipped` is its part inside the image, None if there is none."""
+
+  kind: ProblemKind
+  reason: str
+  clipped: tuple[float, float, float, float] | None = None
+
+
+def box_fault(box_xyxy_px: tuple[float, float, float, float], size: tuple[int, int] | None) -> BoxFault | None:
+  """What is wrong with a box, or None.
+
+  Args:
+    box_xyxy_px: corners x1, y1, x2, y2 in pixels, continuous.
+    size: (width, height) of the image in pixels; None where unknown, then only the box itself is judged.
+
+  Returns:
+    The fault: a number that is not finite, no or negative size, or more than `EDGE_TOLERANCE_PX` outside the image.
+  """
+  x1, y1, x2, y2 = box_xyxy_px
+  text = f"box [{x1:g}, {y1:g}, {x2:g}, {y2:g}] (x1, y1, x2, y2 in pixels)"
+  if not np.isfinite(box_xyxy_px).all():
+    return BoxFault(ProblemKind.NOT_FINITE, f"{text} is not finite")
+  if x2 <= x1 or y2 <= y1:
+    return BoxFault(ProblemKind.ZERO_SIZE, f"{text} has size {x2 - x1:g}x{y2 - y1:g}; expected more than 0x0")
+  if size is None:
+    return None
+  width, height = size
+  reach = max(-x1, -y1, x2 - width, y2 - height)
+  if reach <= EDGE_TOLERANCE_PX:
+    return None
+  clipped = (max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height)))
+  is_inside = clipped[2] > clipped[0] and clipped[3] > clipped[1]
+  reason = f"{text} reaches {reach:g} px outside its {width}x{height} image"
+  return BoxFault(ProblemKind.OUTSIDE_IMAGE, reason, clipped if is_inside else None)
+
+
+def checked_box(
+  box_xyxy_px: tuple[float, float, float, float],
+  size: tuple[int, int] | None,
+  log: ProblemLog,
+  where: tuple[Path, int | None, str],
+) -> tuple[float, float, float, float] | None:
+  """The box itself, its part inside the image, or None where nothing usable is left; faults go to the log.
+
+  Args:
+    box_xyxy_px, size: as for `box_fault`.
+    log: follows the policy.
+    where: file, line and a prefix of the message such as "annotation 12: ".
+  """
+  fault = box_fault(box_xyxy_px, size)
+  if fault is None:
+    return box_xyxy_px
+  path, line, prefix = where
+  consequence = "the box is left out" if fault.clipped is None else "the box is clipped to the image"
+  log.report(path, line, prefix + fault.reason, fault.kind, consequence)
+  return fault.clipped
+
+
+def image_size(path: Path) -> tuple[int, int]:
+  """Width and height of an image file as seen (after the EXIF rotation), from its header alone.
+
+  Raises:
+    DataError: the file is empty, or no image of a known format.
+  """
+  try:
+    with warnings.catch_warnings():
+      warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # only the header is read
+      with Image.open(path) as image:
+        width, height = image.size
+        # Asking a PNG without EXIF for it would decode the pixels.
+        may_turn = image.format == "TIFF" or any(
+          "exif" in str(key).lower() or "xmp" in str(key).lower() for key in image.info
+        )
+        is_turned = may_turn and _is_turned(image)
+  except Exception as error:  # what Pillow raises on damaged headers is not a closed list
+    num_bytes = path.stat().st_size if path.is_file() else 0
+    reason = "the file is empty" if path.is_file() and not num_bytes else f"not a readable image ({error})"
+    raise DataError(reason) from error
+  return (height, width) if is_turned else (width, height)
+
+
+def _is_turned(image: Image.Image) -> bool:
+  try:
+    return image.getexif().get(0x0112) in (5, 6, 7, 8)
+  except Exception:  # damaged metadata: the picture is used as it is stored
+    return False
+
+
+def checked_image_size(path: Path, log: ProblemLog) -> tuple[int, int] | None:
+  """`image_size`, or None where the image is missing or unreadable, which goes to the log."""
+  if not path.is_file():
+    log.report(path, None, "the image file does not exist", ProblemKind.MISSING_IMAGE, "the image is left out")
+    return None
+  try:
+    return image_size(path)
+  except DataError as error:
+    log.report(path, None, str(error), ProblemKind.UNREADABLE_IMAGE, "the image is left out")
+    return None
+
+
+def image_ids_of(paths: Sequence[Path]) -> list[str]:
+  """File stems as image ids; where a stem repeats, the whole path."""
+  counts = Counter(path.stem for path in paths)
+  return [path.stem if counts[path.stem] == 1 else path.as_posix() for path in paths]

@@ -1,0 +1,9 @@
+"""The kinds of annotated data: one file per kind. A new file here is a new kind."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+for _module in pkgutil.iter_modules(__path__):
+  importlib.import_module(f"{__name__}.{_module.name}")

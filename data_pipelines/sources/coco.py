@@ -1,0 +1,132 @@
+"""COCO's JSON: `coco:ANNOTATIONS.json:IMAGES_DIR` (https://cocodataset.org/#format-data, object detection).
+
+Boxes are [x, y, width, height] in pixels; categories keep their own ids (1..90 for 80 classes) in `category_ids` and
+are numbered by ascending id, as every COCO tool does. Crowd regions and the area of the segmentation are kept.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from data_pipelines.records import (
+  DataError,
+  Object,
+  ProblemKind,
+  ProblemLog,
+  Record,
+  RecordList,
+  checked_box,
+  finish,
+  make_record,
+)
+from data_pipelines.spec import register_source
+
+
+@register_source("coco:ANNOTATIONS.json:IMAGES_DIR")
+def open_coco(parts: tuple[str, ...], log: ProblemLog) -> RecordList:
+  """Reads the annotations and looks for the images.
+
+  Raises:
+    DataError: a file is missing or is no COCO JSON, no image is left, or an entry is bad (policy stop).
+  """
+  path, folder = Path(parts[0]).expanduser(), Path(parts[1]).expanduser()
+  content = _read_json(path)
+  if not folder.is_dir():
+    raise DataError(f"data 'coco:{parts[0]}:{parts[1]}': there is no folder {folder}; expected the images there")
+  categories = _by_id(content["categories"], "category", path, log)
+  ids = sorted(categories)
+  names = [str(categories[category].get("name", category)) for category in ids]
+  images = _by_id(content["images"], "image", path, log)
+  objects = _objects(content["annotations"], images, {category: index for index, category in enumerate(ids)}, path, log)
+  records: list[Record] = []
+  for image_id, image in images.items():
+    file = folder / str(image.get("file_name", ""))
+    if not file.is_file():
+      reason = f"the image of id {image_id} in {path} does not exist"
+      log.report(file, None, reason, ProblemKind.MISSING_IMAGE, "the image is left out")
+      continue
+    records.append(make_record(file, image_id, _size(image), objects[image_id]))
+  return finish(names, ids, records, log, str(path))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+  try:
+    content = json.loads(path.read_bytes())
+  except OSError as error:
+    raise DataError(f"cannot read the annotations {path}: {error.strerror or error}") from error
+  except UnicodeDecodeError as error:
+    raise DataError(f"{path} is no JSON: byte {error.start} is no text") from error
+  except json.JSONDecodeError as error:
+    raise DataError(f"{path}:{error.lineno}: not valid JSON, {error.msg} at column {error.colno}") from error
+  for key in ("images", "annotations", "categories"):
+    if not isinstance(content, dict) or not isinstance(content.get(key), list):
+      raise DataError(
+        f"{path} has no list '{key}'; expected COCO's object detection format with images, annotations and categories"
+      )
+  return content
+
+
+def _by_id(entries: Sequence[Any], what: str, path: Path, log: ProblemLog) -> dict[int, dict[str, Any]]:
+  """Entries by their id, in the file's order."""
+  found: dict[int, dict[str, Any]] = {}
+  for position, entry in enumerate(entries):
+    entry_id = entry.get("id") if isinstance(entry, dict) else None
+    if not isinstance(entry_id, int) or isinstance(entry_id, bool):
+      reason = f"{what} number {position} has id {entry_id!r}; expected a whole number"
+      log.report(path, None, reason, ProblemKind.MALFORMED, f"the {what} is left out")
+    elif entry_id in found:
+      reason = f"two entries of kind {what} have id {entry_id}"
+      log.report(path, None, reason, ProblemKind.DUPLICATE, f"the second {what} is left out")
+    else:
+      found[entry_id] = entry
+  return found
+
+
+def _size(image: dict[str, Any]) -> tuple[int, int] | None:
+  width, height = image.get("width"), image.get("height")
+  return (width, height) if isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0 else None
+
+
+def _objects(
+  annotations: Sequence[Any], images: dict[int, dict[str, Any]], index_of: dict[int, int], path: Path, log: ProblemLog
+) -> dict[int, list[Object]]:
+  """The usable annotations of every image."""
+  objects: dict[int, list[Object]] = {image_id: [] for image_id in images}
+  for annotation_id, annotation in _by_id(annotations, "annotation", path, log).items():
+    prefix = f"annotation {annotation_id}: "
+    image_id, category = annotation.get("image_id"), annotation.get("category_id")
+    if not _is_number(image_id) or image_id not in images:
+      reason = f"{prefix}image_id {image_id!r} is not among the {len(images)} images"
+      log.report(path, None, reason, ProblemKind.UNKNOWN_IMAGE, "the annotation is left out")
+      continue
+    if not _is_number(category) or category not in index_of:
+      reason = f"{prefix}category_id {category!r} is not among the {len(index_of)} categories"
+      log.report(path, None, reason, ProblemKind.UNKNOWN_CLASS, "the annotation is left out")
+      continue
+    box = annotation.get("bbox")
+    if not isinstance(box, list) or len(box) != 4 or not all(_is_number(value) for value in box):
+      reason = f"{prefix}bbox is {box!r}; expected four numbers x, y, width, height"
+      log.report(path, None, reason, ProblemKind.MALFORMED, "the annotation is left out")
+      continue
+    x, y, width, height = (float(value) for value in box)
+    usable = checked_box((x, y, x + width, y + height), _size(images[image_id]), log, (path, None, prefix))
+    if usable is not None:
+      area = _area_px(annotation.get("area"), usable)
+      objects[image_id].append(Object(usable, index_of[category], bool(annotation.get("iscrowd", 0)), area_px=area))
+  return objects
+
+
+def _area_px(area: Any, box_xyxy_px: tuple[float, float, float, float]) -> float:
+  """The area of the segmentation; of the box where the file does not give it."""
+  if _is_number(area) and math.isfinite(area):
+    return float(area)
+  x1, y1, x2, y2 = box_xyxy_px
+  return (x2 - x1) * (y2 - y1)
+
+
+def _is_number(value: object) -> bool:
+  return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,125 @@
+"""Darknet's .data file: `darknet:FILE.data:train|valid`.
+
+The .data file holds `key = value` lines: `classes`, `train` and `valid` (text files that list images), `names`, and
+optionally `difficult` (a list beside `valid` whose labels nobody must find). Relative paths are sought beside the file
+that names them, then in the working directory (Darknet's rule), then one folder above the .data file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from data_pipelines.label_txt import read_records
+from data_pipelines.records import DataError, ProblemLog, RecordList, finish
+from data_pipelines.spec import register_source
+from prn_jax.errors import did_you_mean
+
+_FOLDERS = (
+  ("/images/train2017/", "/labels/train2017/"),
+  ("/images/val2017/", "/labels/val2017/"),
+  ("/JPEGImages/", "/labels/"),
+  ("/images/train2014/", "/labels/train2014/"),
+  ("/images/val2014/", "/labels/val2014/"),
+)
+
+
+def darknet_label_path(image: Path) -> Path:
+  """The label file of an image: beside it, except in the folder layouts of COCO and VOC.
+
+  Source: AlexeyAB/darknet `src/utils.c:replace_image_to_label`.
+  """
+  text = image.as_posix()
+  for images, labels in _FOLDERS:
+    text = text.replace(images, labels, 1)
+  return Path(text).with_suffix(".txt")
+
+
+@register_source("darknet:FILE.data:train|valid")
+def open_darknet(parts: tuple[str, ...], log: ProblemLog) -> RecordList:
+  """Reads one of the two lists of a .data file and the labels of its images.
+
+  Raises:
+    DataError: a file or key is missing, no image is left, or an entry is bad (policy stop).
+  """
+  path, split = Path(parts[0]).expanduser(), parts[1]
+  if split not in ("train", "valid"):
+    raise DataError(f"data 'darknet:{parts[0]}:{split}': the split is '{split}'; expected train or valid")
+  options = read_data_file(path)
+  names = _names(path, options)
+  list_path = _find(_option(path, options, split), path, f"{split} of {path}")
+  images = [(_image_path(text, list_path, path), list_path, line) for line, text in _lines(list_path)]
+  difficult: list[Path] = []
+  if split == "valid" and "difficult" in options:
+    difficult_path = _find(options["difficult"], path, f"difficult of {path}")
+    difficult = [darknet_label_path(_image_path(text, difficult_path, path)) for _, text in _lines(difficult_path)]
+    if len(difficult) != len(images):
+      raise DataError(
+        f"{difficult_path} lists {len(difficult)} images and {list_path} {len(images)}; they run in parallel"
+      )
+  records = read_records(images, darknet_label_path, len(names), log, difficult)
+  return finish(names, range(len(names)), records, log, f"{list_path} ({split} of {path})")
+
+
+def read_data_file(path: Path) -> dict[str, str]:
+  """The options of a .data file; of a repeated key the first counts, as in Darknet (`src/option_list.c`).
+
+  Raises:
+    DataError: the file cannot be read, or a line is no `key = value`.
+  """
+  options: dict[str, str] = {}
+  for number, text in _lines(path):
+    if text[0] in "#;":
+      continue
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+      raise DataError(f"{path}:{number}: '{text}' is no 'key = value'")
+    options.setdefault(key.strip(), value.strip())
+  return options
+
+
+def _lines(path: Path) -> list[tuple[int, str]]:
+  try:
+    text = path.read_text(encoding="utf-8")
+  except (OSError, UnicodeDecodeError) as error:
+    raise DataError(f"cannot read {path}: {error}") from error
+  return [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+
+
+def _option(path: Path, options: dict[str, str], key: str) -> str:
+  if not options.get(key):
+    raise DataError(f"{path} has no '{key} = ...'{did_you_mean(key, options)}; found {', '.join(options) or 'nothing'}")
+  return options[key]
+
+
+def _candidates(text: str, beside: Path, data_file: Path) -> list[Path]:
+  path = Path(text).expanduser()
+  return [path] if path.is_absolute() else [beside.parent / path, path, data_file.parent.parent / path]
+
+
+def _find(text: str, data_file: Path, what: str) -> Path:
+  candidates = _candidates(text, data_file, data_file)
+  found = next((path for path in candidates if path.is_file()), None)
+  if found is None:
+    raise DataError(f"{what}: there is no file '{text}'; looked for {', '.join(str(path) for path in candidates)}")
+  return found
+
+
+def _image_path(text: str, list_path: Path, data_file: Path) -> Path:
+  candidates = _candidates(text, list_path, data_file)
+  return next((path for path in candidates if path.is_file()), candidates[0])
+
+
+def _names(path: Path, options: dict[str, str]) -> list[str]:
+  names_path = _find(_option(path, options, "names"), path, f"names of {path}")
+  names = [name for _, name in _lines(names_path)]
+  if "classes" in options:
+    if not options["classes"].isdigit():
+      raise DataError(f"{path}: classes is '{options['classes']}'; expected a whole number")
+    if int(options["classes"]) != len(names):
+      raise DataError(
+        f"{path}: classes = {options['classes']}, but {names_path} holds {len(names)} names; they must agree"
+      )
+  if len(set(names)) != len(names):
+    repeated = next(name for name in names if names.count(name) > 1)
+    raise DataError(f"{names_path}: the class name '{repeated}' occurs twice; names must differ")
+  return names

@@ -1,0 +1,168 @@
+"""Pascal VOC: `voc:VOCROOT:SPLIT` reads VOCROOT/ImageSets/Main/SPLIT.txt, Annotations/*.xml and JPEGImages/.
+
+The XML counts pixels from 1 and includes both ends; our boxes are continuous, so xmin and ymin lose 1 and xmax and
+ymax stay: the first pixel, [1, 1, 1, 1] in the XML, would be [0, 0, 1, 1]. Overlaps are then those of the VOC devkit.
+Class order: VOC's 20 names where no other occurs, else all names found in Annotations/ in alphabetical order.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+from data_pipelines.records import (
+  IMAGE_SUFFIXES,
+  DataError,
+  Object,
+  ProblemKind,
+  ProblemLog,
+  Record,
+  RecordList,
+  checked_box,
+  checked_image_size,
+  finish,
+  make_record,
+)
+from data_pipelines.spec import register_source
+from prn_jax.errors import did_you_mean
+
+VOC_NAMES = (
+  "aeroplane",
+  "bicycle",
+  "bird",
+  "boat",
+  "bottle",
+  "bus",
+  "car",
+  "cat",
+  "chair",
+  "cow",
+  "diningtable",
+  "dog",
+  "horse",
+  "motorbike",
+  "person",
+  "pottedplant",
+  "sheep",
+  "sofa",
+  "train",
+  "tvmonitor",
+)
+
+
+class _Element(NamedTuple):
+  """One <object> as it stands in the file."""
+
+  name: str
+  box: tuple[float, float, float, float]
+  is_difficult: bool
+
+
+@register_source("voc:VOCROOT:SPLIT")
+def open_voc(parts: tuple[str, ...], log: ProblemLog) -> RecordList:
+  """Reads the annotations of one split.
+
+  Raises:
+    DataError: a file or folder is missing, no image is left, or an entry is bad (policy stop).
+  """
+  root, split = Path(parts[0]).expanduser(), parts[1]
+  stems = _split_stems(root, split, log)
+  images = {
+    file.stem: file for file in sorted((root / "JPEGImages").iterdir()) if file.suffix.lower() in IMAGE_SUFFIXES
+  }
+  parsed = {stem: _parse(root / "Annotations" / f"{stem}.xml", log) for stem in stems}
+  names = _names(root, {element.name for found in parsed.values() if found for element in found})
+  index_of = {name: index for index, name in enumerate(names)}
+  records: list[Record] = []
+  for stem, elements in parsed.items():
+    if elements is None:
+      continue
+    file = images.get(stem, root / "JPEGImages" / f"{stem}.jpg")
+    size = checked_image_size(file, log)
+    if size is None:
+      continue
+    objects = _objects(root / "Annotations" / f"{stem}.xml", elements, index_of, size, log)
+    records.append(make_record(file, stem, size, objects))
+  return finish(names, range(len(names)), records, log, f"{root}, split '{split}',")
+
+
+def _split_stems(root: Path, split: str, log: ProblemLog) -> list[str]:
+  folder = root / "ImageSets" / "Main"
+  for needed in (folder, root / "Annotations", root / "JPEGImages"):
+    if not needed.is_dir():
+      inside = sorted(path.name for path in root.glob("VOC*") if path.is_dir()) if root.is_dir() else []
+      hint = f" Did you mean {root / inside[0]}?" if inside else ""
+      raise DataError(f"'{root}' is no VOC root: there is no folder {needed}.{hint}")
+  path = folder / f"{split}.txt"
+  if not path.is_file():
+    known = [file.stem for file in sorted(folder.glob("*.txt"))]
+    raise DataError(f"no split '{split}' in {folder}{did_you_mean(split, known)}; found {', '.join(known) or 'none'}")
+  stems: dict[str, int] = {}
+  for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    words = line.split()  # lists of one class carry a second word
+    if not words:
+      continue
+    if words[0] in stems:
+      reason = f"image '{words[0]}' is listed again (first in line {stems[words[0]]})"
+      log.report(path, number, reason, ProblemKind.DUPLICATE, "the second entry is left out")
+    stems.setdefault(words[0], number)
+  return list(stems)
+
+
+def _names(root: Path, used: set[str]) -> list[str]:
+  if used <= set(VOC_NAMES):
+    return list(VOC_NAMES)
+  for path in (root / "Annotations").glob("*.xml"):  # all splits must number the classes alike
+    try:
+      used |= {_text(element, "name") for element in ElementTree.parse(path).getroot().iter("object")}
+    except (ElementTree.ParseError, KeyError):
+      continue  # another split's damage; that split reports it
+  return sorted(used)
+
+
+def _parse(path: Path, log: ProblemLog) -> list[_Element] | None:
+  """The objects of one file, or None where it cannot be read at all."""
+  try:
+    root = ElementTree.parse(path).getroot()
+  except FileNotFoundError:
+    log.report(path, None, "the annotation file does not exist", ProblemKind.MISSING_LABEL, "the image is left out")
+    return None
+  except ElementTree.ParseError as error:
+    reason = f"not valid XML, {error}"
+    log.report(path, error.position[0], reason, ProblemKind.MALFORMED, "the image is left out")
+    return None
+  elements: list[_Element] = []
+  for number, item in enumerate(root.iter("object"), 1):
+    try:
+      corners = [float(_text(item, f"bndbox/{key}")) for key in ("xmin", "ymin", "xmax", "ymax")]
+      name, difficult = _text(item, "name"), item.findtext("difficult", "0").strip() or "0"
+      is_difficult = bool(int(difficult))
+    except (KeyError, ValueError) as error:
+      reason = f"object {number}: {error.args[0]}"
+      log.report(path, None, reason, ProblemKind.MALFORMED, "the object is left out")
+      continue
+    elements.append(_Element(name, (corners[0], corners[1], corners[2], corners[3]), is_difficult))
+  return elements
+
+
+def _text(element: ElementTree.Element, key: str) -> str:
+  text = element.findtext(key)
+  if text is None or not text.strip():
+    raise KeyError(f"<{key}> is missing or empty")
+  return text.strip()
+
+
+def _objects(
+  path: Path, elements: list[_Element], index_of: dict[str, int], size: tuple[int, int], log: ProblemLog
+) -> list[Object]:
+  objects = []
+  for number, element in enumerate(elements, 1):
+    x1, y1, x2, y2 = element.box
+    # Judged by the file's own numbers: equal corners are a slip of the mouse, not an object of one pixel.
+    is_degenerate = x2 <= x1 or y2 <= y1
+    corners = element.box if is_degenerate else (x1 - 1, y1 - 1, x2, y2)
+    usable = checked_box(corners, size, log, (path, None, f"object {number} ('{element.name}'): "))
+    if usable is not None:
+      objects.append(Object(usable, index_of[element.name], is_difficult=element.is_difficult))
+  return objects

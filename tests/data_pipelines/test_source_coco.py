@@ -1,0 +1,146 @@
+"""COCO's JSON: what is read, and every way in which it can be wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from data_pipelines.records import DataError, RecordList
+from data_pipelines.spec import open_spec
+from tests.data_pipelines.pictures import write, write_image
+
+
+def annotation(number: int, **changes: Any) -> dict[str, Any]:
+  entry = {"id": number, "image_id": 1, "category_id": 18, "bbox": [10, 5, 20, 30], "area": 321.5, "iscrowd": 0}
+  return {key: value for key, value in (entry | changes).items() if value is not ...}
+
+
+def coco(tmp_path: Path, *annotations: Any, **changes: Any) -> str:
+  write_image(tmp_path / "images" / "1.jpg")
+  content = {
+    "images": [{"id": 1, "file_name": "1.jpg", "width": 100, "height": 50}],
+    "categories": [{"id": 90, "name": "cow"}, {"id": 18, "name": "dog"}],
+    "annotations": list(annotations),
+  }
+  path = write(tmp_path / "a.json", json.dumps(content | changes))
+  return f"coco:{path}:{tmp_path / 'images'}"
+
+
+def opened(spec: str) -> RecordList:
+  dataset = open_spec(spec, "skip")
+  assert isinstance(dataset, RecordList)
+  return dataset
+
+
+def test_values(tmp_path: Path) -> None:
+  entries = (annotation(5), annotation(6, category_id=90, iscrowd=1), annotation(7, area=...))
+  dataset = open_spec(coco(tmp_path, *entries))
+  assert dataset.names == ("dog", "cow")  # by ascending id
+  assert dataset.category_ids == (18, 90)
+  record = dataset[0]
+  assert (record.image_id, record.width, record.height) == (1, 100, 50)
+  assert record.image == tmp_path / "images" / "1.jpg"
+  np.testing.assert_array_equal(record.boxes_xyxy_px, np.tile(np.float32([10, 5, 30, 35]), (3, 1)))
+  assert record.classes.tolist() == [0, 1, 0]
+  assert record.is_crowd.tolist() == [False, True, False]
+  assert not record.is_difficult.any()
+  assert record.area_px is not None
+  assert record.area_px.tolist() == [321.5, 321.5, 600.0]
+
+
+BAD = [
+  (annotation(5, image_id=2), r"annotation 5: image_id 2 is not among the 1 images", "unknown image"),
+  (annotation(5, image_id=[1]), r"annotation 5: image_id \[1\] is not among", "unknown image"),
+  (annotation(5, category_id=3), r"annotation 5: category_id 3 is not among the 2 categories", "unknown class"),
+  (annotation(5, bbox=[1, 2, 3]), r"annotation 5: bbox is \[1, 2, 3\]; expected four numbers", "malformed"),
+  (annotation(5, bbox=...), r"annotation 5: bbox is None; expected four numbers", "malformed"),
+  (annotation(5, bbox=[1, 2, "3", 4]), r"annotation 5: bbox is .* expected four numbers", "malformed"),
+  (annotation(5, bbox=[1, 2, float("nan"), 4]), r"annotation 5: box .* is not finite", "not finite"),
+  (annotation(5, bbox=[1, 2, 0, 4]), r"annotation 5: box .* has size 0x4", "no size"),
+  (annotation(5, bbox=[9, 2, -3, 4]), r"annotation 5: box .* has size -3x4", "no size"),
+  (
+    annotation(5, bbox=[150, 2, 9, 9]),
+    r"annotation 5: box .* reaches 59 px outside its 100x50 image",
+    "outside the image",
+  ),
+  (annotation("five"), r"annotation number 1 has id 'five'; expected a whole number", "malformed"),
+  ("text", r"annotation number 1 has id None", "malformed"),
+  (annotation(4), r"two entries of kind annotation have id 4", "duplicate"),
+]
+
+
+@pytest.mark.parametrize(("bad", "message", "kind"), BAD, ids=[f"{number}" for number in range(len(BAD))])
+def test_bad_annotations_stop_or_are_left_out(tmp_path: Path, bad: Any, message: str, kind: str) -> None:
+  spec = coco(tmp_path, annotation(4), bad)
+  with pytest.raises(DataError, match=rf"a\.json: {message}"):
+    open_spec(spec)
+  dataset = opened(spec)
+  assert len(dataset[0].classes) == 1
+  assert [problem.kind for problem in dataset.problems] == [kind]
+  assert dataset.problems[0].path == tmp_path / "a.json"
+
+
+def test_a_box_partly_outside_is_clipped_under_skip(tmp_path: Path) -> None:
+  dataset = opened(coco(tmp_path, annotation(4, bbox=[90, 40, 30, 5], area=...)))
+  np.testing.assert_array_equal(dataset[0].boxes_xyxy_px, np.float32([[90, 40, 100, 45]]))
+  assert dataset[0].area_px is not None
+  assert dataset[0].area_px.tolist() == [50.0]
+  assert str(dataset.problems[0]).endswith("the box is clipped to the image")
+
+
+def test_missing_image(tmp_path: Path) -> None:
+  images = [{"id": number, "file_name": f"{number}.jpg", "width": 100, "height": 50} for number in (1, 2)]
+  spec = coco(tmp_path, annotation(4), annotation(5, image_id=2), images=images)
+  with pytest.raises(DataError, match=r"2\.jpg: the image of id 2 in .*a\.json does not exist"):
+    open_spec(spec)
+  dataset = opened(spec)
+  assert [record.image_id for record in dataset.records] == [1]
+  assert [problem.kind for problem in dataset.problems] == ["missing image"]
+
+
+def test_duplicate_ids(tmp_path: Path) -> None:
+  image = {"id": 1, "file_name": "1.jpg", "width": 100, "height": 50}
+  with pytest.raises(DataError, match=r"a\.json: two entries of kind image have id 1"):
+    open_spec(coco(tmp_path, annotation(4), images=[image] * 2))
+  with pytest.raises(DataError, match=r"a\.json: two entries of kind category have id 18"):
+    open_spec(coco(tmp_path, annotation(4), categories=[{"id": 18, "name": "dog"}] * 2))
+
+
+@pytest.mark.parametrize(
+  ("text", "message"),
+  [
+    ('{"images": [\n1,]}', r"a\.json:2: not valid JSON, .* at column 3"),
+    ("[]", r"a\.json has no list 'images'; expected COCO's object detection format"),
+    ('{"images": [], "annotations": {}, "categories": []}', "has no list 'annotations'"),
+    ('{"images": [], "annotations": [], "categories": []}', r"a\.json holds no images"),
+  ],
+)
+def test_files_that_are_no_coco(tmp_path: Path, text: str, message: str) -> None:
+  path = write(tmp_path / "a.json", text)
+  with pytest.raises(DataError, match=message):
+    open_spec(f"coco:{path}:{tmp_path}")
+
+
+def test_missing_files(tmp_path: Path) -> None:
+  with pytest.raises(DataError, match=r"cannot read the annotations .*none\.json: No such file"):
+    open_spec(f"coco:{tmp_path / 'none.json'}:{tmp_path}")
+  path = write(tmp_path / "a.json", '{"images": [], "annotations": [], "categories": []}')
+  with pytest.raises(DataError, match=r"there is no folder .*nowhere; expected the images there"):
+    open_spec(f"coco:{path}:{tmp_path / 'nowhere'}")
+
+
+def test_real_coco(shared: Path) -> None:
+  root = shared / "data" / "coco_subset"
+  dataset = open_spec(f"coco:{root / 'annotations' / 'instances_val2017.json'}:{root / 'val2017'}")
+  records = [dataset[index] for index in range(len(dataset))]
+  # The figures of the NOTICE beside the data.
+  assert len(records) == 141
+  assert sum(len(record.classes) for record in records) == 1301
+  assert sum(int(record.is_crowd.sum()) for record in records) == 16
+  assert len({int(index) for record in records for index in record.classes}) == 79
+  assert len(dataset.names) == 80
+  assert dataset.category_ids[-1] == 90
