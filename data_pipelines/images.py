@@ -1,0 +1,377 @@
+"""Photos to arrays: decoding, and bringing them to the size of a network by Darknet's rules.
+
+`read_image` gives uint8 RGB; `stretch`, `letterbox` and `resize_min_center_crop` give the float32 network input and
+a `Placement`, which maps boxes back. All three equal Darknet to the bit (darknet.md c2 to c5).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import os
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from prn_jax.errors import PrnError
+
+MAX_PIXELS = 89_478_485  # a quarter of a gigabyte as RGB; where Pillow starts to suspect a decompression bomb
+CANVAS = np.float32(0.5)  # Darknet's grey around a letterboxed picture
+# Other plugins are never tried: some start external programs (EPS), and none of them holds photos.
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM")
+_SIGNATURES = (b"\xff\xd8", b"\x89PNG", b"RIFF", b"BM", b"GIF8", b"II*\0", b"MM\0*")
+_EXIF_ORIENTATION = 0x0112
+_UPRIGHT = {
+  2: Image.Transpose.FLIP_LEFT_RIGHT,
+  3: Image.Transpose.ROTATE_180,
+  4: Image.Transpose.FLIP_TOP_BOTTOM,
+  5: Image.Transpose.TRANSPOSE,
+  6: Image.Transpose.ROTATE_270,
+  7: Image.Transpose.TRANSVERSE,
+  8: Image.Transpose.ROTATE_90,
+}
+
+
+class ImageError(PrnError):
+  """A file that is missing, damaged, or not an image that can be used; the text names it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement:
+  """Where the original image lies in the network input (darknet.md c8).
+
+  Attributes:
+    image_width, image_height: size of the original image in pixels, upright.
+    net_width, net_height: size of the network input in pixels.
+    scale_x, scale_y: extent of the whole image relative to the network input: 1 for `stretch`, at most 1 for
+      `letterbox`, at least 1 for a crop.
+    offset_x, offset_y: left and top edge of the image relative to the network input; negative for a crop.
+  """
+
+  image_width: int
+  image_height: int
+  net_width: int
+  net_height: int
+  scale_x: float = 1.0
+  scale_y: float = 1.0
+  offset_x: float = 0.0
+  offset_y: float = 0.0
+
+  def to_image_cxcywh_rel(self, boxes_cxcywh_rel: np.ndarray) -> np.ndarray:
+    """Boxes (..., 4) relative to the network input -> float32 (..., 4) relative to the original image."""
+    return ((np.asarray(boxes_cxcywh_rel, np.float32) - self._offset) / self._scale).astype(np.float32)
+
+  def to_net_cxcywh_rel(self, boxes_cxcywh_rel: np.ndarray) -> np.ndarray:
+    """Boxes (..., 4) relative to the original image -> float32 (..., 4) relative to the network input."""
+    return (np.asarray(boxes_cxcywh_rel, np.float32) * self._scale + self._offset).astype(np.float32)
+
+  def to_image_xyxy_px(self, boxes_cxcywh_rel: np.ndarray) -> np.ndarray:
+    """Boxes (..., 4) relative to the network input -> float32 corners (..., 4) in pixels of the original image.
+
+    They may reach beyond the image, as in Darknet.
+    """
+    size = np.array([self.image_width, self.image_height], np.float32)
+    boxes = self.to_image_cxcywh_rel(boxes_cxcywh_rel)
+    center, half = boxes[..., :2], boxes[..., 2:] / 2
+    return np.concatenate([(center - half) * size, (center + half) * size], -1)
+
+  @property
+  def _offset(self) -> np.ndarray:
+    return np.array([self.offset_x, self.offset_y, 0, 0], np.float32)
+
+  @property
+  def _scale(self) -> np.ndarray:
+    return np.array([self.scale_x, self.scale_y, self.scale_x, self.scale_y], np.float32)
+
+
+# -- decoding ----------------------------------------------------------------------------------------------------------
+
+
+def read_image(source: str | os.PathLike[str] | bytes, *, name: str | None = None) -> np.ndarray:
+  """Decodes an image to RGB, upright.
+
+  JPEG, PNG, WebP, BMP, GIF and TIFF (first frame or page) and PPM. EXIF rotation is applied. Grey, palette and CMYK
+  become RGB. Of 16 bits the upper 8 are kept, as in Darknet's decoder. Transparent pixels are laid over white, which
+  is what viewers and browsers show; dropping alpha, as Darknet and OpenCV do, would reveal whatever colour the
+  encoder left under it. Opaque images are the same either way.
+
+  Args:
+    source: path, or the bytes of a file.
+    name: what error messages call it; by default the path.
+
+  Returns:
+    (height, width, 3) uint8, RGB.
+
+  Raises:
+    ImageError: missing, unreadable, empty, not an image, truncated or damaged, without pixels, of more than
+      `MAX_PIXELS` (a small file can decode to gigabytes), or of 32-bit values whose range is unknown.
+  """
+  if isinstance(source, bytes):
+    where, data = f"image '{name}'" if name else f"image of {len(source):,} bytes", source
+  else:
+    where, data = f"image '{name or os.fspath(source)}'", b""
+    data = _read_file(Path(source), where)
+  if not data:
+    raise ImageError(f"{where} is empty (0 bytes). Copy or download it again.")
+  image = _decode(data, where)
+  return np.array(_to_rgb(image, where))
+
+
+def _read_file(path: Path, where: str) -> bytes:
+  try:
+    return path.read_bytes()
+  except FileNotFoundError:
+    raise ImageError(f"{where} does not exist.") from None
+  except IsADirectoryError:
+    raise ImageError(f"{where} is a folder; expected an image file.") from None
+  except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+    raise ImageError(f"{where} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+
+
+def _decode(data: bytes, where: str) -> Image.Image:
+  """The first frame, decoded and upright, in the mode of the file."""
+  try:
+    image = Image.open(io.BytesIO(data), formats=_FORMATS)
+  except UnidentifiedImageError:
+    if data.startswith(_SIGNATURES):
+      raise ImageError(
+        f"{where} is truncated or damaged: its header makes no sense ({len(data):,} bytes). Copy or download it again."
+      ) from None
+    raise ImageError(
+      f"{where} is not an image: it starts with {data[:16]!r}. Expected JPEG, PNG, WebP, BMP, GIF, TIFF or PPM."
+    ) from None
+  except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    raise ImageError(
+      f"{where} is too large: {error}. At most {MAX_PIXELS:,} pixels are decoded. Scale it down."
+    ) from None
+  except Exception as error:  # what Pillow raises on damaged headers is not a closed list
+    raise ImageError(f"{where} is damaged: {error}. Copy or download it again.") from error
+  width, height = image.size
+  if width * height > MAX_PIXELS:
+    raise ImageError(
+      f"{where} has {width}x{height} = {width * height:,} pixels; at most {MAX_PIXELS:,} are decoded. Scale it down."
+    )
+  if min(width, height) < 1:
+    raise ImageError(f"{where} is {width}x{height} pixels; expected at least 1x1.")
+  try:
+    image.load()
+  except Exception as error:  # as above
+    raise ImageError(f"{where} is truncated or damaged: {error}. Copy or download it again.") from error
+  # The decoders ask for more data where a file simply stops. Where the rest is missing inside (an unfinished
+  # download that ends in zeros, for example) those of JPEG and PNG fill the picture and say nothing.
+  has_end = {"JPEG": _jpeg_has_end, "MPO": _jpeg_has_end, "PNG": _png_has_end}.get(image.format or "")
+  if has_end and not has_end(data):
+    raise ImageError(
+      f"{where} is truncated: the end mark of the {image.format} data is missing ({len(data):,} bytes). "
+      "Copy or download it again."
+    )
+  return _upright(image)
+
+
+def _jpeg_has_end(data: bytes) -> bool:
+  """Whether an end marker follows the start of the scan; thumbnails before it have end markers of their own."""
+  at = data.find(b"\xff", 2)
+  while 0 <= at < len(data) - 3:
+    marker = data[at + 1]
+    if marker in (0x00, 0xFF):  # fill bytes before a marker
+      at = data.find(b"\xff", at + 1)
+    elif marker == 0xDA:  # start of scan; entropy-coded data never holds FF D9
+      return data.find(b"\xff\xd9", at) >= 0
+    else:
+      at = data.find(b"\xff", at + 2 + int.from_bytes(data[at + 2 : at + 4], "big"))
+  return False
+
+
+def _png_has_end(data: bytes) -> bool:
+  """Whether the chain of chunks (length, type, data, checksum) reaches IEND."""
+  at = 8
+  while at + 8 <= len(data):
+    if data[at + 4 : at + 8] == b"IEND":
+      return True
+    if not data[at + 4 : at + 8].isalpha():
+      return False
+    at += 12 + int.from_bytes(data[at : at + 4], "big")
+  return False
+
+
+def _upright(image: Image.Image) -> Image.Image:
+  try:
+    orientation = image.getexif().get(_EXIF_ORIENTATION)
+  except Exception:  # damaged metadata beside good pixels: the picture is used as it is stored
+    return image
+  return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+
+
+def _to_rgb(image: Image.Image, where: str) -> Image.Image:
+  if image.mode == "RGB" and "transparency" not in image.info:
+    return image
+  if image.mode.startswith("I"):
+    return _grey_of_16_bits(image, where).convert("RGB")
+  if image.mode == "F":
+    raise ImageError(f"{where} has 32-bit float values, whose range is unknown. Convert it to 8 or 16 bits.")
+  try:
+    if not image.has_transparency_data:
+      return image.convert("RGB")
+    rgba = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+  except ValueError as error:
+    raise ImageError(f"{where} has colour mode {image.mode}, which cannot become RGB ({error}).") from None
+
+
+def _grey_of_16_bits(image: Image.Image, where: str) -> Image.Image:
+  values = np.asarray(image)
+  low, high = int(values.min()), int(values.max())
+  if low < 0 or high > 65535:  # mode "I" also holds 32-bit files
+    raise ImageError(f"{where} has 32-bit values from {low} to {high}, whose range is unknown. Convert it to 16 bits.")
+  return Image.fromarray((values >> 8).astype(np.uint8))
+
+
+# -- to the network's size ---------------------------------------------------------------------------------------------
+
+
+def to_float(image_u8: np.ndarray) -> np.ndarray:
+  """uint8 of any shape -> float32 value/255 (darknet.md c2)."""
+  return cast(np.ndarray, np.divide(image_u8, np.float32(255), dtype=np.float32))
+
+
+def resize_bilinear(image: np.ndarray, width: int, height: int) -> np.ndarray:
+  """Darknet's bilinear resize: corners aligned, no smoothing when scaling down, float32 (darknet.md c3).
+
+  A quirk is kept for equality to the bit: for about 6% of the heights ((H - 1) / (h - 1) rounded down in float32)
+  Darknet's last row comes out almost black.
+
+  Args:
+    image: (H, W, channels); float32, or uint8, which stands for value/255.
+    width, height: new size in pixels.
+
+  Returns:
+    (height, width, channels) float32; a copy even where the size stays.
+
+  Raises:
+    ValueError: an empty image or size.
+
+  Source: Darknet `src/image.c:resize_image`; differs: one row of output is row 0 (Darknet divides by zero).
+  """
+  _check_sizes(image, width, height)
+  return _resize(image, width, height, np.arange(width), np.arange(height))
+
+
+def stretch(image_u8: np.ndarray, width: int, height: int) -> tuple[np.ndarray, Placement]:
+  """The whole image resized to width x height, whatever its aspect: Darknet's default for detectors.
+
+  Args:
+    image_u8: (H, W, 3) uint8 or float32 in [0, 1].
+    width, height: size of the network input in pixels.
+
+  Returns:
+    (height, width, 3) float32 in [0, 1], and the placement.
+  """
+  resized = resize_bilinear(image_u8, width, height)
+  return resized, Placement(image_u8.shape[1], image_u8.shape[0], width, height)
+
+
+def letterbox(image_u8: np.ndarray, width: int, height: int) -> tuple[np.ndarray, Placement]:
+  """The image resized with its aspect, centred on grey (darknet.md c4).
+
+  Args and returns as `stretch`. The placement follows Darknet's box correction (c8), which takes the exact half of
+  an odd margin, while the picture lies on whole pixels.
+  """
+  _check_sizes(image_u8, width, height)
+  image_height, image_width = image_u8.shape[:2]
+  if np.float32(width) / np.float32(image_width) < np.float32(height) / np.float32(image_height):
+    inner_width, inner_height = width, max(1, image_height * width // image_width)
+  else:
+    inner_width, inner_height = max(1, image_width * height // image_height), height
+  left, top = (width - inner_width) // 2, (height - inner_height) // 2
+  canvas = np.full((height, width, image_u8.shape[2]), CANVAS, np.float32)
+  canvas[top : top + inner_height, left : left + inner_width] = resize_bilinear(image_u8, inner_width, inner_height)
+  return canvas, Placement(
+    image_width,
+    image_height,
+    width,
+    height,
+    scale_x=inner_width / width,
+    scale_y=inner_height / height,
+    offset_x=(width - inner_width) / 2 / width,
+    offset_y=(height - inner_height) / 2 / height,
+  )
+
+
+def resize_min_center_crop(image_u8: np.ndarray, width: int, height: int) -> tuple[np.ndarray, Placement]:
+  """Darknet's view of a classifier: the shorter side becomes `width`, then the centre is cut out (darknet.md c5).
+
+  Args and returns as `stretch`. Where the crop is larger than the resized image, its border is repeated.
+  """
+  _check_sizes(image_u8, width, height)
+  image_height, image_width = image_u8.shape[:2]
+  if image_width < image_height:
+    inner_width, inner_height = width, image_height * width // image_width
+  else:
+    inner_width, inner_height = image_width * width // image_height, width
+  left, top = int((inner_width - width) / 2), int((inner_height - height) / 2)  # C truncates toward zero
+  columns = np.clip(np.arange(left, left + width), 0, inner_width - 1)
+  rows = np.clip(np.arange(top, top + height), 0, inner_height - 1)
+  return _resize(image_u8, inner_width, inner_height, columns, rows), Placement(
+    image_width,
+    image_height,
+    width,
+    height,
+    scale_x=inner_width / width,
+    scale_y=inner_height / height,
+    offset_x=-left / width,
+    offset_y=-top / height,
+  )
+
+
+def _check_sizes(image: np.ndarray, width: int, height: int) -> None:
+  if image.ndim != 3 or 0 in image.shape or image.dtype not in (np.uint8, np.float32):
+    raise ValueError(
+      f"image is {image.dtype} of shape {image.shape}; expected uint8 or float32, (height, width, channels)."
+    )
+  if min(width, height) < 1:
+    raise ValueError(f"cannot resize to {width}x{height}; expected at least 1x1.")
+
+
+def _resize(image: np.ndarray, width: int, height: int, columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
+  """The given columns and rows of the image resized to width x height."""
+  size_y, size_x, channels = image.shape
+  if (size_x, size_y) == (width, height):
+    part = image[rows][:, columns]
+    return to_float(part) if part.dtype == np.uint8 else part
+  left, right, dx = _taps(columns, width, size_x)
+  last_column = columns == width - 1
+  left[last_column], right[last_column], dx[last_column] = size_x - 1, size_x - 1, 0  # copied
+  above, below, dy = _taps(rows, height, size_y)
+
+  used, position = np.unique(np.concatenate([above, below]), return_inverse=True)
+  above, below = np.split(position, 2)
+  image = image[used] if len(used) < size_y else image  # rows that nobody reads need no horizontal pass
+  part = _weighted_columns(image, left, 1 - dx)
+  part += _weighted_columns(image, right, dx)
+
+  result = part[above]
+  result *= (1 - dy)[:, None]
+  lower = part[below]
+  lower *= np.where(rows == height - 1, np.float32(0), dy)[:, None]
+  result += lower
+  return result.reshape(len(rows), len(columns), channels)
+
+
+def _taps(wanted: np.ndarray, target: int, source: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Lower and upper source index of the wanted target indices, and the float32 weight of the upper one."""
+  scale = np.float32(source - 1) / np.float32(target - 1) if target > 1 else np.float32(0)
+  at = wanted.astype(np.float32) * scale
+  lower = at.astype(np.intp)
+  return lower, np.minimum(lower + 1, source - 1), at - lower.astype(np.float32)
+
+
+def _weighted_columns(image: np.ndarray, columns: np.ndarray, weights: np.ndarray) -> np.ndarray:
+  """(h, w, c) -> float32 (h, len(columns) * c): chosen columns times their weights."""
+  height, _, channels = image.shape
+  flat = (columns[:, None] * channels + np.arange(channels)).ravel()  # single values gather faster than pixels
+  values = np.take(image.reshape(height, -1), flat, axis=1)
+  values = to_float(values) if values.dtype == np.uint8 else values
+  values *= np.repeat(weights, channels)
+  return values

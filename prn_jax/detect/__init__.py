@@ -1,0 +1,1 @@
+"""Detection: boxes, decoding of heads, suppression, results and their pictures."""
