@@ -1,34 +1,60 @@
-"""`prn models`: every registered model."""
+"""`prn models`: every registered model; `prn models --download NAME` fetches its published weights."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
+import functools
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+from prn_jax import zoo
 from prn_jax.cli.common import add_json, print_json
+from prn_jax.download import Progress as OnProgress
+from prn_jax.errors import PrnError
 from prn_jax.graph.cost import cost
 from prn_jax.models import registry
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument("--download", metavar="NAME", help="fetch and verify the published weights of this model")
+  parser.add_argument(
+    "--to", metavar="DIR", type=Path, help="folder for them. Default: $PRN_CACHE, or ~/.cache/prn_jax/weights"
+  )
+  parser.add_argument(
+    "--url", metavar="URL", help="fetch them from another address (a mirror, file:///...); verified all the same"
+  )
   add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
+  if args.download is not None:
+    return _download(args)
+  if args.to or args.url:
+    raise PrnError("--to and --url belong to --download NAME.")
+  return _list(args)
+
+
+def _list(args: argparse.Namespace) -> int:
   specs = [registry.get_spec(name) for name in registry.list_models()]
   rows = [_row(spec) for spec in specs]
   if args.json:
     print_json({"models": rows})
     return 0
-  print(f"{'model':<20} {'task':<9} {'size':>9} {'params':>12} {'BFLOPs':>9}  {'graph':<13} published")
+  print(f"{'model':<20} {'task':<9} {'size':>9} {'params':>12} {'BFLOPs':>9}  {'graph':<13} {'weights':>8}  published")
   for spec, row in zip(specs, rows, strict=True):
     size = f"{row['width']}x{row['height']}"
     published = "; ".join(map(_published_text, spec.published))
+    weights = f"{row['weights']['size'] / 1e6:.0f} MB" if row["weights"] else "-"
+    weights = "included" if spec.status == "own" else weights
     print(
       f"{row['name']:<20} {row['task']:<9} {size:>9} {row['params']:>12,} {row['bflops']:>9.3f}  "
-      f"{row['status']:<13} {published}"
+      f"{row['status']:<13} {weights:>8}  {published}"
     )
+  print("\nWeights can be fetched with: prn models --download NAME", file=sys.stderr)
   return 0
 
 
@@ -57,4 +83,69 @@ def _row(spec: registry.ModelSpec) -> dict[str, Any]:
     "status": spec.status,
     "reference": spec.reference,
     "published": [dataclasses.asdict(figures) for figures in spec.published],
+    "weights": _weights(zoo.ENTRIES[spec.name]) if spec.name in zoo.ENTRIES else None,
   }
+
+
+def _weights(entry: zoo.Weights) -> dict[str, Any]:
+  return {
+    "url": entry.url,
+    "size": entry.size,
+    "size_is_computed": entry.size_source is None,
+    "checksum": str(entry.checksum) if entry.checksum else None,
+    "licence": entry.licence,
+    "published_at": entry.published_at,
+    "names": entry.names,
+  }
+
+
+def _download(args: argparse.Namespace) -> int:
+  entry = zoo.get_entry(args.download)
+  with _bar(args.url or entry.url) as progress:
+    done = zoo.download(entry, args.to, args.url, progress=progress)
+  by = entry.checksum.kind if entry.checksum else "size and graph"
+  if args.json:
+    print_json(
+      {
+        "path": str(done.path),
+        "size": done.size,
+        "checksum": str(entry.checksum or f"sha256:{done.sha256}"),
+        "verified": done.verified,
+        "verified_by": by,
+        "sha256": done.sha256,
+        "downloaded": done.is_new,
+      }
+    )
+    return 0
+  print(f"{done.path}: {done.size:,} bytes{'' if done.is_new else ', there already'}")
+  print(f"  sha256     {done.sha256}")
+  if entry.checksum:
+    print(f"  verified   {by} {entry.checksum.value}, published in {entry.checksum.source}")
+  else:
+    print("  verified   by size and by fitting the graph; no checksum of it is published")
+  print(f"  published  {entry.published_at}")
+  print(f"  licence    {entry.licence}")
+  print(f"  cfg        {entry.cfg}; class names: {entry.names}")
+  return 0
+
+
+@contextlib.contextmanager
+def _bar(what: str) -> Iterator[OnProgress]:
+  """On a terminal a bar of the bytes; elsewhere one line on stderr that says what is fetched."""
+  if not sys.stderr.isatty():
+    say = functools.cache(lambda: print(f"fetching {what}", file=sys.stderr))
+    yield lambda here, whole: say()
+    return
+  from rich.console import Console
+  from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+  columns = (
+    TextColumn("{task.description}"),
+    BarColumn(),
+    DownloadColumn(),
+    TransferSpeedColumn(),
+    TimeRemainingColumn(),
+  )
+  with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    task = bar.add_task(what, total=None)
+    yield lambda here, whole: bar.update(task, completed=here, total=whole)
