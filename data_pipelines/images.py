@@ -147,7 +147,7 @@ def _decode(data: bytes, where: str) -> Image.Image:
       f"{where} is too large: {error}. At most {MAX_PIXELS:,} pixels are decoded. Scale it down."
     ) from None
   except Exception as error:  # what Pillow raises on damaged headers is not a closed list
-    raise ImageError(f"{where} is damaged: {error}. Copy or download it again.") from error
+    raise ImageError(f"{where} is truncated or damaged: {error}. Copy or download it again.") from error
   width, height = image.size
   if width * height > MAX_PIXELS:
     raise ImageError(
