@@ -24,7 +24,7 @@ from prn_jax.formats.darknet_training import (
   read_table,
   table_keys,
 )
-from prn_jax.graph.graph import INPUT, SECTIONS, Graph, Layer, Shape, Wiring, checked_shape, default_name
+from prn_jax.graph.graph import INPUT, MAX_VALUES, SECTIONS, Graph, Layer, Shape, Wiring, checked_shape, default_name
 from prn_jax.graph.section import Section, Value, Wires, shortened
 from prn_jax.kinds.route import Route
 
@@ -75,13 +75,17 @@ def parse(text: str, file: str = "<cfg>", strict: bool = True) -> DarknetCfg:
   """
   sections, names, network = _read_sections(text, file, strict)
   if not sections or sections[0].type not in ("net", "network"):
-    found = f"[{sections[0].type}]" if sections else "no section at all"
-    line = sections[0].line if sections else 1
-    raise CfgError(f"cfg {file}:{line} starts with {found}; the first section must be [net].")
+    if not sections:
+      raise CfgError(f"cfg {file} has no section; expected [net] and layers. Is it a Darknet cfg?")
+    raise sections[0].error("comes first; the first section must be [net].")
   net, *rest = sections
+  if not rest:
+    raise net.error("is the only section; expected layers such as [convolutional] behind it.")
   width, height, channels = (net.integer(key) for key in ("width", "height", "channels"))
   if min(width, height, channels) < 1:
     raise net.error(f"has width={width}, height={height}, channels={channels}; expected at least 1 each.")
+  if width * height * channels > MAX_VALUES:
+    raise net.error(f"has input {width}x{height}x{channels}; expected at most {MAX_VALUES:,} values.")
   training = _TrainingReader(strict)
   net_training = read_table(NetTraining, net)
   training.keep_rest(net, "net", NET)
@@ -168,11 +172,11 @@ def _read_layers(
   shapes = {INPUT: Shape(height, width, channels)}
   for i, (section, kind) in enumerate(zip(sections, kinds, strict=True)):
     layer = kind.from_cfg(section, Wires(i, names, section))
+    training.read(section, layer)  # before the shapes: a misspelt key often spoils those
     try:
       shapes[layer.name] = checked_shape(layer, seen, shapes)
     except GraphError as error:
       raise GraphError(f"{section.where()} {error}") from None
-    training.read(section, layer)
     seen[layer.name] = layer
   return list(seen.values())
 

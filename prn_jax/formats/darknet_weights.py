@@ -6,7 +6,9 @@ every value: a file that is too short or too long is refused, with the layer at 
 
 from __future__ import annotations
 
+import collections
 import dataclasses
+import itertools
 import os
 import re
 import struct
@@ -121,21 +123,18 @@ def load(
       found, stray = divmod(size - header.size, 4)
       if found == floats + _skipped_at_end(graph, skip):
         found = floats
-      if stray or found > floats or (found < floats and not partial):
+      if stray or found not in (_layer_ends(arrays) if partial else [floats]):
         raise _misfit(path.name, graph, arrays, size, header)
       file.seek(header.size)
       for layer, array in arrays:  # one array at a time: the file never lies in memory twice
         if found == 0:
           break
-        if found < array.size:
-          raise _misfit(path.name, graph, arrays, size, header)
         values = np.fromfile(file, "<f4", array.size)
         flat[f"{array.collection}/{layer.name}/{array.path}"] = from_file(values, array, header.transposed)
         found -= array.size
   except OSError as error:
     raise WeightsError(f"cannot read weights '{path}': {error.strerror}.") from None
-  read = sum(value.size for value in flat.values())
-  return Loaded(_nest(flat), header, _missing(path.name, graph, arrays, flat, read))
+  return Loaded(_nest(flat), header, _missing(graph, flat))
 
 
 def _skipped_at_end(graph: Graph, skip: Collection[str]) -> int:
@@ -146,23 +145,18 @@ def _skipped_at_end(graph: Graph, skip: Collection[str]) -> int:
   return sum(a.size for layer in last for a in graph.arrays(layer)) if all(x.name in skip for x in last) else 0
 
 
-def _missing(
-  file: str, graph: Graph, arrays: list[tuple[Layer, WeightArray]], flat: dict[str, np.ndarray], read: int
-) -> tuple[str, ...]:
-  """Layers that lack arrays; an error if the file ends inside one."""
-  expected: dict[str, int] = {}
-  for layer, _ in arrays:
-    expected[layer.name] = expected.get(layer.name, 0) + 1
-  found = dict.fromkeys(expected, 0)
-  for key in flat:
-    found[key.split("/")[1]] += 1
-  for name, count in found.items():
-    if 0 < count < expected[name]:
-      raise WeightsError(
-        f"weights {file}: the file ends inside layer '{name}' after {read:,} values; a partial file must end "
-        "between layers. It is truncated, or belongs to another cfg."
-      )
-  return tuple(layer.name for layer in graph if found.get(layer.name, 0) < len(graph.arrays(layer)))
+def _layer_ends(arrays: list[tuple[Layer, WeightArray]]) -> list[int]:
+  """Values before the first layer, and up to the end of each."""
+  counts: dict[str, int] = {}
+  for layer, array in arrays:
+    counts[layer.name] = counts.get(layer.name, 0) + array.size
+  return [0, *itertools.accumulate(counts.values())]
+
+
+def _missing(graph: Graph, flat: dict[str, np.ndarray]) -> tuple[str, ...]:
+  """Layers that lack arrays."""
+  found = collections.Counter(key.split("/")[1] for key in flat)
+  return tuple(layer.name for layer in graph if found[layer.name] < len(graph.arrays(layer)))
 
 
 def save(path: str | Path, graph: Graph, variables: Variables, header: Header | None = None) -> None:
@@ -248,14 +242,14 @@ def _not_darknet(header: Header) -> str:
 
 
 def _choose_header(head: bytes, size: int, file: str, floats: int, partial: bool) -> Header:
-  """The header by AlexeyAB's version rule; by pjreddie's (a transposed file has a 32-bit `seen`) if only
-  that one accounts for every value."""
+  """The header by AlexeyAB's version rule; of a transposed file, by pjreddie's (its `seen` has 32 bits) if only
+  that one accounts for every value. Elsewhere a size that fits another header means a damaged file."""
   if size < 20:
     raise WeightsError(f"weights {file}: only {size} bytes; a header alone takes 16 or 20. Is it a weights file?")
   major, minor = struct.unpack_from("<ii", head)
   first = 8 if major * 10 + minor >= 2 else 4
   header = _header(head, first)
-  if size != header.size + 4 * floats and not partial:
+  if header.transposed and size != header.size + 4 * floats and not partial:
     other = _header(head, 12 - first)
     if size == other.size + 4 * floats:
       return other
@@ -268,10 +262,11 @@ def _misfit(
   """Says at which layer the file ends, or how much is left, under the header that its version announces."""
   floats = sum(array.size for _, array in arrays)
   found, rest = divmod(size - header.size, 4)
+  other = 36 - header.size  # 16 or 20: the header that the version does not announce
+  verdict = "would fit, but not this version" if size == other + 4 * floats else "does not fit either"
   text = (
     f"weights {file}: header {header}, then {found:,} values{f' and {rest} stray bytes' if rest else ''}; "
-    f"network '{graph.name}' needs {floats:,} (a {36 - header.size}-byte header does not fit either)."
-    f"{_not_darknet(header)} "
+    f"network '{graph.name}' needs {floats:,} (a {other}-byte header {verdict}).{_not_darknet(header)} "
   )
   if found > floats:
     return WeightsError(

@@ -386,7 +386,7 @@ def _check_sharing(layer: Layer, owner: Layer, shapes: Mapping[str, Shape]) -> N
   if mine != theirs:
     raise ValueError(
       f"shares the weights of '{owner.name}', but needs {[a.file_shape for a in mine]} "
-      f"and finds {[a.file_shape for a in theirs]}."
+      f"and finds {[a.file_shape for a in theirs]}; input channels and all fields that shape the weights must agree."
     )
 
 

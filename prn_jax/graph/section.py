@@ -171,18 +171,19 @@ class Wires:
   def previous(self) -> str:
     return self.names[self.index - 1] if self.index else "input"
 
-  def source(self, reference: int) -> str:
-    """Name of the layer that `reference` (negative: relative to this layer) points to."""
+  def source(self, reference: int, key: str) -> str:
+    """Name of the layer that `reference`, a value of `key`, points to (negative: relative to this layer)."""
     target = reference if reference >= 0 else self.index + reference
     if 0 <= target < self.index:
       return self.names[target]
     section = self.section or Section("?")
+    if not self.index:
+      raise section.error(f"has {key}={reference}, but there is no layer before it.", key)
+    what = "the layer itself" if target == self.index else "a later layer" if target > 0 else "before the first layer"
     raise section.error(
-      f"(layer {self.index}) refers to layer {reference}, which is "
-      f"{'the layer itself' if target == self.index else 'later' if target > self.index else 'before the first layer'}; "
-      f"expected 0 to {self.index - 1}, or -{self.index} to -1."
-      if self.index
-      else f"(layer 0) refers to layer {reference}, but there is no layer before it."
+      f"has {key}={reference}, which is {what} (this is layer {self.index}); expected 0 to {self.index - 1}, or "
+      f"-{self.index} to -1.",
+      key,
     )
 
   def reference(self, name: str) -> int:

@@ -119,15 +119,19 @@ class Conv(Layer):
     check_activation(self.activation)
     check_blur(self.antialiasing)
     if min(self.filters, self.size, self.groups, self.dilation, *self.strides) < 1 or self.padding < 0:
-      raise ValueError("filters, size, stride, groups and dilation must be at least 1, padding at least 0.")
+      vertical, horizontal = self.strides
+      raise ValueError(
+        f"filters={self.filters}, size={self.size}, stride={horizontal}x{vertical}, groups={self.groups}, "
+        f"dilation={self.dilation}, padding={self.padding}; expected at least 1 each, and padding at least 0."
+      )
     if x.channels % self.groups or self.filters % self.groups:
       raise ValueError(
         f"groups={self.groups} must divide the {x.channels} input channels and the {self.filters} filters."
       )
     if self.dilation > 1 and 2 * self.padding != self.size - 1:
       raise ValueError(
-        f"dilation={self.dilation} with size={self.size} needs padding {(self.size - 1) / 2:g} "
-        f"(pad=1 and an odd size), not {self.padding}: Darknet's output size is wrong otherwise."
+        f"dilation={self.dilation} needs an odd size with pad=1, not size={self.size} with padding={self.padding}: "
+        "Darknet's output size is wrong otherwise."
       )
 
   def _conv_shape(self, x: Shape) -> Shape:
@@ -168,10 +172,13 @@ class Conv(Layer):
       if section.integer(key):
         raise OutOfScopeError(f"{section.where(key)} has {key}={section.text(key)}, which is out of scope.")
     if section.integer("batch_normalize") > 1:
-      raise OutOfScopeError(f"{section.where('batch_normalize')}: cross-iteration batch norm is out of scope.")
+      raise OutOfScopeError(
+        f"{section.where('batch_normalize')} has batch_normalize={section.text('batch_normalize')}: cross-iteration "
+        "batch norm is out of scope."
+      )
     size = section.at_least("size", 1, 1)
     padding = section.integer("padding")
-    share = wires.source(section.integer("share_index")) if section.has("share_index") else ""
+    share = wires.source(section.integer("share_index"), "share_index") if section.has("share_index") else ""
     stride_x, stride_y = (max(section.integer(k), 0) for k in ("stride_x", "stride_y"))
     return cls.wired(
       wires,

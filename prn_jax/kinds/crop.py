@@ -38,7 +38,7 @@ class Crop(Layer):
   def shape(self, inputs: Sequence[Shape]) -> Shape:
     (x,) = inputs
     if not (0 < self.height <= x.height and 0 < self.width <= x.width):
-      raise ValueError(f"cannot cut {self.width}x{self.height} out of {x}.")
+      raise ValueError(f"cannot cut {self.width}x{self.height} out of {x}; expected 1x1 to {x.width}x{x.height}.")
     return Shape(self.height, self.width, x.channels)
 
   @classmethod

@@ -72,7 +72,11 @@ class Pool(Layer):
     (x,) = inputs
     check_blur(self.antialiasing)
     if min(self.size, *self.strides) < 1 or self.total_padding < 0:
-      raise ValueError("size and stride must be at least 1, padding at least 0.")
+      vertical, horizontal = self.strides
+      raise ValueError(
+        f"size={self.size}, stride={horizontal}x{vertical}, padding={self.total_padding}; expected at least 1 each, "
+        "and padding at least 0."
+      )
     shape = self._pooled_shape(x)
     self._check_windows(x, shape)
     return blur_shape(shape, self.antialiasing, self.strides) if self.antialiasing else shape
@@ -168,8 +172,8 @@ class MaxPool(Pool):
   def shape(self, inputs: Sequence[Shape]) -> Shape:
     if not self.depth_out:
       return super().shape(inputs)
-    if self.depth_out > inputs[0].channels:
-      raise ValueError(f"depth_out={self.depth_out}, but there are only {inputs[0].channels} input channels.")
+    if not 0 < self.depth_out <= inputs[0].channels:
+      raise ValueError(f"depth_out={self.depth_out} (cfg key out_channels); expected 1 to {inputs[0].channels}, the input channels.")
     return inputs[0]._replace(channels=self.depth_out)
 
   def flops(self, inputs: Sequence[Shape], output: Shape) -> int:

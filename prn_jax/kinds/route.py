@@ -53,7 +53,7 @@ class Route(Layer):
       raise section.error("has no key 'layers'; expected the indices of the layers to concatenate.")
     return cls.wired(
       wires,
-      tuple(map(wires.source, sources)),
+      tuple(wires.source(i, "layers") for i in sources),
       groups=section.at_least("groups", 1, 1),
       group_id=section.integer("group_id"),
     )

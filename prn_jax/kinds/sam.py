@@ -54,7 +54,7 @@ class Sam(Layer):
   def from_cfg(cls, section: Section, wires: Wires) -> Layer:
     return cls.wired(
       wires,
-      tuple(map(wires.source, section.integers("from"))),
+      tuple(wires.source(i, "from") for i in section.integers("from")),
       activation=read_activation(section),
       leaky_slope=section.number("leaky_slope", LEAKY_SLOPE),
     )

@@ -56,7 +56,7 @@ class ScaleChannels(Layer):
   def from_cfg(cls, section: Section, wires: Wires) -> Layer:
     return cls.wired(
       wires,
-      tuple(map(wires.source, section.integers("from"))),
+      tuple(wires.source(i, "from") for i in section.integers("from")),
       scale_wh=bool(section.integer("scale_wh")),
       activation=read_activation(section),
       leaky_slope=section.number("leaky_slope", LEAKY_SLOPE),

@@ -150,7 +150,7 @@ class Shortcut(Layer):
       options[key] = known[value]
     return cls.wired(
       wires,
-      tuple(map(wires.source, sources)),
+      tuple(wires.source(i, "from") for i in sources),
       activation=read_activation(section),
       leaky_slope=section.number("leaky_slope", LEAKY_SLOPE),
       **options,
