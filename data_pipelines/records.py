@@ -109,6 +109,8 @@ class Record:
     is_crowd: (n,) bool, COCO's regions of uncounted objects.
     is_difficult: (n,) bool, VOC's and Darknet's objects that nobody must find.
     area_px: (n,) float64, COCO's area of the segmentation; None where the source has boxes alone.
+    boxes_xywh_px: (n, 4) float64, the same boxes as corner and size to the last digit of COCO's file, for the
+      evaluation: an overlap of exactly .95 must stay one. None elsewhere.
     label: class of the whole image, for classification; None elsewhere.
   """
 
@@ -121,6 +123,7 @@ class Record:
   is_crowd: NDArray[np.bool_]
   is_difficult: NDArray[np.bool_]
   area_px: NDArray[np.float64] | None = None
+  boxes_xywh_px: NDArray[np.float64] | None = None
   label: int | None = None
 
 
@@ -133,6 +136,7 @@ class Object:
   is_crowd: bool = False
   is_difficult: bool = False
   area_px: float | None = None
+  box_xywh_px: tuple[float, float, float, float] | None = None
 
 
 def make_record(
@@ -144,6 +148,7 @@ def make_record(
 ) -> Record:
   """A record from its objects; `size` is (width, height), or None where unknown."""
   has_area = bool(objects) and all(item.area_px is not None for item in objects)
+  has_xywh = bool(objects) and all(item.box_xywh_px is not None for item in objects)
   return Record(
     image=image,
     image_id=image_id,
@@ -154,6 +159,7 @@ def make_record(
     is_crowd=np.array([item.is_crowd for item in objects], np.bool_),
     is_difficult=np.array([item.is_difficult for item in objects], np.bool_),
     area_px=np.array([item.area_px for item in objects], np.float64) if has_area else None,
+    boxes_xywh_px=np.array([item.box_xywh_px for item in objects], np.float64) if has_xywh else None,
     label=label,
   )
 

@@ -115,17 +115,24 @@ def _objects(
     x, y, width, height = (float(value) for value in box)
     usable = checked_box((x, y, x + width, y + height), _size(images[image_id]), log, (path, None, prefix))
     if usable is not None:
-      area = _area_px(annotation.get("area"), usable)
-      objects[image_id].append(Object(usable, index_of[category], bool(annotation.get("iscrowd", 0)), area_px=area))
+      x1, y1, x2, y2 = usable
+      # Clipping is the only thing that changes a box; all others stay as written.
+      exact = (x, y, width, height) if usable == (x, y, x + width, y + height) else (x1, y1, x2 - x1, y2 - y1)
+      objects[image_id].append(
+        Object(
+          usable,
+          index_of[category],
+          is_crowd=bool(annotation.get("iscrowd", 0)),
+          area_px=_area_px(annotation.get("area"), exact),
+          box_xywh_px=exact,
+        )
+      )
   return objects
 
 
-def _area_px(area: Any, box_xyxy_px: tuple[float, float, float, float]) -> float:
+def _area_px(area: Any, box_xywh_px: tuple[float, float, float, float]) -> float:
   """The area of the segmentation; of the box where the file does not give it."""
-  if _is_number(area) and math.isfinite(area):
-    return float(area)
-  x1, y1, x2, y2 = box_xyxy_px
-  return (x2 - x1) * (y2 - y1)
+  return float(area) if _is_number(area) and math.isfinite(area) else box_xywh_px[2] * box_xywh_px[3]
 
 
 def _is_number(value: object) -> bool:

@@ -1,0 +1,1 @@
+"""Classification: prediction, and the figures of a classifier."""
