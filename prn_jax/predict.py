@@ -85,13 +85,13 @@ class Failure:
 
 
 def stream(
-  run: Detector | Classifier, sources: Sequence[str], *, keep_images: bool = True
+  run: Detector | Classifier, sources: Sequence[Any], *, keep_images: bool = True
 ) -> Iterator[Result | Failure]:
   """Results of many images, in order. The next images are decoded while the network works on these.
 
   Args:
     run: see `predictor`.
-    sources: paths or URLs.
+    sources: images in any form that `read` takes.
     keep_images: results hold their image, for drawing.
   """
   with ThreadPoolExecutor(DECODE_THREADS) as pool:
@@ -103,7 +103,7 @@ def stream(
         pending += [pool.submit(_read_or_fail, s) for s in chunks[index + 2]]
       loaded = [pending.pop(0).result() for _ in chunk]
       good = [(image, path) for image, path in loaded if not isinstance(image, Failure)]
-      results = iter(run([image for image, _ in good], [path for _, path in good]) if good else [])
+      results: Iterator[Result] = iter(run([image for image, _ in good], [path for _, path in good]) if good else [])
       for image, _ in loaded:
         if isinstance(image, Failure):
           yield image
@@ -114,8 +114,9 @@ def stream(
         yield result
 
 
-def _read_or_fail(source: str) -> tuple[np.ndarray | Failure, str | None]:
+def _read_or_fail(source: Any) -> tuple[np.ndarray | Failure, str | None]:
   try:
     return read(source)
   except PrnError as error:
-    return Failure(source, str(error)), source
+    where = os.fspath(source) if isinstance(source, str | os.PathLike) else "an image in memory"
+    return Failure(where, str(error)), where

@@ -34,12 +34,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   )
 
 
-def add_detection(parser: argparse.ArgumentParser, conf: float = 0.25, nms: float = 0.45) -> None:
+def add_detection(
+  parser: argparse.ArgumentParser, conf: float = 0.25, nms: float = 0.45, nms_kind: str = "the cfg's"
+) -> None:
   """Options that decide which boxes come out; shared with eval."""
   parser.add_argument("--conf", type=float, default=conf, metavar="X", help=f"score threshold (default {conf:g})")
   parser.add_argument("--nms", type=float, default=nms, metavar="X", help=f"overlap threshold (default {nms:g})")
   parser.add_argument(
-    "--nms-kind", choices=("default", "greedynms", "diounms", "cornersnms"), help="suppression (default: the cfg's)"
+    "--nms-kind", choices=("default", "greedynms", "diounms", "cornersnms"), help=f"suppression (default: {nms_kind})"
   )
   parser.add_argument("--class-agnostic", action="store_true", help="boxes of different classes suppress each other")
   parser.add_argument("--max-detections", type=int, default=300, metavar="N", help="most boxes per image (default 300)")

@@ -1,0 +1,162 @@
+"""A model on annotated data: what `prn eval` runs. Figures come from `detect.metrics` and `classify.metrics`."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from data_pipelines.records import DataError, Dataset, OnBadData
+from data_pipelines.spec import open_spec
+from prn_jax.classify.metrics import ClassificationMetrics, classification_metrics, top_classes
+from prn_jax.classify.predict import Classification
+from prn_jax.detect.detections import Detections
+from prn_jax.detect.metrics import EvalData, collect
+from prn_jax.detect.predict import DetectOptions
+from prn_jax.errors import PrnError
+from prn_jax.labels import num_classes
+from prn_jax.predict import Failure, Result, predictor, stream
+
+if TYPE_CHECKING:
+  from prn_jax.model import Model
+
+_LOG = logging.getLogger(__name__)
+Progress = Callable[[Iterable[Any], int], Iterable[Any]]
+
+
+def open_data(spec: str, model: Model, on_bad_data: OnBadData | str = "stop") -> Dataset:
+  """Opens annotated images with the classes numbered as the model numbers them.
+
+  If the model knows the data's class names, classes are matched by name. Otherwise they are matched by position, which
+  needs as many of them (COCO's "motorcycle" is Darknet's "motorbike").
+
+  Raises:
+    DataError: the data is bad, or its classes cannot be those of the model.
+  """
+  dataset = open_spec(spec, on_bad_data)
+  if model.names and set(dataset.names) <= set(model.names):
+    return open_spec(spec, on_bad_data, model.names) if tuple(dataset.names) != model.names else dataset
+  count = num_classes(model.graph)
+  if len(dataset.names) != count:
+    raise DataError(
+      f"data '{spec}' has {len(dataset.names)} classes ({', '.join(dataset.names[:5])}, ...), but network "
+      f"'{model.graph.name}' has {count}. Give the network's class names with --names, so that classes are matched by "
+      "name, or use data of the same classes."
+    )
+  if model.names:
+    pairs = [(a, b) for a, b in zip(model.names, dataset.names, strict=True) if a != b]
+    _LOG.warning(
+      "classes are matched by position, since %d of %d names differ, as '%s' and '%s'.", len(pairs), count, *pairs[0]
+    )
+  return dataset
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """Results of a model on a data set.
+
+  Attributes:
+    results: image id -> result, without images.
+    failures: images that could not be read (policy skip).
+    timing: seconds per stage.
+  """
+
+  results: dict[Any, Result]
+  failures: tuple[Failure, ...]
+  timing: dict[str, float]
+
+
+def run_model(
+  model: Model,
+  dataset: Dataset,
+  options: DetectOptions | None = None,
+  *,
+  batch_size: int = 1,
+  on_bad_data: OnBadData | str = "stop",
+  progress: Progress | None = None,
+) -> Run:
+  """Runs a detector or classifier over every image of a data set, each exactly once.
+
+  Raises:
+    DataError: an image cannot be read (policy stop).
+  """
+  run = predictor(model, options, batch_size)
+  records = [dataset[i] for i in range(len(dataset))]
+  results: dict[Any, Result] = {}
+  failures = []
+  stream_of_results = stream(run, [record.image for record in records], keep_images=False)
+  for record, result in zip(
+    records, progress(stream_of_results, len(records)) if progress else stream_of_results, strict=True
+  ):
+    if isinstance(result, Failure):
+      if OnBadData(on_bad_data) is OnBadData.STOP:
+        raise DataError(f"{result.reason} With --on-bad-data skip the image is left out, counted and listed.")
+      failures.append(result)
+    else:
+      results[record.image_id] = result
+  return Run(results, tuple(failures), vars(getattr(run, "timing", None) or _Nothing()))
+
+
+class _Nothing:
+  """No timing."""
+
+
+def detection_data(dataset: Dataset, run: Run, *, clip: bool = True) -> EvalData:
+  """Truths and detections, ready for `detect.metrics.evaluate`; images that failed are left out.
+
+  Args:
+    dataset, run: see `run_model`.
+    clip: cut boxes at the image's border, as Darknet's `detector valid` does before COCO's and VOC's scoring;
+      its `detector map` does not.
+  """
+  found = {
+    key: result.clipped() if clip else result for key, result in run.results.items() if isinstance(result, Detections)
+  }
+  truths = (dataset[i] for i in range(len(dataset)))
+  return collect(dataset.names, truths, found, missing="leave_out" if run.failures else "error")
+
+
+def classification_result(dataset: Dataset, run: Run) -> ClassificationMetrics:
+  """Top-1, top-5 and the confusion matrix of a classifier's run."""
+  labels, rows = [], []
+  for i in range(len(dataset)):
+    record = dataset[i]
+    result = run.results.get(record.image_id)
+    if isinstance(result, Classification):
+      if record.label is None:
+        raise PrnError(f"image '{record.image_id}' has no label: this data is for detection, the network classifies.")
+      labels.append(record.label)
+      rows.append(top_classes(result.probabilities[None])[0])
+  if not rows:
+    raise DataError("no image could be classified; there is nothing to evaluate.")
+  return classification_metrics(np.stack(rows), labels, dataset.names)
+
+
+def image_reader(dataset: Dataset) -> Callable[[Any], np.ndarray]:
+  """Gives the image of an id, for pictures of mistakes."""
+  from data_pipelines.images import read_image
+
+  index = {dataset[i].image_id: i for i in range(len(dataset))}
+  return lambda image_id: read_image(dataset[index[image_id]].image)
+
+
+def draw_examples(dataset: Dataset, run: Run, folder: Path, count: int, conf: float) -> list[Path]:
+  """Draws the detections above `conf` on `count` images spread over the data; returns the files."""
+  from prn_jax.formats.files import written_beside
+
+  read = image_reader(dataset)
+  ids = [key for key, result in run.results.items() if isinstance(result, Detections)]
+  chosen: Sequence[Any] = [ids[i] for i in np.unique(np.linspace(0, len(ids) - 1, min(count, len(ids))).astype(int))]
+  files = []
+  for image_id in chosen:
+    result = run.results[image_id]
+    assert isinstance(result, Detections)
+    file = folder / f"{Path(str(image_id)).name}.jpg"
+    with written_beside(file) as out:
+      dataclasses.replace(result[result.scores > conf], image=read(image_id)).draw().save(out, "JPEG", quality=92)
+    files.append(file)
+  return files
