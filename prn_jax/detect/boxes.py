@@ -82,8 +82,7 @@ def ciou_cxcywh(a_cxcywh: jax.Array, b_cxcywh: jax.Array) -> jax.Array:
   Args and returns as `iou_cxcywh`; `a` is the prediction. Source: `box_ciou`.
   """
   iou = iou_cxcywh(a_cxcywh, b_cxcywh)
-  angle = jnp.arctan2(b_cxcywh[..., 2], b_cxcywh[..., 3]) - jnp.arctan2(a_cxcywh[..., 2], a_cxcywh[..., 3])
-  v = 4 / math.pi**2 * angle**2
+  v = 4 / math.pi**2 * (_aspect_angle(b_cxcywh) - _aspect_angle(a_cxcywh)) ** 2
   alpha = v / (1 - iou + v + 1e-6)
   width, height = _enclosing_size(a_cxcywh, b_cxcywh)
   return jnp.where((width > 0) | (height > 0), iou - (center_distance_share(a_cxcywh, b_cxcywh) + alpha * v), iou)
@@ -121,6 +120,12 @@ def _enclosing_size(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
 def _span(a: jax.Array, a_size: jax.Array, b: jax.Array, b_size: jax.Array) -> jax.Array:
   """Length of the shortest interval around two intervals given by centre and size."""
   return jnp.maximum(a + a_size / 2, b + b_size / 2) - jnp.minimum(a - a_size / 2, b - b_size / 2)
+
+
+def _aspect_angle(boxes: jax.Array) -> jax.Array:
+  """atan(width / height); 0 for a point, with a gradient of 0 there."""
+  width, height = boxes[..., 2], boxes[..., 3]
+  return jnp.arctan2(width, jnp.where((width == 0) & (height == 0), 1, height))
 
 
 def _ratio(a: jax.Array, b: jax.Array, where: jax.Array) -> jax.Array:
