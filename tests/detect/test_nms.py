@@ -14,10 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_pipelines.images import read_image, stretch
 from prn_jax.detect import nms
-from prn_jax.detect.decode import Candidates
+from prn_jax.detect.decode import Candidates, decode
 from prn_jax.detect.nms import Suppressed, keep_by_objectness, postprocess, suppress
 from prn_jax.errors import PrnError
+from prn_jax.formats import darknet_cfg, darknet_weights
 from prn_jax.network import Network
 from tests.nets import random_model
 
@@ -340,3 +342,42 @@ def test_box_scale_changes_diou_but_not_iou() -> None:
       found = run(two, 0.25, 0.475, nms_kind=kind, box_scale=scale)
       assert int(found.count[0]) == count
       np.testing.assert_array_equal(found.boxes_cxcywh_rel[0, :count], boxes[:count])  # given back as they were
+
+
+# -- on photos ---------------------------------------------------------------------------------------------------------
+
+
+def unlimited(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> set[tuple[int, int]]:
+  """(box, class) pairs that suppression keeps when nothing limits it; scores below the threshold are 0."""
+  kept = set()
+  low, high, area = boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2, boxes[:, 2] * boxes[:, 3]
+  for c in np.flatnonzero(scores.any(0)):
+    order = np.argsort(-scores[:, c], kind="stable")
+    alive = scores[:, c] > 0
+    for i in order:
+      if not alive[i]:
+        continue
+      kept.add((int(i), int(c)))
+      overlaps = np.prod(np.maximum(np.minimum(high, high[i]) - np.maximum(low, low[i]), 0), 1)
+      alive &= overlaps / np.maximum(area + area[i] - overlaps, 1e-30) <= np.float32(threshold)
+      alive[i] = False
+  return kept
+
+
+def test_nothing_is_lost_on_crowded_photos_at_a_threshold_of_a_thousandth(shared: Path) -> None:
+  weights = shared / "data/weights/yolo-fastest-1.1/yolo-fastest-1.1.weights"
+  graph = darknet_cfg.read(weights.with_suffix(".cfg")).graph
+  variables = darknet_weights.load(weights, graph).variables
+  heads = jax.jit(Network(graph).apply)
+  most = 0
+  for file in sorted((shared / "data/coco_subset/val2017").glob("*.jpg"))[::14]:
+    x, _ = stretch(read_image(file), graph.width, graph.height)
+    candidates = decode(heads(variables, x[None]), graph)
+    found = run(candidates, 0.001, 0.45, max_detections=8192)
+    boxes, objectness, scores = (np.asarray(a[0]) for a in candidates[:3])
+    scores = np.where((scores > 0.001) & (objectness > 0.001)[:, None], scores, 0)
+    most = max(most, int((scores > 0).sum()))
+    assert int(found.overflow[0]) == 0
+    ours = table(found, *scores.shape)
+    assert {(int(i), int(c)) for i, c in np.argwhere(ours)} == unlimited(boxes, scores, 0.45)
+  assert most > 2048  # the largest size was needed too
