@@ -54,7 +54,7 @@ class Network(nn.Module):
       layers: "heads", "all", or names.
 
     Returns:
-      Layer name -> output, NHWC, activated as Darknet stores it, in cfg order.
+      Layer name -> output, NHWC, activated as Darknet stores it, in cfg order (`jax.jit` sorts it by name).
     """
     ctx = Context(train, self.dtype, self.precision, self.bn_axis, self.bn_momentum, x.shape[0])
     wanted = wanted_layers(self.graph, layers)
@@ -69,7 +69,7 @@ class Network(nn.Module):
 
 
 def wanted_layers(graph: Graph, layers: str | Sequence[str]) -> list[str]:
-  """Names of the layers asked for, in cfg order; KeyError for a name that does not exist."""
+  """Names of the layers asked for, a list in its own order; KeyError for a name that does not exist."""
   if layers == "heads":
     return [layer.name for layer in graph.heads]
   if layers == "all":

@@ -359,14 +359,14 @@ def checked_shape(layer: Layer, seen: Mapping[str, Layer], shapes: Mapping[str, 
 
 def _check_input_count(layer: Layer) -> None:
   count = len(layer.inputs)
-  fits = {
-    Wiring.NONE: count == 0,
-    Wiring.PREVIOUS: count == 1,
-    Wiring.PREVIOUS_AND_SOURCES: count >= 1,
-    Wiring.SOURCES: True,
-  }
-  if not fits[layer.wiring]:
-    raise ValueError(f"has {count} inputs {list(layer.inputs)}; a {layer.kind} reads {layer.wiring.value}.")
+  fits, expected = {
+    Wiring.NONE: (count == 0, "none"),
+    Wiring.PREVIOUS: (count == 1, "exactly one"),
+    Wiring.PREVIOUS_AND_SOURCES: (count >= 1, "the layer before it, then the sources"),
+    Wiring.SOURCES: (True, ""),
+  }[layer.wiring]
+  if not fits:
+    raise ValueError(f"has {count} inputs {list(layer.inputs)}; expected {expected}.")
 
 
 def _check_extent(shape: Shape, source: Shape | None) -> None:

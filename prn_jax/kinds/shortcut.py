@@ -60,7 +60,8 @@ def add_partial(y: Array, x: Array) -> Array:
   missing = y.shape[-1] - x.shape[-1]
   if not missing:
     return y + x
-  return y + lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0),) * 3 + ((0, missing, 0),))
+  nothing = jnp.asarray(-0.0, x.dtype)  # y + -0.0 is y for every y; y + 0.0 turns -0.0 into 0.0
+  return y + lax.pad(x, nothing, ((0, 0, 0),) * 3 + ((0, missing, 0),))
 
 
 def match_size(x: Array, height: int, width: int) -> Array:
