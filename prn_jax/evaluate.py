@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data_pipelines.records import DataError, Dataset, OnBadData
+from data_pipelines.records import DataError, Dataset, OnBadData, with_names
 from data_pipelines.spec import open_spec
 from prn_jax.classify.metrics import ClassificationMetrics, classification_metrics, top_classes
 from prn_jax.classify.predict import Classification
@@ -39,7 +39,7 @@ def open_data(spec: str, model: Model, on_bad_data: OnBadData | str = "stop") ->
   """
   dataset = open_spec(spec, on_bad_data)
   if model.names and set(dataset.names) <= set(model.names):
-    return open_spec(spec, on_bad_data, model.names) if tuple(dataset.names) != model.names else dataset
+    return with_names(dataset, model.names)
   count = num_classes(model.graph)
   if len(dataset.names) != count:
     raise DataError(
