@@ -14,6 +14,7 @@ from prn_jax.model import load
 
 PROTOCOLS = ("coco", "voc07", "voc", "darknet", "top1")
 NUM_EXAMPLES = 16
+MOST_DETECTIONS = 4096  # per image, beyond what any image needs: COCO takes 100 of each class
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument("--protocol", choices=PROTOCOLS, help="default: coco for detectors, top1 for classifiers")
   parser.add_argument("--out", metavar="DIR", help="write tables, curves, confusion matrix and pictures here")
   parser.add_argument("--explain", action="store_true", help="score under every protocol and say where they differ")
-  add_detection(parser, conf=0.001, nms_kind="plain overlap; the cfg's for --protocol darknet")
+  add_detection(parser, conf=0.001, most=MOST_DETECTIONS, nms_kind="plain overlap; the cfg's for --protocol darknet")
   parser.add_argument(
     "--pictures-conf", type=float, default=0.25, metavar="X", help="score threshold for pictures and counts (0.25)"
   )

@@ -35,16 +35,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_detection(
-  parser: argparse.ArgumentParser, conf: float = 0.25, nms: float = 0.45, nms_kind: str = "the cfg's"
+  parser: argparse.ArgumentParser, conf: float = 0.25, most: int = 300, nms_kind: str = "the cfg's"
 ) -> None:
   """Options that decide which boxes come out; shared with eval."""
   parser.add_argument("--conf", type=float, default=conf, metavar="X", help=f"score threshold (default {conf:g})")
-  parser.add_argument("--nms", type=float, default=nms, metavar="X", help=f"overlap threshold (default {nms:g})")
+  parser.add_argument("--nms", type=float, default=0.45, metavar="X", help="overlap threshold (default 0.45)")
   parser.add_argument(
     "--nms-kind", choices=("default", "greedynms", "diounms", "cornersnms"), help=f"suppression (default: {nms_kind})"
   )
   parser.add_argument("--class-agnostic", action="store_true", help="boxes of different classes suppress each other")
-  parser.add_argument("--max-detections", type=int, default=300, metavar="N", help="most boxes per image (default 300)")
+  parser.add_argument(
+    "--max-detections", type=int, default=most, metavar="N", help=f"most boxes per image (default {most})"
+  )
   parser.add_argument(
     "--resize", choices=("stretch", "letterbox"), help="how images fit the network (default: the cfg's)"
   )

@@ -16,6 +16,7 @@ from prn_jax.errors import PrnError
 if TYPE_CHECKING:
   from prn_jax.model import Model
 
+MOST_CANDIDATES = 131072  # more come only from random weights, and would take seconds per image
 RESIZES: dict[str, Callable[[np.ndarray, int, int], tuple[np.ndarray, images.Placement]]] = {
   "stretch": images.stretch,
   "letterbox": images.letterbox,
@@ -120,6 +121,11 @@ class Detector:
     self.timing.network += after_network - start
     self.timing.boxes += time.perf_counter() - after_network
     if found.overflow.any():  # rare: a lower threshold on a crowded scene; nothing may be lost
+      if self._max_candidates >= MOST_CANDIDATES:
+        raise PrnError(
+          f"more than {MOST_CANDIDATES:,} boxes and classes exceed conf={options.conf:g} in one image. Raise conf; "
+          "if it is not tiny, the weights are not those of this network."
+        )
       self._max_candidates *= 2
       return self.run(prepared)
     return found
