@@ -46,9 +46,9 @@ def add_partial(y: Array, x: Array) -> Array:
   """Adds the channels that `x` and `y` have in common; the others of `y` stay.
 
   Defined as `y.at[..., :c].add(x[..., :c])` with c = min(channels). Written as pad-and-add because XLA then
-  fuses it into the convolution before it: on TPU v5e one fusion and 25 MB of traffic instead of three and
-  80 MB, on CPU in bfloat16 1.5x faster (benchmarks/partial_residual.py). A negative pad is the slice. All
-  forms are equal to the bit.
+  fuses it into the convolution before it: by TPU v5e's compiler one fusion and 12 MB of traffic instead of three
+  and 26 MB, on CPU in bfloat16 1.2x faster (benchmarks/partial_residual.py, docs/speed.md). A negative pad is the
+  slice. All forms are equal to the bit.
 
   Args:
     y: (n, h, w, c_y), decides the shape of the result.
