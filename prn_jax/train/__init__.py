@@ -1,0 +1,1 @@
+"""Training: state, step, loop, optimisers, schedules, checkpoints."""
