@@ -10,12 +10,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from prn_jax.errors import PrnError
+
 
 @contextlib.contextmanager
 def written_beside(path: Path) -> Iterator[BinaryIO]:
-  """Opens a temporary file in the folder of `path`; at the end it takes the place of `path` in one step."""
-  path.parent.mkdir(parents=True, exist_ok=True)
-  handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+  """Opens a temporary file in the folder of `path`; at the end it takes the place of `path` in one step.
+
+  Raises:
+    PrnError: the place cannot be written: no permission, no space, a folder of that name, ...
+  """
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+  except OSError as error:
+    raise _cannot_write(path, error) from error
   try:
     with os.fdopen(handle, "wb") as file:
       yield file
@@ -25,10 +34,16 @@ def written_beside(path: Path) -> Iterator[BinaryIO]:
     os.umask(umask)
     os.chmod(name, 0o666 & ~umask)  # mkstemp gives 0600
     os.replace(name, path)
-  except BaseException:
+  except BaseException as error:
     with contextlib.suppress(FileNotFoundError):
       os.unlink(name)
+    if isinstance(error, OSError) and error.filename in (None, name):  # ours, not of a file that the caller reads
+      raise _cannot_write(path, error) from error
     raise
+
+
+def _cannot_write(path: Path, error: OSError) -> PrnError:
+  return PrnError(f"cannot write '{path}': {error.strerror or error}. Nothing was changed there.")
 
 
 def write_text(path: Path, text: str) -> None:

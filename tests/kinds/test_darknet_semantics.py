@@ -9,12 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from prn_jax.errors import GraphError
 from prn_jax.formats import darknet_cfg, darknet_weights
-from prn_jax.kinds.activation import NAMES
+from prn_jax.kinds.activation import NAMES, activate
 from prn_jax.network import Network
 from tests.kinds import reference as ref
 
@@ -91,6 +92,15 @@ def test_mish_and_normalising_activations_do_not_overflow(folder: Path) -> None:
     case.section(f"[activation] activation={name}")
     case.x *= 60
     case.check([ref.activate(x, name) for x in case.images], atol=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_activation_has_finite_gradients(name: str) -> None:
+  """Also at the kinks and far out, where a branch that is not taken may overflow."""
+  reach = 80 if name == "normalize_channels_softmax" else 200  # which overflows by itself, as Darknet's does
+  x = jnp.concatenate([jnp.linspace(-reach, reach, 81), jnp.asarray([-4.0, -2, -1, -0.0, 1, 2, 4])])
+  gradient = jax.vmap(jax.grad(lambda v: activate(v[None], name).sum()))(x)
+  assert np.isfinite(gradient).all()
 
 
 def test_leaky_slope_is_a_field(folder: Path) -> None:
