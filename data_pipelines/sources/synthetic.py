@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
@@ -26,7 +26,6 @@ from data_pipelines.records import DataError, Problem, ProblemLog, Record
 from data_pipelines.spec import register_source
 from data_pipelines.traffic.dice import Dice
 from data_pipelines.traffic.scene import CLASS_NAMES, draw_scene
-from prn_jax.errors import did_you_mean
 
 WIDTH, HEIGHT = 320, 240
 MIN_SIDE_PX = 32
@@ -102,11 +101,13 @@ class TrafficRecords:
 
   Attributes:
     scenes: where the images come from.
-    names: class names; the classes of the records are numbered by it.
   """
 
   scenes: SyntheticTraffic
-  names: tuple[str, ...] = CLASS_NAMES
+
+  @property
+  def names(self) -> tuple[str, ...]:
+    return self.scenes.names
 
   @property
   def category_ids(self) -> tuple[int, ...]:
@@ -122,7 +123,6 @@ class TrafficRecords:
   def __getitem__(self, index: int) -> Record:
     image, boxes_xyxy_px, classes = self.scenes[index]
     height, width, _ = image.shape
-    number = np.array([self.names.index(name) for name in CLASS_NAMES], np.int32)
     nothing = np.zeros(len(classes), np.bool_)
     return Record(
       image=b"P6 %d %d 255\n" % (width, height) + image.tobytes(),
@@ -130,24 +130,10 @@ class TrafficRecords:
       width=width,
       height=height,
       boxes_xyxy_px=boxes_xyxy_px,
-      classes=number[classes],
+      classes=classes,
       is_crowd=nothing,
       is_difficult=nothing,
     )
-
-  def with_names(self, names: Sequence[str]) -> TrafficRecords:
-    """The same scenes, with the classes numbered by `names`, a superset of car, truck, bus and person.
-
-    Raises:
-      DataError: one of the four is missing.
-    """
-    missing = [name for name in CLASS_NAMES if name not in names]
-    if missing:
-      raise DataError(
-        f"synthetic traffic labels objects '{missing[0]}', which is not among the {len(names)} given names"
-        f"{did_you_mean(missing[0], names)}. Give the names that the network was trained with."
-      )
-    return replace(self, names=tuple(names))
 
 
 @register_source("synthetic:traffic:N")

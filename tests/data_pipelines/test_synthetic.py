@@ -115,7 +115,10 @@ def test_boxes_are_the_extents_of_the_drawn_pixels(seed: int) -> None:
     canvas = Image.new("RGB", (camera.width + 2 * margin, camera.height + 2 * margin), background)
     thing.paint(NoGlow(canvas, wide, layout.light))
     mask = Image.eval(ImageChops.difference(canvas, Image.new("RGB", canvas.size, background)), lambda v: 255 * (v > 0))
-    assert mask.getbbox() == tuple(round(SCALE * value) + margin for value in box_of(outline))
+    drawn, expected = mask.getbbox(), [round(SCALE * value) + margin for value in box_of(outline)]
+    assert drawn is not None
+    # Older versions of Pillow paint some slanted edges one canvas pixel, half an image pixel, further out.
+    np.testing.assert_allclose(drawn, expected, atol=0 if PIL.__version__ == PILLOW else 1)
 
 
 def test_sizes_classes_and_borders() -> None:
@@ -204,7 +207,7 @@ def test_validation_spec_and_given_names() -> None:
   assert [dataset.names[i] for i in dataset[0].classes] == [("car", "truck", "bus", "person")[i] for i in classes]
   assert dataset[0].image_id != TrafficRecords(SyntheticTraffic(4))[0].image_id
   with pytest.raises(
-    DataError, match=r"labels objects 'bus', which is not among the 3 given names \(did you mean 'bush'"
+    DataError, match=r"has objects of class 'bus', which is not among the 3 given names \(did you mean 'bush'"
   ):
     open_spec("synthetic:traffic:4", names=("car", "truck", "bush"))
 
