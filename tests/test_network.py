@@ -168,6 +168,31 @@ def test_init_gives_the_expected_variables() -> None:
   assert np.ptp(flat["params/logits/conv/bias"]) == 0
 
 
+def test_both_ways_to_initialise_follow_darknets_rules() -> None:
+  """`init_variables` and Flax's own `init`: the same ranges, and the same constants."""
+  g = Builder(8, 8)
+  g.implicit(filters=500, mean=0.5, std=0.1, name="vector")
+  g.conv(40, 1, name="plain")
+  g.conv(40, 3, groups=4, padding=1, batch_normalize=True, name="grouped")
+  g.shortcut("plain", weights_type="per_channel", weights_normalization="relu", name="sum")
+  g.connected(30, name="dense")
+  graph = g.graph()
+  flax = Network(graph).init(jax.random.key(0), np.zeros((1, 8, 8, 3), np.float32))
+  ours, theirs = (flatten_variables(dict(v)) for v in (init_variables(graph), flax))
+  assert ours.keys() == theirs.keys()
+  bounds = {
+    "params/vector/vector": (0.4, 0.6),
+    "params/grouped/conv/kernel": (-np.sqrt(2 / 90), np.sqrt(2 / 90)),  # size^2 * channels / groups = 90
+    "params/plain/conv/kernel": (-np.sqrt(2 / 500), np.sqrt(2 / 500)),
+  }
+  for key, (low, high) in bounds.items():
+    for values in (np.asarray(ours[key]), np.asarray(theirs[key])):
+      np.testing.assert_allclose([values.min(), values.max()], [low, high], atol=0.02 * (high - low), err_msg=key)
+      np.testing.assert_allclose(values.mean(), (low + high) / 2, atol=0.05 * (high - low), err_msg=key)
+  for key in ours.keys() - bounds.keys() - {"params/dense/dense/kernel"}:
+    np.testing.assert_array_equal(ours[key], theirs[key], err_msg=key)
+
+
 def test_seed_decides() -> None:
   graph = small_detector()
   one, same, other = (init_variables(graph, seed)["params"]["c1"]["conv"]["kernel"] for seed in (1, 1, 2))

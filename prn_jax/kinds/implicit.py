@@ -52,7 +52,12 @@ class Implicit(Layer):
     return {"filters": self.filters} | super().to_cfg(wires)
 
   def lower(self, xs: Sequence[Array], ctx: Context) -> Array:
-    vector = ctx.module.param("vector", nn.initializers.uniform(self.std), (self.atoms, 1, self.filters))
+    uniform = nn.initializers.uniform(2 * self.std)  # 0 to 2 std
+
+    def initial(key: Array, shape: Sequence[int]) -> Array:
+      return uniform(key, shape) + (self.mean - self.std)
+
+    vector = ctx.module.param("vector", initial, (self.atoms, 1, self.filters))
     return jnp.broadcast_to(vector.astype(ctx.dtype or jnp.float32), (ctx.batch_size, *vector.shape))
 
   def onnx(self, xs: Sequence[str], o: OnnxBuilder) -> str:
