@@ -1,7 +1,7 @@
-.PHONY: setup test fast lint types format
+.PHONY: demo setup test fast lint types format lowest
 
-# A virtual environment in .venv, made once; `make PYTHON=python` uses the current one.
-PYTHON ?= .venv/bin/python
+# A virtual environment in .venv, made once.
+PYTHON := .venv/bin/python
 
 setup: .venv/.ready
 
@@ -11,15 +11,25 @@ setup: .venv/.ready
 	.venv/bin/python -m pip install --quiet --editable '.[dev]'
 	touch .venv/.ready
 
-test: lint types
+demo: setup
+	.venv/bin/prn eval traffic-tiny-prn --data synthetic:traffic:200@valid --batch 4 --out demo
+
+test: setup lint types
 	$(PYTHON) -m pytest -n 2
 
-fast: lint types
+fast: setup lint types
 	$(PYTHON) -m pytest -n 2 -m 'not slow'
 
 lint:
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
+
+# The oldest versions that requirements.txt allows.
+lowest:
+	python3 -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet uv
+	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct -e '.[dev]'
+	.venv-lowest/bin/python -m pytest -n 2 -m 'not slow'
 
 types:
 	$(PYTHON) -m mypy

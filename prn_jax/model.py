@@ -99,7 +99,8 @@ class Model:
     if key not in self._compiled:
       network = Network(graph, precision=jax.lax.Precision.HIGHEST)
       self._compiled[key] = jax.jit(functools.partial(network.apply, layers=wanted))
-    return self._compiled[key](self.variables, x)
+    outputs = self._compiled[key](self.variables, x)
+    return {name: outputs[name] for name in wanted}  # jit returns them sorted by name
 
   def _graph_for(self, shape: tuple[int, ...]) -> Graph:
     g = self.graph
@@ -229,10 +230,19 @@ def _open(model: str | Path, strict: bool, options: dict[str, Any]) -> Model:
       "Give weights with --weights, beside their cfg."
     )
   try:
-    return build(str(model), **options)
+    return _with_carried_weights(str(model), options)
   except ModelNotFoundError as error:
     hint = " A path is taken only if it exists." if "/" in str(model) or path.suffix else ""
     raise ModelNotFoundError(f"{error}{hint}") from None
+
+
+def _with_carried_weights(name: str, options: dict[str, Any]) -> Model:
+  """A registered model, with the weights that the package carries for it, unless options change its shape."""
+  model, spec = build(name, **options), registry.get_spec(name)
+  if not spec.weights or model.graph != build(name).graph.resized(model.graph.width, model.graph.height):
+    return model
+  model.names = spec.names
+  return with_weights(model, Path(__file__).parent / "assets" / spec.weights)
 
 
 def _open_cfg(path: Path, strict: bool) -> Model:

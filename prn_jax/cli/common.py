@@ -78,3 +78,14 @@ def progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:
     for item in items:
       yield item
       bar.advance(task)
+
+
+def return_freed_memory() -> None:
+  """Makes glibc give large freed arrays back to the system at once. By default it keeps them after the first time,
+  and a conversion, which holds the weights several times in turn, would seem to need them all together."""
+  import contextlib
+  import ctypes
+
+  mmap_threshold, one_mebibyte = -3, 1 << 20
+  with contextlib.suppress(OSError, AttributeError):  # another C library
+    ctypes.CDLL(None).mallopt(mmap_threshold, one_mebibyte)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from prn_jax.cli.common import add_json, add_model, add_weights, print_json, use_compilation_cache
+from prn_jax.cli.common import add_json, add_model, add_weights, print_json, return_freed_memory, use_compilation_cache
 from prn_jax.formats import convert as converter
 from prn_jax.model import load
 
@@ -19,11 +19,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-  converter.file_type(args.dst)  # a wrong type fails before the work starts
+  return_freed_memory()
+  kind = converter.file_type(args.dst)  # a wrong type fails before the work starts
   model = load(args.model, args.weights, args.names, strict=not args.lenient, partial=args.partial)
-  if converter.file_type(args.dst) != ".cfg":
+  missing = list(model.missing)
+  if kind != ".cfg":
     use_compilation_cache()
-  proof = converter.convert(model, args.dst)
+  if kind in (".cfg", ".onnx") or not model.has_weights:
+    proof = converter.convert(model, args.dst)
+  else:
+    converter.save(model, args.dst)  # before the run, whose compiled program would be in memory as well
+    before = converter.fingerprint(model)
+    del model  # one copy of the weights in memory at a time
+    proof = converter.prove(before, args.dst)
   same_bytes = _same_bytes(args)
   if args.json:
     print_json(
@@ -33,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
         "identical": proof.identical,
         "outputs": proof.outputs,
         "same_bytes_as_source": same_bytes,
-        "missing": list(model.missing),
+        "missing": missing,
       }
     )
   else:

@@ -10,8 +10,10 @@ import numpy as np
 
 from prn_jax.errors import PrnError, did_you_mean
 from prn_jax.formats import darknet_cfg, darknet_weights, orbax, safetensors
+from prn_jax.formats.darknet_training import Training
 from prn_jax.formats.files import sha256, write_text
 from prn_jax.formats.verify import probe_input
+from prn_jax.graph.graph import Graph
 from prn_jax.model import Model, load, with_weights
 
 DIRECTORY = "directory"
@@ -62,39 +64,65 @@ def save(model: Model, dst: str | Path) -> None:
   (_save_directory if kind == DIRECTORY else WRITERS[kind])(model, Path(dst))
 
 
+@dataclasses.dataclass(frozen=True)
+class Fingerprint:
+  """What a converted model must give back; holds no weights.
+
+  Attributes:
+    graph, training: of the original.
+    digest: sha256 over all variables.
+    outputs: head -> output for the probe input.
+    num_arrays: number of variables.
+  """
+
+  graph: Graph
+  training: Training | None
+  digest: str
+  outputs: dict[str, np.ndarray]
+  num_arrays: int
+
+
+def fingerprint(model: Model) -> Fingerprint:
+  """Runs the model once and sums up its variables."""
+  outputs = {name: np.asarray(y) for name, y in model.forward(probe_input(model, _proof_size(model))).items()}
+  model.release()
+  count = sum(len(model.graph.arrays(layer)) for layer in model.graph)
+  return Fingerprint(model.graph, model.training, model.digest(), outputs, count)
+
+
+def prove(before: Fingerprint, dst: str | Path) -> Proof:
+  """Reads a directory, .weights or .safetensors back and compares every variable bit for bit, and the heads of one
+  run. The original need not be in memory any more."""
+  carries_graph = file_type(dst) != ".weights"
+  back = load(dst) if carries_graph else with_weights(Model(before.graph, training=before.training), dst)
+  identical = back.graph == before.graph and back.digest() == before.digest
+  after = back.forward(probe_input(back, _proof_size(back)))
+  outputs = {name: float(np.abs(y - np.asarray(after[name])).max()) for name, y in before.outputs.items()}
+  what = f"{before.num_arrays} arrays {'equal to the last bit' if identical else 'NOT equal'}"
+  text = f"read back: {what}; largest output difference {max(outputs.values()):g}"
+  return Proof("variables", outputs, identical, text)
+
+
 def convert(model: Model, dst: str | Path) -> Proof:
   """Writes `model` to `dst`, reads it back, and compares."""
   kind = file_type(dst)
+  if kind in (".cfg", ".onnx"):
+    save(model, dst)
+    return _prove_cfg(model, dst) if kind == ".cfg" else _prove_onnx(model, dst)
   save(model, dst)
-  if kind == ".cfg":
-    same = darknet_cfg.read(dst).graph == model.graph
-    return Proof("graph", {}, same, f"the cfg reads back as {'the same' if same else 'ANOTHER'} network")
-  if kind == ".onnx":
-    from prn_jax.formats import onnx
-
-    outputs = onnx.differences(model, dst)
-    return Proof("outputs", outputs, False, f"onnxruntime agrees within {max(outputs.values()):.2g}")
-  return _prove_variables(model, Path(dst), kind)
+  return prove(fingerprint(model), dst)
 
 
-def _prove_variables(model: Model, dst: Path, kind: str) -> Proof:
-  """Compares every variable bit for bit, and the heads of one run.
+def _prove_cfg(model: Model, dst: str | Path) -> Proof:
+  same = darknet_cfg.read(dst).graph == model.graph
+  return Proof("graph", {}, same, f"the cfg reads back as {'the same' if same else 'ANOTHER'} network")
 
-  The original's outputs are computed first and the models are compared by digest, so that no more than two
-  copies of the weights are in memory at once.
-  """
-  x = probe_input(model, _proof_size(model))
-  before = {name: np.asarray(y) for name, y in model.forward(x).items()}
-  model.release()
-  back = with_weights(Model(model.graph, training=model.training), dst) if kind == ".weights" else load(dst)
-  identical = back.graph == model.graph and back.digest() == model.digest()
-  after = back.forward(x)
-  outputs = {name: float(np.abs(before[name] - np.asarray(after[name])).max()) for name in before}
-  count = sum(len(model.graph.arrays(layer)) for layer in model.graph)
-  what = f"{count} arrays {'equal to the last bit' if identical else 'NOT equal'}"
-  return Proof(
-    "variables", outputs, identical, f"read back: {what}; largest output difference {max(outputs.values()):g}"
-  )
+
+def _prove_onnx(model: Model, dst: str | Path) -> Proof:
+  from prn_jax.formats import onnx
+
+  outputs = onnx.differences(model, dst)
+  return Proof("outputs", outputs, False, f"onnxruntime agrees within {max(outputs.values()):.2g}")
 
 
 def _proof_size(model: Model) -> int | None:

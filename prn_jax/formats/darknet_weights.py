@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from prn_jax.errors import WeightsError
-from prn_jax.formats.files import written_beside
+from prn_jax.formats.files import aligned, written_beside
 from prn_jax.graph.graph import Graph, Layer, WeightArray
 
 Variables = dict[str, Any]
@@ -214,7 +214,7 @@ def from_file(values: np.ndarray, array: WeightArray, transposed: bool = False) 
   values = values.reshape(array.file_shape)
   if array.axes:
     values = values.transpose(array.axes)
-  return np.ascontiguousarray(values.reshape(array.array_shape), np.float32)
+  return aligned(values.reshape(array.array_shape))
 
 
 def to_file(values: np.ndarray, array: WeightArray, transposed: bool = False) -> np.ndarray:

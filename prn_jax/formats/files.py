@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
+
 from prn_jax.errors import PrnError
+
+_ALIGNMENT_BYTES = 64
 
 
 @contextlib.contextmanager
@@ -55,3 +60,20 @@ def write_text(path: Path, text: str) -> None:
 def sha256(path: Path) -> str:
   with path.open("rb") as file:
     return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def aligned_empty(shape: tuple[int, ...]) -> np.ndarray:
+  """An uninitialised float32 array that JAX's CPU backend can use in place: it copies what is not aligned so."""
+  size = 4 * math.prod(shape)
+  buffer = np.empty(size + _ALIGNMENT_BYTES, np.uint8)
+  start = -buffer.ctypes.data % _ALIGNMENT_BYTES
+  return buffer[start : start + size].view(np.float32).reshape(shape)
+
+
+def aligned(array: np.ndarray) -> np.ndarray:
+  """The array itself if it is contiguous and aligned, else a float32 copy that is."""
+  if array.dtype == np.float32 and array.flags.c_contiguous and array.ctypes.data % _ALIGNMENT_BYTES == 0:
+    return array
+  copy = aligned_empty(array.shape)
+  copy[...] = array
+  return copy

@@ -14,7 +14,7 @@ import contextlib
 import json
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from prn_jax.errors import CheckpointError
-from prn_jax.formats.files import sha256, write_text
+from prn_jax.formats.files import aligned, sha256, write_text
 
 INDEX = "model.json"
 FORMAT = "prn_jax model"
@@ -100,7 +100,7 @@ def load_variables(path: str | Path, index: Mapping[str, Any]) -> dict[str, Any]
   with _quiet(), contextlib.closing(ocp.PyTreeCheckpointer()) as checkpointer:
     folder = (Path(path) / index["payload"] / "variables").resolve()
     restored = checkpointer.restore(folder)
-  return _as_numpy(restored)
+  return _map_arrays(aligned, restored)
 
 
 def check_keys(found: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]], where: str) -> None:
@@ -126,13 +126,22 @@ def _save_variables(folder: Path, variables: Mapping[str, Any]) -> None:
 
   # Compressing trained weights saves a tenth of the size, and costs as much memory again as the weights take.
   with _quiet(), contextlib.closing(ocp.PyTreeCheckpointer(use_compression=False)) as checkpointer:
-    checkpointer.save(folder.resolve(), _as_numpy(variables))
+    checkpointer.save(folder.resolve(), _numpy(variables))
 
 
-def _as_numpy(tree: Any) -> Any:
+def _numpy(tree: Any) -> Any:
+  """A copy of the tree (not of the arrays) with numpy leaves."""
   if isinstance(tree, Mapping):
-    return {key: _as_numpy(value) for key, value in tree.items()}
+    return {key: _numpy(value) for key, value in tree.items()}
   return np.asarray(tree)
+
+
+def _map_arrays(function: Callable[[Any], np.ndarray], tree: Any) -> Any:
+  if isinstance(tree, dict):
+    for key in list(tree):  # in place, so that each array is released as soon as it is replaced
+      tree[key] = _map_arrays(function, tree[key])
+    return tree
+  return function(np.asarray(tree))
 
 
 def _hashes(payload: Path) -> dict[str, str]:

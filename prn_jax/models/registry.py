@@ -57,6 +57,8 @@ class ModelSpec:
     reference: the public cfg with its repository and commit, or the text it is derived from.
     published: figures to compare with.
     stride: an input whose sides are multiples of it always fits.
+    weights: file in `prn_jax/assets` with trained weights, for models small enough to carry them.
+    names: class names that belong to these weights.
   """
 
   name: str
@@ -68,6 +70,8 @@ class ModelSpec:
   reference: str
   published: tuple[Published, ...] = ()
   stride: int = 32
+  weights: str = ""
+  names: tuple[str, ...] = ()
 
   @property
   def options(self) -> Mapping[str, Any]:
@@ -88,13 +92,15 @@ def register(
   status: Status = "exact",
   published: tuple[Published, ...] = (),
   stride: int = 32,
+  weights: str = "",
+  names: tuple[str, ...] = (),
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
   """Decorator that registers a builder function `(g: Builder, option=default, ...) -> None`.
 
   Args:
     name: canonical name, words separated by "-".
     size: default input in pixels: one number for a square, or (width, height).
-    task, reference, status, published, stride: see `ModelSpec`.
+    task, reference, status, published, stride, weights, names: see `ModelSpec`.
   """
   width, height = (size, size) if isinstance(size, int) else size
 
@@ -110,6 +116,8 @@ def register(
       reference=reference,
       published=published,
       stride=stride,
+      weights=weights,
+      names=names,
     )
     return builder
 

@@ -28,6 +28,8 @@ MASKS = {"p3": (0, 1, 2), "p4": (3, 4, 5)}
   reference="prn_jax: trained on synthetic:traffic",
   status="own",
   stride=16,
+  weights="traffic-tiny-prn.weights",
+  names=("car", "truck", "bus", "person"),
 )
 def traffic_tiny_prn(g: Builder, num_classes: int = 4) -> None:
   conv = functools.partial(conv_bn, g, activation="leaky")

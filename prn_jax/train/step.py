@@ -39,9 +39,7 @@ def init_state(variables: dict[str, Any], tx: optax.GradientTransformation) -> T
   return TrainState(jax.numpy.zeros((), jax.numpy.int32), params, stats, tx.init(params), ema)
 
 
-@functools.partial(
-  jax.jit, static_argnames=("network", "tx", "loss_fn", "layers"), donate_argnames="state"
-)
+@functools.partial(jax.jit, static_argnames=("network", "tx", "loss_fn", "layers"), donate_argnames="state")
 def train_step(
   state: TrainState,
   batch: dict[str, jax.Array],

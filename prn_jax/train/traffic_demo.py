@@ -26,7 +26,7 @@ from data_pipelines.sources.synthetic import SyntheticTraffic
 from prn_jax.detect.loss import detection_loss
 from prn_jax.formats.darknet_training import HeadTraining
 from prn_jax.graph.graph import Graph
-from prn_jax.model import Model
+from prn_jax.model import Model, load
 from prn_jax.models.registry import build_graph
 from prn_jax.network import Network, init_variables
 from prn_jax.train.step import Metrics, TrainState, init_state, train_step
@@ -99,15 +99,17 @@ def make_loss(graph: Graph) -> tuple[tuple[str, ...], Any]:
   return tuple(inputs.values()), loss_fn
 
 
-def train(graph: Graph, options: Options, minutes: float, workers: int) -> TrainState:
-  """Trains for `minutes`; the learning rate falls along a cosine that ends with them."""
+def train(graph: Graph, options: Options, minutes: float, workers: int, start_weights: str | None) -> TrainState:
+  """Trains for `minutes`, from `start_weights` if given; the learning rate falls along a cosine that ends with them."""
   start = time.perf_counter()
   images, truths = draw_all(graph, options, workers)
   print(f"drew {len(images)} scenes in {time.perf_counter() - start:.0f} s", flush=True)
   layers, loss_fn = make_loss(graph)
   # The share of time that has passed is fed in as a hyperparameter: the number of steps is not known before.
   tx = optax.inject_hyperparams(optax.adamw)(learning_rate=options.learning_rate, weight_decay=options.weight_decay)
-  state = init_state(init_variables(graph, options.seed), tx)
+  state = init_state(
+    load(graph.name, start_weights).variables if start_weights else init_variables(graph, options.seed), tx
+  )
   network, start = Network(graph), time.perf_counter()
   for step, batch in enumerate(batches(images, truths, options)):
     share = (time.perf_counter() - start) / (60 * minutes)
@@ -116,7 +118,13 @@ def train(graph: Graph, options: Options, minutes: float, workers: int) -> Train
     rate = options.learning_rate * min(1, (step + 1) / 200) * (0.51 + 0.49 * np.cos(np.pi * share))
     state.opt_state.hyperparams["learning_rate"] = jnp.asarray(rate, jnp.float32)
     state, metrics = train_step(
-      state, batch, network=network, tx=tx, loss_fn=loss_fn, layers=layers, ema_decay=jnp.float32(min(options.ema_decay, step / 100))
+      state,
+      batch,
+      network=network,
+      tx=tx,
+      loss_fn=loss_fn,
+      layers=layers,
+      ema_decay=jnp.float32(min(options.ema_decay, step / 100)),
     )
     if step % 100 == 0:
       speed = (step + 1) * options.batch_size / (time.perf_counter() - start)
@@ -130,10 +138,14 @@ def main() -> None:
   parser.add_argument("--out", type=Path, default=Path("runs/traffic"))
   parser.add_argument("--minutes", type=float, default=25)
   parser.add_argument("--scenes", type=int, default=Options.num_scenes)
+  parser.add_argument("--seed", type=int, default=0)
+  parser.add_argument("--learning-rate", type=float, default=Options.learning_rate)
+  parser.add_argument("--weights", help="go on from these")
   parser.add_argument("--workers", type=int, default=2)
   args = parser.parse_args()
   graph = build_graph("traffic-tiny-prn")
-  state = train(graph, Options(num_scenes=args.scenes), args.minutes, args.workers)
+  options = Options(num_scenes=args.scenes, seed=args.seed, learning_rate=args.learning_rate)
+  state = train(graph, options, args.minutes, args.workers, args.weights)
   host = jax.device_get({"params": state.ema, "batch_stats": state.batch_stats})
   model = Model(graph, host, names=SyntheticTraffic(1).names)
   model.save(args.out / "traffic-tiny-prn.weights")

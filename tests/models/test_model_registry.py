@@ -45,7 +45,8 @@ def test_detector_with_three_classes_at_another_size(name):
   graph = build_graph(name, width=160, height=96, num_classes=3)
   assert [head.classes for head in graph.heads] == [3] * len(build_graph(name).heads)
   coarsest = min((graph.shapes[head.name] for head in graph.heads), key=lambda shape: shape.width)
-  assert (coarsest.width, coarsest.height) == (160 // 32, 96 // 32)
+  stride = get_spec(name).stride
+  assert (coarsest.width, coarsest.height) == (160 // stride, 96 // stride)
   for head in graph.heads:
     anchors = len(head.anchor_indices) if head.kind == "yolo" else len(head.anchors)
     assert graph.shapes[head.name].channels == anchors * (5 + 3)
