@@ -3,7 +3,7 @@
     python -m prn_jax.train.traffic_demo --out runs/traffic --minutes 25
 
 Scenes are drawn once and kept in memory; mirrored and with other brightness and contrast they are new each time. The
-loss is Darknet's CIoU loss with the settings of yolov4-tiny.
+loss is Darknet's, with the settings of yolov3-tiny-prn and several anchors per object.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from prn_jax.network import Network, init_variables
 from prn_jax.train.step import Metrics, TrainState, init_state, train_step
 
 MAX_BOXES = 24
-SETTINGS = HeadTraining(iou_loss="ciou", iou_normalizer=0.07, ignore_thresh=0.7, iou_thresh=0.213, max=MAX_BOXES)
+SETTINGS = HeadTraining(iou_loss="mse", iou_normalizer=0.75, ignore_thresh=0.7, iou_thresh=0.213, max=MAX_BOXES)
 
 
 @dataclasses.dataclass(frozen=True)
