@@ -35,7 +35,9 @@ import sys
 
 if importlib.util.find_spec("prn_jax") is None:
   frozen = subprocess.run([sys.executable, "-m", "pip", "freeze"], capture_output=True, text=True, check=True).stdout
-  held = [line for line in frozen.splitlines() if line.lower().startswith(("jax", "numpy", "opencv", "flax")) and "==" in line]
+  held = [
+    line for line in frozen.splitlines() if line.lower().startswith(("jax", "numpy", "opencv", "flax")) and "==" in line
+  ]
   with open("held.txt", "w") as file:
     file.write("\n".join(held))
   subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--constraint", "held.txt", "prn-jax"], check=True)

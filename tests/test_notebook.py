@@ -33,12 +33,16 @@ def test_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
   subprocess.run([sys.executable, *kernel], check=True, capture_output=True)
   monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "kernel" / "share" / "jupyter"))
   notebook = nbformat.read(FOLDER / "evaluate.ipynb", as_version=4)
-  NotebookClient(notebook, timeout=300, kernel_name="prn_test", resources={"metadata": {"path": str(tmp_path)}}).execute()
+  NotebookClient(
+    notebook, timeout=300, kernel_name="prn_test", resources={"metadata": {"path": str(tmp_path)}}
+  ).execute()
   outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
   text = "".join(output.get("text", "") for output in outputs)
   assert "16 images" in text
   assert "AP50" in text
   assert "COCO AP50" in text
-  pictures = [o for o in outputs if "image/png" in o.get("data", {}) or "<img" in o.get("data", {}).get("text/html", "")]
+  pictures = [
+    o for o in outputs if "image/png" in o.get("data", {}) or "<img" in o.get("data", {}).get("text/html", "")
+  ]
   assert len(pictures) >= 5
   assert (tmp_path / "evaluation" / "mistakes.png").stat().st_size > 10000

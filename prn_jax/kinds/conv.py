@@ -73,7 +73,9 @@ def depthwise_by_taps(
   total = None
   for i in range(kernel_height):
     for j in range(kernel_width):
-      tap = lax.slice(x, (0, i, j, 0), (n, i + last_y, j + last_x, c), (1, step_y, step_x, 1)) * kernel[None, None, i, j]
+      tap = (
+        lax.slice(x, (0, i, j, 0), (n, i + last_y, j + last_x, c), (1, step_y, step_x, 1)) * kernel[None, None, i, j]
+      )
       total = tap if total is None else total + tap
   assert total is not None
   return total

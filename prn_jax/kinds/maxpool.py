@@ -173,7 +173,9 @@ class MaxPool(Pool):
     if not self.depth_out:
       return super().shape(inputs)
     if not 0 < self.depth_out <= inputs[0].channels:
-      raise ValueError(f"depth_out={self.depth_out} (cfg key out_channels); expected 1 to {inputs[0].channels}, the input channels.")
+      raise ValueError(
+        f"depth_out={self.depth_out} (cfg key out_channels); expected 1 to {inputs[0].channels}, the input channels."
+      )
     return inputs[0]._replace(channels=self.depth_out)
 
   def flops(self, inputs: Sequence[Shape], output: Shape) -> int:

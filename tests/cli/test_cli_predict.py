@@ -42,7 +42,9 @@ def test_right_objects_in_every_format(fastest: tuple[object, ...], photos: Path
   by_eye = [131, 220, 310, 542]  # the dog, without its shadow
   corners = np.array([best["dog"]["box_xyxy_px"], by_eye])
   overlap = np.prod(np.clip(corners[:, 2:].min(0) - corners[:, :2].max(0), 0, None))
-  assert overlap / (np.prod(corners[:, 2:] - corners[:, :2], axis=1).sum() - overlap) > 0.5  # found, by the usual criterion
+  assert (
+    overlap / (np.prod(corners[:, 2:] - corners[:, :2], axis=1).sum() - overlap) > 0.5
+  )  # found, by the usual criterion
   saved = json.loads((tmp_path / "predictions.json").read_text())
   assert saved["results"] == values["results"]
   count = sum(len(row["detections"]) for row in values["results"])
