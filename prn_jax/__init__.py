@@ -17,18 +17,32 @@ from prn_jax.errors import PrnError
 from prn_jax.version import __version__
 
 if TYPE_CHECKING:
+  from prn_jax.classify.predict import Classification
+  from prn_jax.detect.detections import Detections
   from prn_jax.graph.builder import Builder
   from prn_jax.model import Model, build, load
   from prn_jax.models.registry import list_models
 
 _LAZY = {
   "Builder": "prn_jax.graph.builder",
+  "Classification": "prn_jax.classify.predict",
+  "Detections": "prn_jax.detect.detections",
   "Model": "prn_jax.model",
   "build": "prn_jax.model",
   "list_models": "prn_jax.models.registry",
   "load": "prn_jax.model",
 }
-__all__ = ["Builder", "Model", "PrnError", "__version__", "build", "list_models", "load"]
+__all__ = [
+  "Builder",
+  "Classification",
+  "Detections",
+  "Model",
+  "PrnError",
+  "__version__",
+  "build",
+  "list_models",
+  "load",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -9,7 +9,12 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from prn_jax.errors import PrnError
+
+if TYPE_CHECKING:
+  from prn_jax.model import Model
 
 T = TypeVar("T")
 
@@ -35,6 +40,12 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
     default=None,
     help="the weights file may end after any layer (a backbone); the rest stays random. Automatic for *.conv.N",
   )
+
+
+def require_weights(model: Model, name: str) -> None:
+  """Raises PrnError for a model whose weights would be random."""
+  if not model.has_weights:
+    raise PrnError(f"'{name}' has no weights, so its answers would be random. Give them with --weights FILE.")
 
 
 def print_json(value: dict[str, Any]) -> None:

@@ -8,7 +8,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from prn_jax.cli.common import add_json, add_model, add_weights, print_json, progress, use_compilation_cache
+from prn_jax.cli.common import (
+  add_json,
+  add_model,
+  add_weights,
+  print_json,
+  progress,
+  require_weights,
+  use_compilation_cache,
+)
 from prn_jax.cli.predict import add_detection, detection_options
 from prn_jax.model import load
 
@@ -48,8 +56,7 @@ def run(args: argparse.Namespace) -> int:
   from prn_jax.predict import is_detector
 
   model = load(args.model, args.weights, args.names, strict=not args.lenient, partial=args.partial)
-  if not model.has_weights:
-    raise PrnError(f"'{args.model}' has no weights; there is nothing to evaluate. Give them with --weights FILE.")
+  require_weights(model, args.model)
   detector = is_detector(model)
   protocol = args.protocol or ("coco" if detector else "top1")
   if (protocol == "top1") == detector:

@@ -9,7 +9,15 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from prn_jax.cli.common import add_json, add_model, add_weights, print_json, progress, use_compilation_cache
+from prn_jax.cli.common import (
+  add_json,
+  add_model,
+  add_weights,
+  print_json,
+  progress,
+  require_weights,
+  use_compilation_cache,
+)
 from prn_jax.model import load
 
 EXIT_SOME_FAILED = 1
@@ -77,6 +85,7 @@ def run(args: argparse.Namespace) -> int:
     raise PrnError(f"--batch {args.batch}: expected at least 1.")
   sources = inputs.expand(args.sources)
   model = load(args.model, args.weights, args.names, strict=not args.lenient, partial=args.partial)
+  require_weights(model, args.model)
   use_compilation_cache()
   run_model = predictor(model, options, args.batch)
   writer = ResultWriter(Path(args.out or "predictions"), kinds)

@@ -228,7 +228,7 @@ def test_eval_refusals(shared: Path, fastest: tuple[object, ...], tmp_path: Path
   vehicles = f"yolo:{shared / 'data' / 'vehicles_openimages' / 'data.yaml'}:train"
   assert "but network 'yolo-fastest-1.1-xl' has 80" in prn("eval", model, *weights, "--data", vehicles, expect=2).stderr
   assert "unknown kind 'coc'" in prn("eval", model, *weights, "--data", "coc:a:b", expect=2).stderr
-  assert "has no weights; there is nothing to evaluate" in prn("eval", model, "--data", vehicles, expect=2).stderr
+  assert "has no weights, so its answers would be random. Give them with --weights" in prn("eval", model, "--data", vehicles, expect=2).stderr
   text = prn("eval", model, *weights, "--data", vehicles, "--protocol", "top1", expect=2).stderr
   assert "protocol 'top1' does not fit network 'yolo-fastest-1.1-xl', which detects" in text
 
