@@ -25,11 +25,10 @@ def test_the_main_job_on_unseen_scenes(tmp_path: Path) -> None:
   args = ("--data", "synthetic:traffic:40@valid", "--batch", 4, "--out", tmp_path, "--json")
   values = json_line(prn("eval", "traffic-tiny-prn", *args))
   assert values["images"] == 40
-  assert values["metrics"]["AP50"] > LEAST_AP50
+  assert values["metrics"]["AP50"] > 0.75  # 0.85 on 200 scenes
   saved = json.loads((tmp_path / "coco.json").read_text())
   assert saved["metrics"] == values["metrics"]
   assert len(list((tmp_path / "examples").iterdir())) == 16
   assert (tmp_path / "mistakes.png").exists()
 
 
-LEAST_AP50 = 0.3
