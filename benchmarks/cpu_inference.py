@@ -75,18 +75,21 @@ def opencv_engine(model: Model, x: np.ndarray, folder: Path, threads: int) -> Ca
   return run
 
 
+TURN = 6
 OTHERS = {"onnxruntime": onnxruntime_engine, "opencv": opencv_engine}
 
 
 def measure(engines: dict[str, Callable[[], object]], runs: int) -> dict[str, np.ndarray]:
-  """Milliseconds of each run; engines take turns."""
+  """Milliseconds of each run. Engines take turns of `TURN` runs, of which the first does not count: the engine before
+  leaves threads spinning for a while."""
   times: dict[str, list[float]] = {name: [] for name in engines}
-  for run in range(runs + 3):
+  for _ in range(-(-runs // (TURN - 1))):
     for name, engine in engines.items():
-      start = time.perf_counter()
-      engine()
-      if run >= 3:  # warm-up
-        times[name].append(1e3 * (time.perf_counter() - start))
+      for run in range(TURN):
+        start = time.perf_counter()
+        engine()
+        if run:
+          times[name].append(1e3 * (time.perf_counter() - start))
   return {name: np.array(values) for name, values in times.items()}
 
 

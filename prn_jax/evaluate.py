@@ -17,7 +17,7 @@ from prn_jax.classify.predict import Classification
 from prn_jax.detect.detections import Detections
 from prn_jax.detect.metrics import EvalData, collect
 from prn_jax.detect.predict import DetectOptions
-from prn_jax.errors import PrnError
+from prn_jax.errors import PrnError, did_you_mean
 from prn_jax.labels import num_classes
 from prn_jax.predict import Failure, Result, predictor, stream
 
@@ -42,10 +42,13 @@ def open_data(spec: str, model: Model, on_bad_data: OnBadData | str = "stop") ->
     return with_names(dataset, model.names)
   count = num_classes(model.graph)
   if len(dataset.names) != count:
+    unknown = [name for name in dataset.names if name not in model.names]
+    shown = ", ".join(unknown[:8]) + (", ..." if len(unknown) > 8 else "")
+    hint = did_you_mean(unknown[0], model.names)
     raise DataError(
-      f"data '{spec}' has {len(dataset.names)} classes ({', '.join(dataset.names[:5])}, ...), but network "
-      f"'{model.graph.name}' has {count}. Give the network's class names with --names, so that classes are matched by "
-      "name, or use data of the same classes."
+      f"data '{spec}' has {len(dataset.names)} classes, but network '{model.graph.name}' has {count}, so that they are "
+      f"matched by name; the network does not know {shown}{hint}. Give names under which it does (--names), or "
+      "use data of its classes."
     )
   if model.names:
     pairs = [(a, b) for a, b in zip(model.names, dataset.names, strict=True) if a != b]

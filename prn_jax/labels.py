@@ -48,9 +48,12 @@ def read_names(names: str | Path | Sequence[str]) -> tuple[str, ...]:
   try:
     lines = Path(names).read_text(encoding="utf-8").splitlines()
   except (OSError, UnicodeDecodeError) as error:
-    raise PrnError(f"cannot read class names '{names}': {getattr(error, 'strerror', None) or error}.") from None
+    reason = getattr(error, "strerror", None) or "it is not a text file"
+    raise PrnError(f"cannot read class names '{names}': {reason}.") from None
   while lines and not lines[-1].strip():
     lines.pop()
+  if not lines:
+    raise PrnError(f"class names '{names}': the file is empty; expected one name per line.")
   return tuple(line.strip() for line in lines)
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 Resize = Literal["stretch", "letterbox"]
 Variables = dict[str, Any]
 _LOG = logging.getLogger(__name__)
+MOST_INPUT = 64.0  # beyond it, an image is surely in 0..255
 
 
 class Model:
@@ -57,12 +58,13 @@ class Model:
     self.header = header
     self.missing = tuple(missing)
     self._variables = variables
+    self._is_random = False
     self._compiled: dict[Any, Any] = {}
 
   @property
   def has_weights(self) -> bool:
     """False while the variables are (or would be) random."""
-    return self._variables is not None
+    return self._variables is not None and not self._is_random
 
   @property
   def variables(self) -> Variables:
@@ -71,14 +73,14 @@ class Model:
       from prn_jax.network import init_variables
 
       _LOG.warning("model '%s' has no weights: its variables are random.", self.graph.name)
-      self._variables = init_variables(self.graph)
+      self._variables, self._is_random = init_variables(self.graph), True
     return self._variables
 
   def forward(self, x_nhwc: Any, layers: str | Sequence[str] = "heads") -> dict[str, jax.Array]:
     """Runs the network as Darknet computes it: float32, no folding, highest convolution precision.
 
     Args:
-      x_nhwc: (n, height, width, channels), RGB in [0, 1]; another size than the graph's is allowed if the
+      x_nhwc: (n, height, width, channels), RGB in [0, 1], or uint8; another size than the graph's is allowed if the
         network has no fully connected layer.
       layers: "heads" (detections or class scores), "all", or layer names.
 
@@ -92,7 +94,7 @@ class Model:
 
     from prn_jax.network import Network, wanted_layers
 
-    x = np.asarray(x_nhwc, np.float32)
+    x = _unit_range(np.asarray(x_nhwc), self.graph.name)
     graph = self._graph_for(x.shape)
     wanted = tuple(wanted_layers(graph, layers))
     key = (x.shape, wanted)
@@ -172,6 +174,19 @@ class Model:
     return f"Model('{g.name}', {g.width}x{g.height}x{g.channels}, {len(g)} layers, {len(self.names)} classes{state})"
 
 
+def _unit_range(x: np.ndarray, name: str) -> np.ndarray:
+  """Images as float32 in [0, 1]; bytes are divided by 255, other values far outside are refused. Values a little
+  outside, as augmentation and tests make them, pass."""
+  if x.dtype == np.uint8:
+    return x.astype(np.float32) / 255
+  if not x.size:
+    raise PrnError(f"network '{name}' was given an empty batch, shape {x.shape}.")
+  x = x.astype(np.float32, copy=False)
+  if x.max() > MOST_INPUT:
+    raise PrnError(f"network '{name}' was given values up to {x.max():.4g}; expected RGB in [0, 1], or uint8.")
+  return x
+
+
 def load(
   model: str | Path,
   weights: str | Path | None = None,
@@ -227,7 +242,7 @@ def _open(model: str | Path, strict: bool, options: dict[str, Any]) -> Model:
   if path.is_file():
     raise ModelNotFoundError(
       f"'{model}' is not a network: expected a registered name, a .cfg file, a saved model directory or .safetensors. "
-      "Give weights with --weights, beside their cfg."
+      "Weights are given beside their cfg (--weights FILE, weights= in Python); .onnx is written, not read."
     )
   try:
     return _with_carried_weights(str(model), options)

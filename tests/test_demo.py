@@ -30,5 +30,3 @@ def test_the_main_job_on_unseen_scenes(tmp_path: Path) -> None:
   assert saved["metrics"] == values["metrics"]
   assert len(list((tmp_path / "examples").iterdir())) == 16
   assert (tmp_path / "mistakes.png").exists()
-
-

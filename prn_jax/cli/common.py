@@ -48,6 +48,17 @@ def require_weights(model: Model, name: str) -> None:
     raise PrnError(f"'{name}' has no weights, so its answers would be random. Give them with --weights FILE.")
 
 
+def output_folder(path: str) -> Path:
+  """Makes a folder for results before the work starts; PrnError if that cannot be."""
+  folder = Path(path)
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    reason = "it is a file" if folder.is_file() else error.strerror
+    raise PrnError(f"cannot write results to '{path}': {reason}. Give a folder with --out.") from None
+  return folder
+
+
 def print_json(value: dict[str, Any]) -> None:
   """Prints one line of JSON; infinite and undefined numbers become null, which JSON can hold."""
   print(json.dumps(_finite(value)), flush=True)

@@ -12,6 +12,7 @@ from prn_jax.cli.common import (
   add_json,
   add_model,
   add_weights,
+  output_folder,
   print_json,
   progress,
   require_weights,
@@ -55,6 +56,8 @@ def run(args: argparse.Namespace) -> int:
   from prn_jax.errors import PrnError
   from prn_jax.predict import is_detector
 
+  if args.out:
+    output_folder(args.out)
   model = load(args.model, args.weights, args.names, strict=not args.lenient, partial=args.partial)
   require_weights(model, args.model)
   detector = is_detector(model)

@@ -20,7 +20,7 @@ COMMANDS = {
   "summary": "layer table and totals of a network",
   "predict": "detect or classify in photos",
   "eval": "score a model on annotated data, with tables and plots",
-  "convert": "convert between Darknet, Orbax, safetensors and ONNX, with a proof",
+  "convert": "convert between Darknet, Orbax and safetensors, or to ONNX, with a proof",
   "verify": "check whether two models compute the same",
 }
 EPILOG = """MODEL is a registered name, a .cfg file, or a saved model directory.
@@ -65,7 +65,8 @@ def _run(args: argparse.Namespace) -> int:
   try:
     return int(importlib.import_module(f"prn_jax.cli.{args.command}").run(args))
   except PrnError as error:
-    print(f"prn {args.command}: {error}", file=sys.stderr)
+    flag = " On the command line: --lenient." if "strict=False" in str(error) else ""
+    print(f"prn {args.command}: {error}{flag}", file=sys.stderr)
     return 2
   except BrokenPipeError:  # the reader (head, less) has gone
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -13,6 +13,7 @@ from prn_jax.cli.common import (
   add_json,
   add_model,
   add_weights,
+  output_folder,
   print_json,
   progress,
   require_weights,
@@ -37,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument("--batch", type=int, default=1, metavar="N", help="images per run of the network (default 1)")
   add_json(parser)
   parser.epilog = (
-    f"{parser.epilog or ''}\nAn image that cannot be read does not stop the others: it is listed with its reason and "
+    f"{parser.epilog or ''}\nA file that exists but cannot be read does not stop the others: it is listed with its reason and "
     f"the exit code is {EXIT_SOME_FAILED}, or {EXIT_ALL_FAILED} if no image could be read."
   )
 
@@ -75,20 +76,29 @@ def detection_options(args: argparse.Namespace) -> Any:
 
 def run(args: argparse.Namespace) -> int:
   from data_pipelines import inputs
+  from prn_jax import labels
+  from prn_jax.detect.metrics.results import COCO_CATEGORY_IDS
   from prn_jax.detect.save import ResultWriter, parse_kinds
   from prn_jax.errors import PrnError
-  from prn_jax.predict import Failure, predictor, stream
+  from prn_jax.predict import Failure, is_detector, predictor, stream
 
   kinds = parse_kinds(args.save) if args.save else ("json", "images") if args.out else ()
   options = detection_options(args)
   if args.batch < 1:
     raise PrnError(f"--batch {args.batch}: expected at least 1.")
   sources = inputs.expand(args.sources)
+  if kinds:
+    output_folder(args.out or "predictions")
   model = load(args.model, args.weights, args.names, strict=not args.lenient, partial=args.partial)
   require_weights(model, args.model)
   use_compilation_cache()
   run_model = predictor(model, options, args.batch)
-  writer = ResultWriter(Path(args.out or "predictions"), kinds)
+  if not is_detector(model) and args.save and (useless := set(kinds) - {"json", "csv"}):
+    raise PrnError(
+      f"--save {','.join(sorted(useless))}: network '{model.graph.name}' classifies; it can save json and csv."
+    )
+  category_ids = COCO_CATEGORY_IDS if model.names == labels.COCO_NAMES else None
+  writer = ResultWriter(Path(args.out or "predictions"), kinds, category_ids)
   failures: list[Failure] = []
   rows: list[dict[str, Any]] = []
   draw_sec = 0.0

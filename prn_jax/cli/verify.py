@@ -25,6 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+  if not args.tolerance >= 0:
+    raise PrnError(f"--tolerance {args.tolerance}: expected 0 or more.")
   use_compilation_cache()
   a, b = load(args.a, args.weights_a), load(args.b, args.weights_b)
   note = ""

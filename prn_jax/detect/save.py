@@ -37,7 +37,7 @@ class ResultWriter:
   Args:
     folder: where the files go.
     kinds: some of `KINDS`.
-    category_ids: class -> id in COCO JSON; by default 0, 1, 2, ...
+    category_ids: class -> id in COCO JSON; by default 0, 1, 2, ... (COCO's own classes have 1 to 90 with gaps).
   """
 
   def __init__(self, folder: Path, kinds: Iterable[str], category_ids: tuple[int, ...] | None = None) -> None:

@@ -51,7 +51,7 @@ def read(path: str | Path, strict: bool = True) -> DarknetCfg:
   """Reads a cfg file. See `parse`."""
   path = Path(path)
   try:
-    text = path.read_text(encoding="utf-8", errors="surrogateescape")
+    text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
   except OSError as error:
     raise CfgError(f"cannot read cfg '{path}': {error.strerror}.") from None
   return parse(text, path.name, strict)

@@ -48,6 +48,7 @@ def test_right_objects_in_every_format(fastest: tuple[object, ...], photos: Path
   saved = json.loads((tmp_path / "predictions.json").read_text())
   assert saved["results"] == values["results"]
   count = sum(len(row["detections"]) for row in values["results"])
+  assert {row["category_id"] for row in json.loads((tmp_path / "coco.json").read_text())} >= {18, 2, 1}  # COCO's own
   assert len(json.loads((tmp_path / "coco.json").read_text())) == count
   assert len(list(csv.DictReader((tmp_path / "predictions.csv").open()))) == count
   assert len((tmp_path / "labels" / "dog.txt").read_text().splitlines()) == len(values["results"][0]["detections"])
@@ -228,7 +229,10 @@ def test_eval_refusals(shared: Path, fastest: tuple[object, ...], tmp_path: Path
   vehicles = f"yolo:{shared / 'data' / 'vehicles_openimages' / 'data.yaml'}:train"
   assert "but network 'yolo-fastest-1.1-xl' has 80" in prn("eval", model, *weights, "--data", vehicles, expect=2).stderr
   assert "unknown kind 'coc'" in prn("eval", model, *weights, "--data", "coc:a:b", expect=2).stderr
-  assert "has no weights, so its answers would be random. Give them with --weights" in prn("eval", model, "--data", vehicles, expect=2).stderr
+  assert (
+    "has no weights, so its answers would be random. Give them with --weights"
+    in prn("eval", model, "--data", vehicles, expect=2).stderr
+  )
   text = prn("eval", model, *weights, "--data", vehicles, "--protocol", "top1", expect=2).stderr
   assert "protocol 'top1' does not fit network 'yolo-fastest-1.1-xl', which detects" in text
 
@@ -248,3 +252,22 @@ def test_eval_names_unknown_image_ids(shared: Path, fastest: tuple[object, ...],
     len(json_line(skipped)["problems"])
     == Counter(a["image_id"] in {i["id"] for i in content["images"]} for a in content["annotations"])[False]
   )
+
+
+def test_a_folder_that_cannot_be_made_fails_first(fastest: tuple[object, ...], photos: Path, tmp_path: Path) -> None:
+  (tmp_path / "taken").write_text("x")
+  model, *weights = fastest
+  text = prn("predict", model, photos / "dog.jpg", *weights, "--out", tmp_path / "taken", expect=2).stderr
+  assert "taken': it is a file. Give a folder with --out" in text
+
+
+def test_values_of_another_range_are_refused() -> None:
+  model = random_model()
+  bytes_nhwc = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), np.uint8)
+  exact = model.forward(bytes_nhwc.astype(np.float32) / 255)
+  for name, output in model.forward(bytes_nhwc).items():
+    np.testing.assert_array_equal(output, exact[name])
+  with pytest.raises(prn_jax.PrnError, match=r"values up to 2\d\d; expected RGB in \[0, 1\], or uint8"):
+    model.forward(bytes_nhwc.astype(np.float32))
+  with pytest.raises(prn_jax.PrnError, match=r"empty batch, shape \(0, 32, 32, 3\)"):
+    model.forward(np.zeros((0, 32, 32, 3), np.float32))

@@ -76,6 +76,10 @@ def test_refusals(tmp_path: Path) -> None:
     convert.save(model, tmp_path / "x.onx")
   with pytest.raises(PrnError, match=r"'tiny' has no weights to write. Give them with --weights"):
     convert.save(Model(tiny_detector()), tmp_path / "x.weights")
+  touched = Model(tiny_detector())
+  assert touched.variables  # random by now
+  with pytest.raises(PrnError, match="has no weights to write"):
+    touched.save(tmp_path / "x.weights")
   model.save(tmp_path / "model.weights")
   model.save(tmp_path / "model.cfg")
   with pytest.raises(WeightsError, match=r"does not exist \(did you mean 'model.weights'\?\)"):
