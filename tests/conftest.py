@@ -20,16 +20,16 @@ def shared_folder() -> Path | None:
 
 
 SHARED = shared_folder()
+NO_DATA = f"no reference data: set PRN_SHARED, or put it at {REPO.parent / 'shared'}"
 
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
   """The reference data; CI must have it, elsewhere the test is skipped."""
   if SHARED is None:
-    message = f"no reference data: set PRN_SHARED, or put it at {REPO.parent / 'shared'}"
     if os.environ.get("CI"):
-      pytest.fail(message)
-    pytest.skip(message)
+      pytest.fail(NO_DATA)
+    pytest.skip(NO_DATA)
   return SHARED
 
 
@@ -45,7 +45,8 @@ def strict_jax() -> None:
 def shared_params(*patterns: str) -> list[object]:
   """Files or folders of the reference data as test parameters; one skipped parameter where it is absent."""
   if SHARED is None:
-    return [pytest.param(None, marks=pytest.mark.usefixtures("shared"), id="no-reference-data")]
+    assert not os.environ.get("CI"), NO_DATA
+    return [pytest.param(None, marks=pytest.mark.skip(reason=NO_DATA), id="no-reference-data")]
   found = sorted({path for pattern in patterns for path in SHARED.glob(pattern)})
   assert found, patterns
   return [pytest.param(path, id=path.stem if path.is_file() else path.name) for path in found]
