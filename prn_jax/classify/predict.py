@@ -39,7 +39,7 @@ class Classification:
   def to_dict(self, count: int = 5) -> dict[str, Any]:
     """JSON values: path and the best classes."""
     top = [{"class": i, "name": name, "probability": p} for i, name, p in self.top(count)]
-    return {"image": self.path, "top": top}
+    return {"path": self.path, "top": top}
 
   def __str__(self) -> str:
     return "\n".join(f"{p:7.2%}  {name}" for _, name, p in self.top())

@@ -118,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
     else:
       print(_line(sources[i], result))
   seconds = time.perf_counter() - start
-  failed = [{"image": f.path, "reason": f.reason} for f in failures]
+  failed = [{"path": f.path, "reason": f.reason} for f in failures]
   written = writer.finish(failed) if kinds else []
   _report(args, model, sources, failures, seconds)
   if args.json:

@@ -107,7 +107,7 @@ def test_a_broken_image_does_not_stop_the_rest(fastest: tuple[object, ...], odd_
   result = prn("predict", model, odd_folder, *weights, "--batch", 2, "--out", out, "--json", expect=1)
   values = json_line(result)
   assert [Path(row["path"]).name for row in values["results"]] == ["dog.jpg", "one_pixel.png", "wide.png"]
-  reasons = {Path(f["image"]).name: f["reason"] for f in values["failures"]}
+  reasons = {Path(f["path"]).name: f["reason"] for f in values["failures"]}
   assert reasons.keys() == BAD.keys()
   for name, reason in reasons.items():
     assert name in reason
