@@ -101,11 +101,7 @@ def run_model(
       failures.append(result)
     else:
       results[record.image_id] = result
-  return Run(results, tuple(failures), vars(getattr(run, "timing", None) or _Nothing()))
-
-
-class _Nothing:
-  """No timing."""
+  return Run(results, tuple(failures), dict(run.seconds))
 
 
 def detection_data(dataset: Dataset, run: Run, *, clip: bool = True) -> EvalData:

@@ -37,8 +37,7 @@ def num_classes(graph: Graph) -> int:
 
 def default_names(graph: Graph) -> tuple[str, ...]:
   """COCO's names for a detector with 80 classes, VOC's for 20, else none."""
-  detector = any(head.is_head for head in graph.heads)
-  return {80: COCO_NAMES, 20: VOC_NAMES}.get(num_classes(graph), ()) if detector else ()
+  return {80: COCO_NAMES, 20: VOC_NAMES}.get(num_classes(graph), ()) if graph.detects else ()
 
 
 def read_names(names: str | Path | Sequence[str]) -> tuple[str, ...]:

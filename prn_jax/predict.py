@@ -24,7 +24,7 @@ DECODE_THREADS = min(4, os.cpu_count() or 1)
 
 
 def is_detector(model: Model) -> bool:
-  return any(head.is_head for head in model.graph.heads)
+  return model.graph.detects
 
 
 def options(model: Model, given: Mapping[str, Any]) -> DetectOptions | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,7 +53,12 @@ class Classifier:
   Args:
     model: a network without detection heads.
     batch_size: images per run; the last batch is padded, so that one program serves all.
+
+  Attributes:
+    seconds: as of a detector; a classifier's stages are not timed apart.
   """
+
+  seconds: Mapping[str, float] = MappingProxyType({})
 
   def __init__(self, model: Model, batch_size: int = 1) -> None:
     from prn_jax.inference import Inference

@@ -7,7 +7,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prn_jax.cli.common import (
   add_json,
@@ -20,6 +20,12 @@ from prn_jax.cli.common import (
   use_compilation_cache,
 )
 from prn_jax.model import load
+
+if TYPE_CHECKING:
+  from prn_jax.classify.predict import Classifier
+  from prn_jax.detect.predict import Detector
+  from prn_jax.detect.save import ResultWriter
+  from prn_jax.predict import Failure
 
 EXIT_SOME_FAILED = 1
 EXIT_ALL_FAILED = 2
@@ -80,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
   from prn_jax.detect.metrics.results import COCO_CATEGORY_IDS
   from prn_jax.detect.save import ResultWriter, parse_kinds
   from prn_jax.errors import PrnError
-  from prn_jax.predict import Failure, is_detector, predictor, stream
+  from prn_jax.predict import is_detector, predictor
 
   kinds = parse_kinds(args.save) if args.save else ("json", "images") if args.out else ()
   options = detection_options(args)
@@ -99,44 +105,52 @@ def run(args: argparse.Namespace) -> int:
     )
   category_ids = COCO_CATEGORY_IDS if model.names == labels.COCO_NAMES else None
   writer = ResultWriter(Path(args.out or "predictions"), kinds, category_ids)
-  failures: list[Failure] = []
-  rows: list[dict[str, Any]] = []
-  draw_sec = 0.0
   start = time.perf_counter()
-  for i, result in enumerate(
-    progress(stream(run_model, sources, keep_images="images" in kinds), len(sources), "images")
-  ):
-    if isinstance(result, Failure):
-      failures.append(result)
-      print(f"prn predict: {result.reason}", file=sys.stderr)
-      continue
-    began = time.perf_counter()
-    writer.add(result, _image_id(sources[i], i))
-    draw_sec += time.perf_counter() - began
-    if args.json:
-      rows.append(result.to_dict())
-    else:
-      print(_line(sources[i], result))
+  rows, failures, save_sec = _predict_all(run_model, sources, writer, is_json=args.json)
   seconds = time.perf_counter() - start
   failed = [{"path": f.path, "reason": f.reason} for f in failures]
   written = writer.finish(failed) if kinds else []
   _report(args, model, sources, failures, seconds)
   if args.json:
-    timing = {"total": seconds, "save": draw_sec, **vars(getattr(run_model, "timing", argparse.Namespace()))}
-    out = str(writer.folder) if kinds else None
     print_json(
       {
         "images": len(sources),
         "results": rows,
         "failures": failed,
-        "out": out,
+        "out": str(writer.folder) if kinds else None,
         "files": len(written),
-        "seconds": timing,
+        "seconds": {"total": seconds, "save": save_sec, **run_model.seconds},
       }
     )
   if len(failures) == len(sources):
     return EXIT_ALL_FAILED
   return EXIT_SOME_FAILED if failures else 0
+
+
+def _predict_all(
+  run_model: Detector | Classifier, sources: list[str], writer: ResultWriter, *, is_json: bool
+) -> tuple[list[dict[str, Any]], list[Failure], float]:
+  """Runs over all sources: results for JSON, failures, and the seconds spent on writing."""
+  from prn_jax.predict import Failure, stream
+
+  rows: list[dict[str, Any]] = []
+  failures: list[Failure] = []
+  save_sec = 0.0
+  results = stream(run_model, sources, keep_images="images" in writer.kinds)
+  for i, result in enumerate(progress(results, len(sources), "images")):
+    if isinstance(result, Failure):
+      failures.append(result)
+      print(f"prn predict: {result.reason}", file=sys.stderr)
+      continue
+    if writer.kinds:
+      began = time.perf_counter()
+      writer.add(result, _image_id(sources[i], i))
+      save_sec += time.perf_counter() - began
+    if is_json:
+      rows.append(result.to_dict())
+    else:
+      print(_line(sources[i], result))
+  return rows, failures, save_sec
 
 
 def _report(args: argparse.Namespace, model: Any, sources: list[str], failures: list[Any], seconds: float) -> None:
@@ -154,7 +168,7 @@ def _line(source: str, result: Any) -> str:
     return f"{source}: " + ", ".join(f"{name} {p:.1%}" for _, name, p in result.top())
   counts = Counter(int(c) for c in result.classes)
   best = {c: max(float(s) for s, k in zip(result.scores, result.classes, strict=True) if int(k) == c) for c in counts}
-  parts = [f"{n} {result.names[c] if result.names else f'class {c}'} ({best[c]:.0%})" for c, n in counts.most_common()]
+  parts = [f"{n} {result.name_of(c)} ({best[c]:.0%})" for c, n in counts.most_common()]
   return f"{source}: {', '.join(parts) or 'nothing found'}"
 
 

@@ -6,10 +6,8 @@ import argparse
 
 from prn_jax.cli.common import add_json, print_json, use_compilation_cache
 from prn_jax.errors import PrnError
-from prn_jax.formats.darknet_weights import lookup, stored_arrays
-from prn_jax.formats.verify import TOLERANCE, compare
+from prn_jax.formats.verify import TOLERANCE, compare, same_weights
 from prn_jax.model import Model, load
-from prn_jax.network import Variables, unflatten_variables
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,23 +55,3 @@ def run(args: argparse.Namespace) -> int:
     if first:
       print(f"first difference: layer '{first.layer_a}' of A, '{first.layer_b}' of B: {first.reason}")
   return 0 if result.agree else 1
-
-
-def same_weights(a: Model, b: Model) -> Variables:
-  """A's variables for B's graph, taken in the order of a weights file."""
-  pairs_a, pairs_b = list(stored_arrays(a.graph)), list(stored_arrays(b.graph))
-  shapes_a, shapes_b = ([array.file_shape for _, array in pairs] for pairs in (pairs_a, pairs_b))
-  if shapes_a != shapes_b:
-    at = next((i for i, (x, y) in enumerate(zip(shapes_a, shapes_b, strict=False)) if x != y), None)
-    where = (
-      f"{len(shapes_a)} and {len(shapes_b)} arrays"
-      if at is None
-      else f"'{pairs_a[at][0].name}' of A has {shapes_a[at]}, '{pairs_b[at][0].name}' of B has {shapes_b[at]}"
-    )
-    raise PrnError(f"the models cannot share weights: {where}. They are different networks.")
-  return unflatten_variables(
-    {
-      f"{array.collection}/{layer.name}/{array.path}": lookup(a.variables, *source)
-      for source, (layer, array) in zip(pairs_a, pairs_b, strict=True)
-    }
-  )

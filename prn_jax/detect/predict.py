@@ -89,6 +89,11 @@ class Detector:
     self._postprocess = nms.postprocess
     self._max_candidates = nms.MAX_CANDIDATES
 
+  @property
+  def seconds(self) -> dict[str, float]:
+    """`timing` by stage."""
+    return dataclasses.asdict(self.timing)
+
   def prepare(self, image_u8: np.ndarray) -> tuple[np.ndarray, images.Placement]:
     """(h, w, 3) uint8 -> the network's input (h, w, 3) float32, and where the image lies in it."""
     return self._resize(image_u8, self.model.graph.width, self.model.graph.height)

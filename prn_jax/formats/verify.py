@@ -7,7 +7,8 @@ import dataclasses
 import numpy as np
 
 from prn_jax.errors import PrnError
-from prn_jax.model import Model
+from prn_jax.formats.darknet_weights import lookup, stored_arrays
+from prn_jax.model import Model, Variables
 
 # Two correct float32 programs differ by rounding; relative to the largest value of a layer.
 TOLERANCE = 1e-4
@@ -112,4 +113,30 @@ def _difference(names: tuple[str, str], a: np.ndarray, b: np.ndarray) -> _LayerD
   largest = float(np.abs(a - b).max())
   return _LayerDifference(
     names, (a.shape, b.shape), largest if np.isfinite(largest) else float("inf"), float(np.abs(a).max())
+  )
+
+
+def same_weights(a: Model, b: Model) -> Variables:
+  """A's variables for B's graph, taken in the order of a weights file.
+
+  Raises:
+    PrnError: the networks have other arrays.
+  """
+  from prn_jax.network import unflatten_variables
+
+  pairs_a, pairs_b = list(stored_arrays(a.graph)), list(stored_arrays(b.graph))
+  shapes_a, shapes_b = ([array.file_shape for _, array in pairs] for pairs in (pairs_a, pairs_b))
+  if shapes_a != shapes_b:
+    at = next((i for i, (x, y) in enumerate(zip(shapes_a, shapes_b, strict=False)) if x != y), None)
+    where = (
+      f"{len(shapes_a)} and {len(shapes_b)} arrays"
+      if at is None
+      else f"'{pairs_a[at][0].name}' of A has {shapes_a[at]}, '{pairs_b[at][0].name}' of B has {shapes_b[at]}"
+    )
+    raise PrnError(f"the models cannot share weights: {where}. They are different networks.")
+  return unflatten_variables(
+    {
+      f"{array.collection}/{layer.name}/{array.path}": lookup(a.variables, *source)
+      for source, (layer, array) in zip(pairs_a, pairs_b, strict=True)
+    }
   )

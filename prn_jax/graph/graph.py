@@ -299,6 +299,11 @@ class Graph:
     heads = tuple(layer for layer in self.layers if layer.is_head)
     return heads or tuple(layer for layer in self.layers if layer.is_result)[-1:]
 
+  @property
+  def detects(self) -> bool:
+    """True if the network has a detection head."""
+    return any(layer.is_head for layer in self.layers)
+
   def resized(self, width: int, height: int) -> Graph:
     """The same layers on another input size, in pixels."""
     return dataclasses.replace(self, width=width, height=height)

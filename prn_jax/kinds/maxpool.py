@@ -229,19 +229,18 @@ class MaxPool(Pool):
     k = self.size
     x = x.reshape(n, h // k, k, w // k, k, c)
     taps = [x[:, :, i, :, j] for i in range(k) for j in range(k)]
-    while len(taps) > 1:
-      taps = [jnp.maximum(*pair) if len(pair) > 1 else pair[0] for pair in zip_pairs(taps)]
-    return taps[0]
+    return maximum_of(taps)
 
   def _over_channels(self, x: Array) -> Array:
     pad = -x.shape[-1] % self.depth_out
     x = lax.pad(x, jnp.asarray(-jnp.inf, x.dtype), ((0, 0, 0),) * 3 + ((0, pad, 0),))
     parts = jnp.split(x, x.shape[-1] // self.depth_out, axis=-1)
-    while len(parts) > 1:
-      parts = [jnp.maximum(*pair) if len(pair) > 1 else pair[0] for pair in zip_pairs(parts)]
-    return parts[0]
+    return maximum_of(parts)
 
 
-def zip_pairs(items: list[Array]) -> list[list[Array]]:
-  """[a, b, c] -> [[a, b], [c]]."""
-  return [items[i : i + 2] for i in range(0, len(items), 2)]
+def maximum_of(parts: list[Array]) -> Array:
+  """Elementwise maximum, as a tree of pairs."""
+  while len(parts) > 1:
+    pairs = [parts[i : i + 2] for i in range(0, len(parts), 2)]
+    parts = [jnp.maximum(*pair) if len(pair) > 1 else pair[0] for pair in pairs]
+  return parts[0]
