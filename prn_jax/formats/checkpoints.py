@@ -1,0 +1,324 @@
+"""Checkpoints of a training run on disk: which are whole, which is best, and the weights in them.
+
+    RUN/config.json, graph.cfg, ...
+    RUN/checkpoints/1200/state/          an Orbax checkpoint of nested dicts keyed by strings
+    RUN/checkpoints/1200/meta.json       step, shapes and types of all arrays, and what the caller keeps (graph, config)
+    RUN/checkpoints/1200/manifest.json   sha256 of every file above, and the metric; written last, in one step
+
+The manifest is the only point of commitment: a folder without it is an interrupted save, or one being deleted (where it
+goes first). "Latest" and "best" are read off the manifests; no pointer can disagree with them. Orbax restores flipped
+bits silently as wrong numbers, so every reader verifies the hashes first.
+
+The state is stored by path: a field of a named tuple or a key of a dict is a key, an element of a tuple is its index:
+`params/stem/conv/kernel`, `ema_params/...`, `batch_stats/...`, `opt_state/0/trace/stem/conv/kernel`, `step`. Any Orbax
+reads it without our classes: `orbax.checkpoint.PyTreeCheckpointer().restore(RUN/checkpoints/1200/state)`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import shutil
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from prn_jax.errors import CheckpointError
+from prn_jax.formats.files import sha256, write_text
+
+FOLDER = "checkpoints"
+STATE, META, MANIFEST = "state", "meta.json", "manifest.json"
+FORMAT = "prn_jax checkpoint"
+VERSION = 1
+Which = int | Literal["best", "latest"]
+_LOG = logging.getLogger(__name__)
+
+
+def is_run_directory(path: Path) -> bool:
+  """True for a run directory, its checkpoints folder, and one finished checkpoint in it."""
+  return (path / FOLDER).is_dir() or _is_checkpoint(path) or (path.is_dir() and any(step_folders(path)))
+
+
+def step_folders(folder: Path) -> list[int]:
+  """Steps that have a folder, finished or not, in rising order."""
+  if not folder.is_dir():
+    return []
+  return sorted(
+    int(entry.name)
+    for entry in folder.iterdir()
+    if entry.name.isdecimal() and str(int(entry.name)) == entry.name and entry.is_dir()
+  )
+
+
+def complete_steps(folder: Path) -> dict[int, float | None]:
+  """Step -> metric of every finished checkpoint, in rising order. Contents are not verified here."""
+  found: dict[int, float | None] = {}
+  for step in step_folders(folder):
+    with contextlib.suppress(CheckpointError):
+      found[step] = read_manifest(folder / str(step))["metric"]
+  return found
+
+
+def best_of(metrics: Mapping[int, float | None]) -> int | None:
+  """The step with the highest metric, the earliest of equals; None where no checkpoint has one."""
+  rated = [(metric, -step) for step, metric in metrics.items() if metric is not None]
+  return -max(rated)[1] if rated else None
+
+
+def read_manifest(checkpoint: Path) -> dict[str, Any]:
+  """The manifest of a checkpoint.
+
+  Raises:
+    CheckpointError: there is none (the save was interrupted), it is damaged, or of a newer format.
+  """
+  path = checkpoint / MANIFEST
+  try:
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    checksum = manifest.pop("checksum")
+  except (FileNotFoundError, NotADirectoryError):
+    raise CheckpointError(f"'{checkpoint}' is unfinished (no {MANIFEST}): its save was interrupted.") from None
+  except OSError as error:
+    raise CheckpointError(f"'{path}' cannot be read: {error.strerror or error}.") from None
+  except (ValueError, KeyError, AttributeError):
+    raise CheckpointError(f"'{path}' is damaged: it is not the JSON that was written.") from None
+  if checksum != _checksum(manifest):
+    raise CheckpointError(f"'{path}' has changed since it was saved: its checksum does not hold.")
+  if manifest["format"] != FORMAT or manifest["version"] > VERSION:
+    raise CheckpointError(
+      f"'{checkpoint}' has format '{manifest['format']}' version {manifest['version']}; "
+      f"this prn_jax reads '{FORMAT}' up to {VERSION}. Update prn_jax."
+    )
+  return manifest
+
+
+def write_manifest(checkpoint: Path, step: int, metric: float | None, hashes: Mapping[str, str]) -> None:
+  """Declares a checkpoint finished, or gives it another metric, in one step."""
+  manifest = {"format": FORMAT, "version": VERSION, "step": step, "metric": metric, "sha256": dict(hashes)}
+  write_text(checkpoint / MANIFEST, json.dumps(manifest | {"checksum": _checksum(manifest)}, indent=1))
+
+
+def read_meta(checkpoint: Path) -> dict[str, Any]:
+  """What meta.json holds; call `verify` first."""
+  meta: dict[str, Any] = json.loads((checkpoint / META).read_text(encoding="utf-8"))
+  return meta
+
+
+def hash_files(checkpoint: Path, *, durable: bool = False) -> dict[str, str]:
+  """sha256 of every file but the manifest, by its path below `checkpoint`; `durable` also forces them to the disk."""
+  names = sorted(
+    str(path.relative_to(checkpoint)) for path in checkpoint.rglob("*") if path.is_file() and not _is_manifest(path)
+  )
+  if durable:
+    for name in names:
+      _force_to_disk(checkpoint / name)
+  with ThreadPoolExecutor(max_workers=8) as pool:  # hashing releases the GIL
+    return dict(zip(names, pool.map(sha256, [checkpoint / name for name in names]), strict=True))
+
+
+def verify(checkpoint: Path, *, part: int = 0, parts: int = 1) -> None:
+  """Compares the files with the manifest.
+
+  Args:
+    checkpoint: the folder of one step.
+    part, parts: reads the contents of every `parts`-th file only, from the `part`-th on: hosts share the work.
+
+  Raises:
+    CheckpointError: naming the first file that is missing or changed.
+  """
+  expected: dict[str, str] = read_manifest(checkpoint)["sha256"]
+  missing = [name for name in expected if not (checkpoint / name).is_file()]
+  if missing:
+    raise CheckpointError(f"'{checkpoint / missing[0]}' is missing, one of {len(missing)} missing files.")
+  names = sorted(expected)[part::parts]
+  try:
+    with ThreadPoolExecutor(max_workers=8) as pool:
+      found = dict(zip(names, pool.map(sha256, [checkpoint / name for name in names]), strict=True))
+  except OSError as error:
+    raise CheckpointError(f"'{error.filename or checkpoint}' cannot be read: {error.strerror or error}.") from None
+  for name in names:
+    if found[name] != expected[name]:
+      raise CheckpointError(
+        f"'{checkpoint / name}' has changed since it was saved (sha256 {found[name][:12]}, expected "
+        f"{expected[name][:12]}): damaged or edited."
+      )
+
+
+def delete(checkpoint: Path) -> None:
+  """Deletes a checkpoint; a kill on the way leaves an unfinished one, never a damaged one."""
+  (checkpoint / MANIFEST).unlink(missing_ok=True)
+  shutil.rmtree(checkpoint, ignore_errors=True)
+
+
+def restore_arrays(checkpoint: Path, targets: Mapping[str, Any]) -> dict[str, Any]:
+  """Reads some arrays of a checkpoint. With several processes each reads what it needs; they do not wait for another.
+
+  Args:
+    checkpoint: the folder of one step, verified.
+    targets: path of an array -> `jax.ShapeDtypeStruct` with the sharding it shall have, or without one for numpy.
+
+  Returns:
+    Path -> array.
+  """
+  import jax
+  import orbax.checkpoint as ocp
+
+  def restore_args(target: Any) -> Any:
+    if target.sharding is None:
+      return ocp.RestoreArgs(restore_type=np.ndarray)
+    return ocp.ArrayRestoreArgs(sharding=target.sharding, global_shape=target.shape, dtype=target.dtype)
+
+  items = nested(targets)
+  arguments = nested({path: restore_args(target) for path, target in targets.items()})
+  process = jax.process_index()
+  alone = ocp.options.MultiprocessingOptions(primary_host=process, active_processes={process})
+  handler = ocp.PyTreeCheckpointHandler()
+  with contextlib.closing(ocp.Checkpointer(handler, multiprocessing_options=alone)) as checkpointer:
+    restored = checkpointer.restore(
+      (checkpoint / STATE).resolve(),
+      args=ocp.args.PyTreeRestore(item=items, restore_args=arguments, partial_restore=True),
+    )
+  flat = flattened(restored)
+  return {path: flat[path] for path in targets}
+
+
+def load_params(path: str | Path, step: Which = "best", *, ema: bool = True) -> tuple[dict[str, Any], dict[str, Any]]:
+  """The network's variables of a training run.
+
+  Args:
+    path: a run directory, its checkpoints folder, or one checkpoint (then `step` is not used).
+    step: "best" (the latest where no checkpoint has a metric), "latest", or a number.
+    ema: take the running averages of the weights where the run kept them.
+
+  Returns:
+    {"params": ..., "batch_stats": ...} as nested dicts of numpy arrays, and the metadata: "step", "metric", and what
+    the run stored ("graph_cfg", "names", "config", ...).
+
+  Raises:
+    CheckpointError: there is no finished checkpoint, no such step, or a file of it is missing or damaged.
+  """
+  checkpoint = _choose(Path(path), step)
+  try:
+    verify(checkpoint)
+  except CheckpointError as error:
+    raise CheckpointError(f"{error} Give another checkpoint of the run, for example {_others(checkpoint)}.") from None
+  meta = read_meta(checkpoint)
+  names = list(meta["arrays"])
+  averaged = ema and any(name.startswith("ema_params/") for name in names)
+  wanted = {
+    name: name.removeprefix("ema_") if averaged else name
+    for name in names
+    if name.startswith(_collections(names, averaged))
+  }
+  with _quiet():
+    arrays = restore_arrays(checkpoint, {name: _numpy_target(*meta["arrays"][name]) for name in wanted})
+  metric = read_manifest(checkpoint)["metric"]
+  _LOG.info(
+    "'%s': step %d%s, %s weights.",
+    path,
+    meta["step"],
+    "" if metric is None else f" (metric {metric:.6g})",
+    "averaged (EMA)" if averaged else "plain",
+  )
+  variables = nested({name: arrays[source] for source, name in wanted.items()})
+  return {"params": {}, "batch_stats": {}} | variables, {**meta["meta"], "step": meta["step"], "metric": metric}
+
+
+def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+  """Nested dicts from values by path."""
+  tree: dict[str, Any] = {}
+  for path, value in flat.items():
+    *folders, name = path.split("/")
+    node = tree
+    for folder in folders:
+      node = node.setdefault(folder, {})
+    node[name] = value
+  return tree
+
+
+def flattened(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+  """Values by path from nested dicts."""
+  flat: dict[str, Any] = {}
+  for key, value in tree.items():
+    flat.update(flattened(value, f"{prefix}{key}/") if isinstance(value, Mapping) else {f"{prefix}{key}": value})
+  return flat
+
+
+def _choose(path: Path, step: Which) -> Path:
+  if _is_checkpoint(path):
+    return path
+  folder = path / FOLDER if (path / FOLDER).is_dir() else path
+  metrics = complete_steps(folder)
+  if not metrics:
+    unfinished = step_folders(folder)
+    raise CheckpointError(
+      f"'{path}' holds no finished checkpoint"
+      + (f" (unfinished: step {', '.join(map(str, unfinished))})" if unfinished else "")
+      + ". Train until the first one is saved."
+    )
+  if step == "best":
+    chosen = best_of(metrics)
+    step = max(metrics) if chosen is None else chosen
+  elif step == "latest":
+    step = max(metrics)
+  if step not in metrics:
+    raise CheckpointError(f"'{path}' has no finished checkpoint of step {step}; it has {_listed(metrics)}.")
+  return folder / str(step)
+
+
+def _collections(names: Iterable[str], averaged: bool) -> tuple[str, ...]:
+  """Prefixes of the variables to load. A run may average the weights and not the statistics."""
+  if not averaged:
+    return "params/", "batch_stats/"
+  has_stats = any(name.startswith("ema_batch_stats/") for name in names)
+  return "ema_params/", "ema_batch_stats/" if has_stats else "batch_stats/"
+
+
+def _others(checkpoint: Path) -> str:
+  steps = [step for step in complete_steps(checkpoint.parent) if str(step) != checkpoint.name]
+  return f"'{checkpoint.parent / str(steps[-1])}'" if steps else "from a copy: there is no other in this run"
+
+
+def _listed(steps: Iterable[int]) -> str:
+  return ", ".join(map(str, steps))
+
+
+def _is_checkpoint(path: Path) -> bool:
+  return (path / MANIFEST).is_file() and (path / META).is_file()
+
+
+def _is_manifest(path: Path) -> bool:
+  """Also what a kill left while the manifest was being written."""
+  return path.name == MANIFEST or path.name.startswith(f".{MANIFEST}.")
+
+
+def _checksum(manifest: Mapping[str, Any]) -> str:
+  return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def _numpy_target(dtype: str, shape: list[int]) -> Any:
+  import jax
+
+  return jax.ShapeDtypeStruct(tuple(shape), dtype)
+
+
+def _force_to_disk(path: Path) -> None:
+  handle = os.open(path, os.O_RDONLY)
+  try:
+    os.fsync(handle)
+  finally:
+    os.close(handle)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+  """Orbax warns about topology, which does not concern arrays read as numpy."""
+  with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    yield

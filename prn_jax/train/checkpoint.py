@@ -1,0 +1,421 @@
+"""Saving and restoring the state of a training run; `prn_jax.formats.checkpoints` says how it lies on the disk.
+
+A save copies the state off the devices, then the caller goes on while Orbax writes it, and a thread hashes the files and
+writes the manifest that declares the checkpoint finished. Only then are older ones deleted. So a kill at any instant
+costs the steps since the last finished checkpoint, and no more.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import secrets
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from prn_jax.errors import CheckpointError, PrnError
+from prn_jax.formats import checkpoints as files
+from prn_jax.formats.checkpoints import load_params
+from prn_jax.formats.files import write_text
+from prn_jax.formats.orbax import check_keys
+from prn_jax.version import __version__
+
+__all__ = ["Checkpoints", "load_params"]
+
+State = TypeVar("State")
+Meta = dict[str, Any]
+_LOG = logging.getLogger(__name__)
+_SHARED_TOKEN = ".shared-"
+_EXIT_WAIT_S = 30.0  # for a save in flight when training ends by an exception: a dead peer must not hold us for long
+_GO, _ALREADY_SAVED, _FAILED = range(3)
+
+
+class Checkpoints:
+  """The checkpoints of one run. With several processes, each calls every method, in the same order.
+
+  Attributes:
+    folder: RUN/checkpoints.
+    blocking_s: seconds that the last `save` held its caller.
+    writing_s: seconds from the start of the last finished save to its manifest; NaN before the first.
+  """
+
+  def __init__(
+    self,
+    folder: str | Path,
+    *,
+    keep: int = 2,
+    keep_best: bool = True,
+    on_damage: Literal["fall_back", "stop"] = "fall_back",
+    timeout_s: float = 600.0,
+  ) -> None:
+    """Makes the folder.
+
+    Args:
+      folder: RUN/checkpoints; with several hosts on a file system that all of them see.
+      keep: newest checkpoints to keep; with 2, a damaged newest one costs one interval and not the run.
+      keep_best: also keep the one with the highest metric.
+      on_damage: what `restore` does if the newest checkpoint is damaged: warn and take the next older, or stop.
+      timeout_s: longest time for writing one checkpoint; a process that waits for a lost one gives up then.
+
+    Raises:
+      PrnError: the folder cannot be written, or the hosts do not see the same one.
+    """
+    if keep < 1:
+      raise PrnError(f"checkpoints to keep: {keep}; at least 1 is needed to resume.")
+    if "://" in str(folder):
+      raise PrnError(
+        f"checkpoints go to a mounted folder, not to '{folder}'. Mount the bucket (gcsfuse, mountpoint-s3)."
+      )
+    self.folder = Path(folder).resolve()
+    self.blocking_s = 0.0
+    self.writing_s = math.nan
+    self._keep, self._keep_best, self._on_damage = keep, keep_best, on_damage
+    self._writes = jax.process_index() == 0
+    self._damaged: set[int] = set()
+    self._thread: threading.Thread | None = None
+    self._failure: tuple[int, Exception] | None = None
+    _make_shared_folder(self.folder)
+    self._checkpointer = ocp.AsyncCheckpointer(
+      # Compressing float weights saves a tenth of the size and costs most of the time.
+      ocp.PyTreeCheckpointHandler(use_compression=False),
+      async_options=ocp.AsyncOptions(timeout_secs=max(1, math.ceil(timeout_s))),
+    )
+
+  def save(
+    self, step: int, state: Any, meta: Mapping[str, Any], *, metric: float | None = None, wait: bool = False
+  ) -> bool:
+    """Starts a checkpoint, after the one before is finished. The state may be donated as soon as this returns.
+
+    Args:
+      step: updates done; the data position follows from it.
+      state: pytree of arrays (named tuples, dicts, tuples); None leaves are left out.
+      meta: JSON values to keep; "graph_cfg" (cfg text), "name", "names" and "resize" let the run be loaded as a model.
+      metric: what "best" means; higher is better. None or NaN: not rated.
+      wait: return when the checkpoint is finished.
+
+    Returns:
+      False if this step has a finished checkpoint already; it stays, and takes the new metric if one is given.
+
+    Raises:
+      CheckpointError: this or the last save failed, or there are checkpoints of later steps.
+    """
+    started = time.perf_counter()
+    self.wait()
+    arrays, _ = _arrays(state)
+    value = float(metric) if metric is not None and math.isfinite(metric) else None
+    plan, error = self._prepare(step, arrays, meta, value) if self._writes else (_GO, None)
+    plan = _from_first_process(plan)
+    if plan == _FAILED:
+      raise error or CheckpointError(f"process 0 could not start the checkpoint of step {step}; see its message.")
+    if plan == _GO:
+      try:
+        self._checkpointer.save(
+          self.folder / str(step) / files.STATE, args=ocp.args.PyTreeSave(files.nested(arrays)), force=True
+        )
+      except Exception as failure:
+        raise self._save_error(step, failure) from failure
+      self._damaged.discard(step)
+      self._thread = threading.Thread(target=self._finish, args=(step, value, started), name=f"checkpoint-{step}")
+      self._thread.start()
+      if wait:
+        self.wait()
+    self.blocking_s = time.perf_counter() - started
+    _LOG.debug("checkpoint of step %d: training held for %.3f s", step, self.blocking_s)
+    return plan == _GO
+
+  def wait(self) -> None:
+    """Returns when the save in flight is finished; CheckpointError if it failed."""
+    if self._thread is not None:
+      self._thread.join()
+      self._thread = None
+    if self._failure is not None:
+      (step, failure), self._failure = self._failure, None
+      raise self._save_error(step, failure) from failure
+
+  def latest_step(self) -> int | None:
+    """The newest finished checkpoint, or None."""
+    return _optional(_from_first_process(max(self._complete(), default=-1)))
+
+  def best_step(self) -> int | None:
+    """The finished checkpoint with the highest metric (the earliest of equals), or None if none has a metric."""
+    best = files.best_of(self._complete())
+    return _optional(_from_first_process(-1 if best is None else best))
+
+  def metrics(self) -> dict[int, float | None]:
+    """Step -> metric of the finished checkpoints, as this process sees them."""
+    return self._complete()
+
+  def meta(self, step: int | None = None) -> Meta:
+    """Metadata of a checkpoint, by default the one that `restore` would take, without its arrays."""
+    step = self._usable(step)
+    return self._meta(step)
+
+  def restore(self, example: State, step: int | None = None) -> tuple[State, Meta]:
+    """Reads a state back.
+
+    Args:
+      example: a state of the wanted structure, shapes, types and shardings: arrays, or `jax.ShapeDtypeStruct`. A leaf
+        with a sharding comes back as a `jax.Array` with it, on any number of devices; others as numpy arrays.
+      step: by default the newest; a damaged one is passed over with a warning, unless `on_damage` is "stop".
+
+    Returns:
+      The state, and the metadata with "step", "metric" and "versions".
+
+    Raises:
+      CheckpointError: nothing to restore, a damaged file, or a state of another model or optimiser.
+    """
+    step = self._usable(step)
+    checkpoint = self.folder / str(step)
+    targets, structure = _arrays(example)
+    targets = {path: _target(leaf) for path, leaf in targets.items()}
+    _check_state(files.read_meta(checkpoint)["arrays"], targets, checkpoint)
+    restored = files.restore_arrays(checkpoint, targets)
+    return jax.tree.unflatten(structure, [restored[path] for path in targets]), self._meta(step)
+
+  def close(self) -> None:
+    """Waits for the save in flight, and frees Orbax's threads."""
+    try:
+      self.wait()
+    finally:
+      self._checkpointer.close()
+
+  def __enter__(self) -> Self:
+    return self
+
+  def __exit__(
+    self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+  ) -> None:
+    if error is None:
+      self.close()
+    elif self._thread is not None:
+      self._thread.join(_EXIT_WAIT_S)
+      if self._thread.is_alive() or self._failure:
+        _LOG.warning(
+          "the checkpoint in flight could not be finished; the latest stays %s.", max(self._complete(), default=None)
+        )
+
+  def _prepare(
+    self, step: int, arrays: Mapping[str, Any], meta: Mapping[str, Any], metric: float | None
+  ) -> tuple[int, CheckpointError | None]:
+    """What process 0 does before all of them write: decides, clears remains, writes meta.json."""
+    checkpoint = self.folder / str(step)
+    complete = self._complete()
+    try:
+      if step in complete:
+        if metric is not None and metric != complete[step]:
+          files.write_manifest(checkpoint, step, metric, files.read_manifest(checkpoint)["sha256"])
+        return _ALREADY_SAVED, None
+      later = [other for other in complete if other > step]
+      if later:
+        raise CheckpointError(
+          f"'{self.folder}' has checkpoints of later steps ({', '.join(map(str, later))}) than {step}: the run went back. "
+          "Move them away, or use another workdir."
+        )
+      files.delete(checkpoint)
+      checkpoint.mkdir(parents=True)
+      write_text(checkpoint / files.META, json.dumps(_described(step, arrays, meta), indent=1))
+    except CheckpointError as error:
+      return _FAILED, error
+    except (PrnError, OSError) as error:
+      return _FAILED, self._save_error(step, error)
+    return _GO, None
+
+  def _finish(self, step: int, metric: float | None, started: float) -> None:
+    """In a thread: waits for Orbax (which waits for all processes), then process 0 declares the checkpoint finished."""
+    try:
+      self._checkpointer.wait_until_finished()
+      if self._writes:
+        checkpoint = self.folder / str(step)
+        files.write_manifest(checkpoint, step, metric, files.hash_files(checkpoint, durable=True))
+        self._prune()
+      self.writing_s = time.perf_counter() - started
+      _LOG.debug("checkpoint of step %d finished after %.3f s", step, self.writing_s)
+    except Exception as error:  # raised where the caller can act on it: by the next save, wait or close
+      self._failure = step, error
+
+  def _prune(self) -> None:
+    """Deletes what is neither among the newest nor the best: older, unfinished and damaged ones."""
+    complete = self._complete()
+    kept = set(list(complete)[-self._keep :])
+    best = files.best_of(complete) if self._keep_best else None
+    for step in files.step_folders(self.folder):
+      if step not in kept and step != best:
+        try:
+          files.delete(self.folder / str(step))
+        except OSError as error:
+          _LOG.warning("cannot delete the old checkpoint '%s': %s", self.folder / str(step), error.strerror)
+
+  def _complete(self) -> dict[int, float | None]:
+    return {step: metric for step, metric in files.complete_steps(self.folder).items() if step not in self._damaged}
+
+  def _usable(self, step: int | None) -> int:
+    """The step to restore, verified. All processes share the reading and agree on the answer."""
+    self.wait()
+    if step is not None:
+      self._verify(step)
+      return step
+    while (latest := self.latest_step()) is not None:
+      self._warn_unfinished(latest)
+      try:
+        self._verify(latest)
+      except CheckpointError as error:
+        self._damaged.add(latest)
+        older = self.latest_step()
+        if self._on_damage == "stop" or older is None:
+          raise CheckpointError(
+            f"{error} "
+            + ("There is no older checkpoint." if older is None else f"The next older checkpoint is of step {older}.")
+            + " Restore the file from a copy, or move this checkpoint away."
+          ) from None
+        _LOG.warning("%s FALLING BACK from step %d to the older checkpoint of step %d.", error, latest, older)
+        continue
+      return latest
+    unfinished = ", ".join(map(str, files.step_folders(self.folder)))
+    raise CheckpointError(
+      f"'{self.folder}' has no finished checkpoint" + (f" (unfinished: step {unfinished})." if unfinished else ".")
+    )
+
+  def _verify(self, step: int) -> None:
+    """Raises CheckpointError in every process if any of them finds damage in its share of the files."""
+    problem = None
+    try:
+      files.verify(self.folder / str(step), part=jax.process_index(), parts=jax.process_count())
+    except CheckpointError as error:
+      problem = error
+    bad = _processes_where(problem is not None)
+    if bad:
+      raise problem or CheckpointError(f"checkpoint '{self.folder / str(step)}': process {bad[0]} found damage.")
+
+  def _warn_unfinished(self, latest: int) -> None:
+    newer = [step for step in files.step_folders(self.folder) if step > latest and step not in self._damaged]
+    if newer and self._writes:
+      reasons = []
+      for step in newer:
+        try:
+          files.read_manifest(self.folder / str(step))
+        except CheckpointError as error:
+          reasons.append(str(error))
+      _LOG.warning("%s Resuming from step %d.", " ".join(reasons), latest)
+
+  def _meta(self, step: int) -> Meta:
+    checkpoint = self.folder / str(step)
+    stored = files.read_meta(checkpoint)
+    return {
+      **stored["meta"],
+      "step": step,
+      "metric": files.read_manifest(checkpoint)["metric"],
+      "versions": stored["versions"],
+    }
+
+  def _save_error(self, step: int, error: Exception) -> CheckpointError:
+    latest = max(self._complete(), default=None)
+    return CheckpointError(
+      f"the checkpoint of step {step} could not be written to '{self.folder}': {_first_line(error)} "
+      + (f"The latest finished one is of step {latest}. " if latest is not None else "There is no earlier one. ")
+      + "Make room or repair the place, then run again."
+    )
+
+
+def _arrays(state: Any) -> tuple[dict[str, Any], Any]:
+  """Leaves by path, and the structure. Python numbers become arrays."""
+  leaves, structure = jax.tree_util.tree_flatten_with_path(state)
+  arrays: dict[str, Any] = {}
+  for keys, leaf in leaves:
+    path = jax.tree_util.keystr(keys, simple=True, separator="/")
+    if path in arrays:
+      raise ValueError(f"two leaves of the state have the same path '{path}'")
+    arrays[path] = leaf if hasattr(leaf, "shape") and hasattr(leaf, "dtype") else np.asarray(leaf)
+  return arrays, structure
+
+
+def _described(step: int, arrays: Mapping[str, Any], meta: Mapping[str, Any]) -> Meta:
+  return {
+    "step": step,
+    "data_position": step,  # global batches read; the pipeline is a pure function of it
+    "versions": {"prn_jax": __version__, "jax": jax.__version__, "orbax": ocp.__version__},
+    "meta": dict(meta),
+    "arrays": {path: [str(leaf.dtype), list(leaf.shape)] for path, leaf in arrays.items()},
+  }
+
+
+def _target(leaf: Any) -> jax.ShapeDtypeStruct:
+  return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None))
+
+
+def _check_state(stored: Mapping[str, list[Any]], targets: Mapping[str, Any], checkpoint: Path) -> None:
+  """Raises CheckpointError if the stored state is not of this structure, these shapes and types."""
+  found = {path: jax.ShapeDtypeStruct(tuple(shape), dtype) for path, (dtype, shape) in stored.items()}
+  try:
+    check_keys(found, {path: target.shape for path, target in targets.items()}, f"checkpoint '{checkpoint}'")
+  except CheckpointError as error:
+    if any("opt_state/" in path for path in found.keys() ^ targets.keys()):
+      raise CheckpointError(
+        f"{error} Those below opt_state/ belong to the optimiser: it has changed as well."
+      ) from None
+    raise
+  other = [
+    f"{path} {found[path].dtype} instead of {target.dtype}"
+    for path, target in targets.items()
+    if found[path].dtype != target.dtype
+  ]
+  if other:
+    raise CheckpointError(f"checkpoint '{checkpoint}' has arrays of another type: {', '.join(other[:5])}.")
+
+
+def _make_shared_folder(folder: Path) -> None:
+  """Makes the folder, and checks that it can be written and that all processes see the same one."""
+  problem: OSError | None = None
+  token = folder / f"{_SHARED_TOKEN}{_from_first_process(secrets.randbits(30))}"
+  if jax.process_index() == 0:
+    try:
+      folder.mkdir(parents=True, exist_ok=True)
+      token.touch()
+    except OSError as error:
+      problem = error
+  if _processes_where(problem is not None):
+    reason = (problem.strerror or str(problem)) if problem else "see the message of process 0"
+    raise PrnError(f"cannot write checkpoints to '{folder}': {reason}. Give another workdir.") from problem
+  blind = _processes_where(not token.exists())
+  if jax.process_index() == 0:
+    token.unlink()
+  if blind:
+    raise PrnError(
+      f"checkpoint folder '{folder}': processes {', '.join(map(str, blind))} do not see what process 0 wrote there. "
+      "Put the workdir on a file system that all hosts share (NFS, Filestore, a mounted bucket)."
+    )
+
+
+def _from_first_process(value: int) -> int:
+  """Process 0's value, in every process."""
+  if jax.process_count() == 1:
+    return value
+  from jax.experimental import multihost_utils
+
+  return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
+
+
+def _processes_where(flag: bool) -> list[int]:
+  """Indices of the processes where the flag is set; the same answer in all of them."""
+  if jax.process_count() == 1:
+    return [0] if flag else []
+  from jax.experimental import multihost_utils
+
+  return np.flatnonzero(multihost_utils.process_allgather(np.int32(flag))).tolist()
+
+
+def _optional(step: int) -> int | None:
+  return None if step < 0 else step
+
+
+def _first_line(error: Exception) -> str:
+  text = str(error).strip().splitlines()
+  return (text[0] if text else type(error).__name__).rstrip(".") + "."
