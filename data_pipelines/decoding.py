@@ -1,0 +1,141 @@
+"""Decoded samples for training: reduced decoding of large JPEGs, and a bounded memory of what was decoded.
+
+A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size for a fraction of the time, because the small picture is made from
+the low frequencies alone. Training uses that for photos much larger than the network's input; evaluation never does.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from data_pipelines.augment.sample import Sample
+from data_pipelines.images import _jpeg_has_end, _read_file, _to_rgb, _upright, read_image
+from data_pipelines.records import Problem, Record
+
+_JPEG_START = b"\xff\xd8\xff"
+_EXIF_ORIENTATION = 0x0112
+_TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
+
+
+class Decoded(NamedTuple):
+  """Pixels, and the size that boxes of the file refer to.
+
+  Attributes:
+    image: (h, w, 3) uint8 RGB, upright; perhaps smaller than the file.
+    width, height: of the file in pixels, upright.
+  """
+
+  image: NDArray[np.uint8]
+  width: int
+  height: int
+
+
+def read_reduced(record: Record, at_least: tuple[int, int] | None) -> Decoded:
+  """Decodes the image of a record, a JPEG at the smallest of 1, 1/2, 1/4, 1/8 that is still large enough.
+
+  Args:
+    record: its image is a path or the bytes of a file.
+    at_least: (width, height) in pixels that the result must keep where the file has it; None decodes in full.
+
+  Raises:
+    images.ImageError: the image cannot be decoded; the text names it. Damage is found as `images.read_image` finds it.
+  """
+  name = str(record.image_id) if isinstance(record.image, bytes) else str(record.image)
+  data = record.image if isinstance(record.image, bytes) else _read_file(record.image, f"image '{name}'")
+  if at_least is not None and data.startswith(_JPEG_START):
+    reduced = _reduced_jpeg(data, at_least, name)
+    if reduced is not None:
+      return reduced
+  pixels = read_image(data, name=name)
+  return Decoded(pixels, pixels.shape[1], pixels.shape[0])
+
+
+def _reduced_jpeg(data: bytes, at_least: tuple[int, int], name: str) -> Decoded | None:
+  """The reduced picture; None where the full one is needed, or where `read_image` shall say what is wrong."""
+  try:
+    image = Image.open(io.BytesIO(data), formats=("JPEG",))
+    width, height = image.size
+    wanted = at_least
+    if image.getexif().get(_EXIF_ORIENTATION) in _TURNED:
+      wanted = (at_least[1], at_least[0])
+    image.draft(None, wanted)  # None keeps the mode
+    if image.size == (width, height):
+      return None
+    image.load()
+    if not _jpeg_has_end(data):
+      return None
+    turned = _upright(image)
+    if wanted is not at_least:
+      width, height = height, width
+    return Decoded(np.array(_to_rgb(turned, f"image '{name}'")), width, height)
+  except Exception:  # what Pillow raises on damaged files is not a closed list; the full decoder words the message
+    return None
+
+
+def make_sample(record: Record, at_least: tuple[int, int] | None) -> Sample:
+  """Decodes a record for training; objects of crowd regions are left out, difficult ones stay.
+
+  Args:
+    record: with its boxes in pixels of its own width and height, or of the image where it does not say.
+    at_least: as for `read_reduced`.
+
+  Returns:
+    The sample with its boxes in pixels of the decoded image; the pixels are read-only, for they may be shared.
+
+  Raises:
+    images.ImageError: the image cannot be decoded.
+  """
+  decoded = read_reduced(record, at_least)
+  decoded.image.setflags(write=False)
+  height, width = decoded.image.shape[:2]
+  size = (record.width or decoded.width, record.height or decoded.height)
+  scale = np.array([width / size[0], height / size[1]] * 2, np.float32)
+  keep = ~record.is_crowd
+  return Sample(
+    image=decoded.image,
+    boxes_xyxy_px=record.boxes_xyxy_px[keep] * scale,
+    classes=record.classes[keep],
+    label=record.label,
+  )
+
+
+class SampleMemory:
+  """Keeps decoded samples by record until a size is reached.
+
+  What is kept stays: in an order that visits every record once, throwing out the oldest would throw out all before
+  they are needed again. What cannot be decoded is remembered too.
+
+  Args:
+    capacity_bytes: of pixels; 0 keeps none.
+  """
+
+  def __init__(self, capacity_bytes: int) -> None:
+    self._capacity_bytes = self._free_bytes = capacity_bytes
+    self._kept: dict[int, Sample | Problem] = {}
+    self._lock = threading.Lock()
+
+  def get(self, index: int, make: Callable[[int], Sample | Problem]) -> Sample | Problem:
+    """What `make` gives for a record, which must not depend on anything else."""
+    kept = self._kept.get(index)
+    if kept is not None:
+      return kept
+    made = make(index)
+    num_bytes = made.image.nbytes if isinstance(made, Sample) else 0
+    with self._lock:
+      if index not in self._kept and (num_bytes == 0 or num_bytes <= self._free_bytes):
+        self._free_bytes -= num_bytes
+        self._kept[index] = made
+    return made
+
+  def __len__(self) -> int:
+    return len(self._kept)
+
+  def __reduce__(self) -> tuple[type[SampleMemory], tuple[int]]:
+    return SampleMemory, (self._capacity_bytes,)  # a worker process fills its own

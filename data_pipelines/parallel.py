@@ -1,0 +1,75 @@
+"""Runs a pure function of an integer over a range, ahead of its consumer, in threads or processes (grain)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, TypeVar, cast
+
+T = TypeVar("T")
+MAX_THREADS = 16
+
+
+def default_threads() -> int:
+  """One per core that this process may use, at most 16: decoding and resizing release Python's lock."""
+  cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+  return min(cores, MAX_THREADS)
+
+
+class OrderedMap(Generic[T]):
+  """`make(start)`, `make(start + 1)`, ... `make(stop - 1)` in this order, computed ahead.
+
+  What comes out does not depend on threads, workers or buffer. Close it, or use it in a `with` statement.
+
+  Args:
+    make: a pure function; with workers it must be picklable, and returns trees of arrays (they come by shared memory).
+    start, stop: the range.
+    num_threads: per process; 0 computes in the caller's thread when asked.
+    buffer: results kept ready (per worker, with workers).
+    num_workers: processes; 0 uses threads of this process alone. They are spawned: a script needs its
+      `if __name__ == "__main__"`.
+  """
+
+  def __init__(
+    self, make: Callable[[int], T], start: int, stop: int, *, num_threads: int, buffer: int, num_workers: int = 0
+  ) -> None:
+    import grain  # imports JAX (without starting it): not before it is needed
+
+    # A buffer below the number of threads would leave some idle; grain's default of 500 would fill the memory.
+    options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=max(buffer, num_threads))
+    results = grain.MapDataset.range(start, stop).map(make).to_iter_dataset(options)
+    if num_workers:
+      _allow_unparsed_flags()
+      results = results.mp_prefetch(
+        grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=max(buffer, 1))
+      )
+    self._iterator: Any = iter(results)
+
+  def __iter__(self) -> Iterator[T]:
+    return self
+
+  def __next__(self) -> T:
+    if self._iterator is None:
+      raise StopIteration
+    return cast(T, next(self._iterator))
+
+  def close(self) -> None:
+    """Stops threads and processes; nothing more comes."""
+    iterator, self._iterator = self._iterator, None
+    close = getattr(iterator, "close", None)
+    if close is not None:
+      close()
+
+  def __enter__(self) -> OrderedMap[T]:
+    return self
+
+  def __exit__(self, *error: object) -> None:
+    self.close()
+
+
+def _allow_unparsed_flags() -> None:
+  """Grain's workers read an absl flag, which fails in programs that do not parse their command line with absl."""
+  from absl import flags
+
+  if not flags.FLAGS.is_parsed():
+    flags.FLAGS.mark_as_parsed()
