@@ -1,0 +1,235 @@
+"""Where a training starts: random, or from weights of the same network, of another one, or of a part of it.
+
+Layers are matched by name; those whose arrays have other shapes (a head for other classes) stay random. What became of
+every layer stands in a `StartReport`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prn_jax.errors import PrnError, WeightsError
+from prn_jax.formats import darknet_weights
+from prn_jax.formats.darknet_training import LayerTraining
+from prn_jax.graph.graph import Graph
+from prn_jax.labels import num_classes
+from prn_jax.model import load
+from prn_jax.network import Variables, flatten_variables, init_variables, unflatten_variables
+from prn_jax.transforms.num_classes import with_num_classes
+
+_SHOWN = 8  # names in a line of the report
+_HEADER_BYTES = (20, 16)
+
+
+@dataclasses.dataclass(frozen=True)
+class StartReport:
+  """What became of the layers that have weights.
+
+  Attributes:
+    source: where the weights come from, for people; "" without weights.
+    loaded: layers that have them.
+    random: layer that is random -> why.
+    unused: layers of the source that are not in the network, or do not fit.
+  """
+
+  source: str
+  loaded: tuple[str, ...]
+  random: Mapping[str, str]
+  unused: tuple[str, ...] = ()
+
+  def __str__(self) -> str:
+    """A few lines: how many layers were loaded, which are random and why, which were not used."""
+    total = len(self.loaded) + len(self.random)
+    if not self.source:
+      return f"start: random weights in all {total} layers"
+    lines = [f"start: {len(self.loaded)} of {total} layers from {self.source}"]
+    for reason, names in _grouped(self.random):
+      lines.append(f"  random, {reason}: {_listed(names)}")
+    if self.unused:
+      lines.append(f"  not used: {_listed(self.unused)}")
+    return "\n".join(lines)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Source:
+  """Weights with their network; `arrays` has no layer that the file lacks."""
+
+  text: str
+  graph: Graph
+  arrays: dict[str, Any]
+
+
+def start_variables(
+  graph: Graph,
+  weights: str | Path | None = None,
+  seed: int = 0,
+  weights_model: str | Path | None = None,
+  *,
+  partial: bool | None = None,
+  layers: Mapping[str, LayerTraining] | None = None,
+) -> tuple[Variables, StartReport]:
+  """The variables that a training starts from.
+
+  Args:
+    graph: the network to train.
+    weights: None (random); a Darknet file, whole or partial ("darknet53.conv.74"); or what carries its network: a
+      saved model directory, .safetensors, or the directory of another run (its best checkpoint).
+    seed: of what is random.
+    weights_model: the network of a Darknet file if it is not `graph`: a .cfg or a registered name. A file of the same
+      network with another number of classes is recognised without it.
+    partial: see `darknet_weights.load`.
+    layers: settings of single layers; dontload and dontloadscales say what a Darknet file of `graph` lacks.
+
+  Returns:
+    {"params": ..., "batch_stats": ...} of numpy arrays, complete, and the report.
+
+  Raises:
+    PrnError: the weights cannot be read or do not fit, hold NaN or infinity, or no layer matches.
+  """
+  flat = flatten_variables(init_variables(graph, seed))
+  if weights is None:
+    names = [layer.name for layer in graph if graph.arrays(layer)]
+    return unflatten_variables(flat), StartReport("", (), dict.fromkeys(names, "no weights were given"))
+  source = _open(graph, Path(weights), weights_model, partial, layers or {})
+  chosen, report = _match(graph, source)
+  _check_finite(chosen, source.text)
+  return unflatten_variables(flat | chosen), report
+
+
+# -- opening -----------------------------------------------------------------------------------------------------------
+
+
+def _open(
+  graph: Graph, path: Path, model: str | Path | None, partial: bool | None, layers: Mapping[str, LayerTraining]
+) -> _Source:
+  if path.is_dir() or path.suffix == ".safetensors":
+    if model is not None:
+      raise PrnError(f"'{path}' carries its own network; leave weights_model ('{model}') empty.")
+    saved = load(path)
+    return _source(f"'{path}'", saved.graph, saved.variables, saved.missing)
+  if model is not None:
+    other = load(model)
+    return _read(path, other.graph, partial, other.training.layers if other.training else {}, f" of '{model}'")
+  try:
+    return _read(path, graph, partial, layers, "")
+  except WeightsError as error:
+    found = None if partial or not path.is_file() else _other_classes(path, graph)
+    if found is None:
+      hint = " If they are of another network, name it: weights_model (a .cfg or a registered model)."
+      raise WeightsError(f"{error}{hint if path.is_file() else ''}") from None
+    return found
+
+
+def _source(text: str, graph: Graph, variables: Variables, missing: tuple[str, ...]) -> _Source:
+  flat = flatten_variables(variables)
+  return _Source(text, graph, {key: value for key, value in flat.items() if key.split("/")[1] not in missing})
+
+
+def _read(path: Path, graph: Graph, partial: bool | None, layers: Mapping[str, LayerTraining], what: str) -> _Source:
+  """A Darknet file as the weights of `graph`."""
+  loaded = darknet_weights.load(
+    path,
+    graph,
+    partial=partial,
+    skip={name for name, keys in layers.items() if keys.dontload},
+    skip_scales={name for name, keys in layers.items() if keys.dontloadscales},
+  )
+  return _source(f"'{path}'{what}", graph, loaded.variables, loaded.missing)
+
+
+def _other_classes(path: Path, graph: Graph) -> _Source | None:
+  """The file as weights of the same network with another number of classes, if there is one that fits exactly."""
+  try:
+    one, two = (_num_values(with_num_classes(graph, n)) for n in (1, 2))
+  except PrnError:
+    return None
+  for header_bytes in _HEADER_BYTES:
+    classes, rest = divmod((os.path.getsize(path) - header_bytes) / 4 - one, two - one)
+    if rest or classes < 0 or classes + 1 == num_classes(graph):
+      continue
+    try:
+      return _read(
+        path, with_num_classes(graph, int(classes) + 1), False, {}, f", which has {int(classes) + 1} classes"
+      )
+    except WeightsError:
+      continue  # the other header
+  return None
+
+
+def _num_values(graph: Graph) -> int:
+  return sum(array.size for layer in graph for array in graph.arrays(layer))
+
+
+# -- matching ----------------------------------------------------------------------------------------------------------
+
+
+def _match(graph: Graph, source: _Source) -> tuple[dict[str, Any], StartReport]:
+  """The arrays of `source` for those layers of `graph` that they fit, under the names of `graph`."""
+  names = {layer.name: layer.name for layer in graph}
+  stored = [layer.name for layer in source.graph if source.graph.arrays(layer)]
+  text = source.text
+  if not any(name in names for name in stored):
+    # A cfg numbers its layers, a registered model names them: the same network, told by the order of its layers.
+    pairs = itertools.takewhile(lambda pair: pair[0].kind == pair[1].kind, zip(graph, source.graph, strict=False))
+    names, text = {mine.name: theirs.name for mine, theirs in pairs}, f"{text}, matched by position"
+  chosen: dict[str, Any] = {}
+  loaded, random = [], {}
+  for layer in graph:
+    arrays = graph.arrays(layer)
+    if not arrays:
+      continue
+    theirs = names.get(layer.name, layer.name)
+    keys = {f"{array.collection}/{theirs}/{array.path}": array for array in arrays}
+    reason = _misfit(source, theirs, {key: array.array_shape for key, array in keys.items()})
+    if reason:
+      random[layer.name] = reason
+      continue
+    loaded.append(layer.name)
+    chosen |= {f"{array.collection}/{layer.name}/{array.path}": source.arrays[key] for key, array in keys.items()}
+  used = {names.get(name, name) for name in loaded}
+  report = StartReport(text, tuple(loaded), random, tuple(name for name in stored if name not in used))
+  if not loaded:
+    raise PrnError(
+      f"none of the {len(random)} layers of network '{graph.name}' is in {text}, which has {_listed(stored)}. Use "
+      "weights of the same family, or for a Darknet file name its network: weights_model (a .cfg or a registered model)."
+    )
+  return chosen, report
+
+
+def _misfit(source: _Source, layer: str, shapes: Mapping[str, tuple[int, ...]]) -> str:
+  """Why the arrays of a layer cannot be used; "" if they can."""
+  own = {key: np.shape(value) for key, value in source.arrays.items() if key.split("/")[1] == layer}
+  if not own:
+    return "not among the weights"
+  if own.keys() != shapes.keys():
+    return "with or without batch norm, other than in the weights"
+  return "" if own == dict(shapes) else "of another shape in the weights"
+
+
+def _check_finite(arrays: Mapping[str, Any], text: str) -> None:
+  for key, value in arrays.items():
+    count = int(np.size(value) - np.isfinite(value).sum())
+    if count:
+      raise WeightsError(
+        f"weights {text}: {key} holds {count} values that are NaN or infinite, from a training that diverged or a "
+        "damaged file. Start from other weights."
+      )
+
+
+def _grouped(random: Mapping[str, str]) -> list[tuple[str, list[str]]]:
+  groups: dict[str, list[str]] = {}
+  for name, reason in random.items():
+    groups.setdefault(reason, []).append(name)
+  return list(groups.items())
+
+
+def _listed(names: list[str] | tuple[str, ...]) -> str:
+  rest = len(names) - _SHOWN
+  return ", ".join(names[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")

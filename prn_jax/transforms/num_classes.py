@@ -1,0 +1,102 @@
+"""The same network for other classes, or with other anchors; graph -> graph, without weights.
+
+What the result of a network is made of stands below its head: one convolution (or connected layer) whose outputs are
+the classes, or the values of all anchors. Layers between the two that keep the channels (pooling, softmax, dropout)
+may come in between.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from prn_jax.errors import GraphError, PrnError
+from prn_jax.graph.graph import INPUT, Graph, Layer
+from prn_jax.kinds.region import Region
+from prn_jax.kinds.yolo import AnchorHead
+
+WIDTH_FIELD = {"conv": "filters", "connected": "output"}  # kind -> field with the number of outputs
+
+
+def with_num_classes(graph: Graph, num_classes: int) -> Graph:
+  """The network for `num_classes` classes: in every detection head, or in the last layer of a classifier.
+
+  Raises:
+    PrnError: fewer than 1 class, or a head whose outputs are not those of one layer of their own.
+
+  Example: with_num_classes(build_graph("yolov3-tiny-prn"), 3) == build_graph("yolov3-tiny-prn", num_classes=3)
+  """
+  if num_classes < 1:
+    raise PrnError(f"network '{graph.name}': {num_classes} classes; expected at least 1.")
+  changed: dict[str, Layer] = {}
+  for head in graph.heads:
+    outputs = num_classes
+    if isinstance(head, AnchorHead | Region):
+      new = dataclasses.replace(head, classes=num_classes)
+      changed[head.name] = new
+      outputs = _num_anchors(head) * new.entries
+    source = _last_layer(graph, head)
+    changed[source.name] = dataclasses.replace(source, **{WIDTH_FIELD[source.kind]: outputs})  # type: ignore[arg-type]
+  return _replaced(graph, changed)
+
+
+def with_anchors(graph: Graph, anchors: Sequence[tuple[float, float]]) -> Graph:
+  """The network with other anchors: the full list, which all heads have in common; their masks stay.
+
+  Args:
+    graph: a detector.
+    anchors: (width, height) in pixels of the network's input. For [region], whose anchors are in cells, they are
+      divided by the size of its cells.
+
+  Raises:
+    PrnError: the network detects nothing, its heads have lists of their own, or the number differs.
+  """
+  heads = [head for head in graph.heads if isinstance(head, AnchorHead | Region)]
+  if not heads:
+    raise PrnError(f"network '{graph.name}' has no detection head, so no anchors.")
+  if len({head.anchors for head in heads}) > 1:
+    raise PrnError(f"network '{graph.name}': its heads have different lists of anchors; change them in its cfg.")
+  expected = len(heads[0].anchors)
+  if len(anchors) != expected:
+    masks = ", ".join(f"{head.name}: {_num_anchors(head)}" for head in heads)
+    raise PrnError(
+      f"{len(anchors)} anchors were given, but network '{graph.name}' has {expected} ({masks}). "
+      f"Give as many; 'prn data anchors SPEC --num {expected}' finds them."
+    )
+  changed: dict[str, Layer] = {}
+  for head in heads:
+    own = tuple((float(width), float(height)) for width, height in anchors)
+    if isinstance(head, Region):
+      shape = graph.shapes[head.name]
+      own = tuple((w * shape.width / graph.width, h * shape.height / graph.height) for w, h in own)
+    changed[head.name] = dataclasses.replace(head, anchors=own)
+  return _replaced(graph, changed)
+
+
+def _num_anchors(head: AnchorHead | Region) -> int:
+  """Anchors per cell."""
+  return len(head.anchors if isinstance(head, Region) else head.anchor_indices)
+
+
+def _replaced(graph: Graph, changed: dict[str, Layer]) -> Graph:
+  return dataclasses.replace(graph, layers=tuple(changed.get(layer.name, layer) for layer in graph))
+
+
+def _last_layer(graph: Graph, head: Layer) -> Layer:
+  """The layer with weights whose outputs `head` reads; nothing else may read them."""
+  layer = head
+  while layer.kind not in WIDTH_FIELD:
+    source = layer.inputs[0] if len(layer.inputs) == 1 else INPUT
+    if source == INPUT or graph.shapes[source].channels != graph.shapes[layer.name].channels:
+      raise GraphError(
+        f"network '{graph.name}': the classes of '{head.name}' do not come from one convolution or connected layer: "
+        f"'{layer.name}' ({layer.kind}) stands in between. Change the classes in its cfg."
+      )
+    readers = [other.name for other in graph if source in other.inputs and other is not layer]
+    layer = graph[source]
+    if readers:
+      raise GraphError(
+        f"network '{graph.name}': '{source}', below the head '{head.name}', is also read by {', '.join(readers)}, "
+        "which other classes would change. Change the classes in its cfg."
+      )
+  return layer
