@@ -19,10 +19,12 @@ COMMANDS = {
   "models": "list every registered model with its size and published figures",
   "summary": "layer table and totals of a network",
   "predict": "detect or classify in photos",
+  "train": "train a network by a configuration file",
   "eval": "score a model on annotated data, with tables and plots",
   "convert": "convert between Darknet, Orbax and safetensors, or to ONNX, with a proof",
   "verify": "check whether two models compute the same",
 }
+CONFIGURED = ("train",)  # commands that take --config.KEY=VALUE
 EPILOG = """MODEL is a registered name, a .cfg file, or a saved model directory.
 Exit codes: 0 ok, 1 the answer is no, 2 bad input, 3 internal error."""
 
@@ -33,11 +35,27 @@ def main(argv: Sequence[str] | None = None) -> int:
   logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
   command = next((a for a in argv if not a.startswith("-")), None)
   parser = _parser(command if command in COMMANDS else None)
+  config_keys, argv = split_config_keys(argv) if command in CONFIGURED else ([], argv)
   args = parser.parse_args(argv)
+  args.config_keys = config_keys
   if not args.command:
     parser.print_help()
     return 0
   return _run(args)
+
+
+def split_config_keys(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+  """Separates "--config.key=value", also written "--config.key value", from the other arguments."""
+  keys, others, rest = [], [], list(argv)
+  while rest:
+    argument = rest.pop(0)
+    if not argument.startswith("--config."):
+      others.append(argument)
+    elif "=" not in argument and rest and not rest[0].startswith("--"):
+      keys.append(f"{argument}={rest.pop(0)}")
+    else:
+      keys.append(argument)
+  return keys, others
 
 
 def _parser(command: str | None) -> argparse.ArgumentParser:

@@ -33,7 +33,7 @@ from prn_jax.graph.graph import Graph
 from prn_jax.model import Model, load
 from prn_jax.models.registry import build_graph
 from prn_jax.network import Network, init_variables
-from prn_jax.train.step import Metrics, TrainState, init_state, train_step
+from prn_jax.train._demo_step import Metrics, TrainState, init_state, train_step
 
 MAX_BOXES = 24
 SETTINGS = HeadTraining(iou_loss="mse", iou_normalizer=0.75, ignore_thresh=0.7, iou_thresh=0.213, max=MAX_BOXES)

@@ -1,0 +1,74 @@
+"""What every configuration starts from: all keys, locked, with the defaults of `prn_jax.train.config.TrainConfig`.
+
+A configuration changes what differs, and says in its docstring where the numbers come from, how to run it, and what
+to expect. An unknown key is an error that names the nearest one.
+"""
+
+from __future__ import annotations
+
+import ml_collections
+
+from prn_jax.train.config import default_config
+
+
+def get_config(task: str = "detect") -> ml_collections.ConfigDict:
+  """The defaults of a task, "detect" or "classify". It names no data and no model: not a run by itself."""
+  return default_config(task)
+
+
+def coco() -> ml_collections.ConfigDict:
+  """What the COCO configurations share: data, Darknet's colours, and an evaluation of val2017 ten times in a run.
+
+  The images are expected under data/coco as the archives of cocodataset.org unpack; `prn data prepare` makes them fit
+  for fast reading, after which --config.data.train=arrayrecord:DIR:train takes their place.
+  """
+  config = get_config("detect")
+  config.data.train = "coco:data/coco/annotations/instances_train2017.json:data/coco/train2017"
+  config.data.valid = "coco:data/coco/annotations/instances_val2017.json:data/coco/val2017"
+  config.data.on_bad_data = "skip"  # train2017 holds boxes without size
+  config.data.max_boxes = 90  # Darknet's limit when these networks were published
+  config.data.threads = 16
+  config.batch_size = 64
+  config.dtype = "bfloat16"
+  config.eval.conf = 0.001
+  config.eval.metric = "AP"
+  config.augment.jitter = 0.3
+  config.augment.saturation, config.augment.exposure, config.augment.hue = 1.5, 1.5, 0.1
+  config.loss.head = {"ignore_thresh": 0.7}
+  config.optim.learning_rate, config.optim.momentum, config.optim.weight_decay = 1e-3, 0.9, 5e-4
+  steps_schedule(config, total_steps=500_200, steps=(400_000, 450_000))
+  config.eval.every.steps = 50_000
+  config.checkpoint_every.steps = 2_000
+  return config
+
+
+def multi_scale(config: ml_collections.ConfigDict, width: int, smallest: int = 320, largest: int = 608) -> None:
+  """Darknet's `random=1`: square inputs from `smallest` to `largest` pixels in steps of 32, another every 10 updates.
+
+  Each is compiled once, so that a shorter list starts sooner.
+  """
+  config.sizes = tuple((side, side) for side in range(smallest, largest + 1, 32) if side != width)
+
+
+def steps_schedule(config: ml_collections.ConfigDict, *, total_steps: int, steps: tuple[int, ...]) -> None:
+  """Darknet's usual course: burn-in over 1,000 updates with power 4, then a tenth at each of `steps`."""
+  schedule = config.optim.schedule
+  schedule.policy, schedule.burn_in_steps = "steps", 1_000
+  schedule.steps, schedule.scales = tuple(float(s) for s in steps), (0.1,) * len(steps)
+  config.total.steps = total_steps
+
+
+def imagenet() -> ml_collections.ConfigDict:
+  """What the ImageNet configurations share: data, random crops, Darknet's colours, evaluation every 5 epochs.
+
+  data/imagenet/train and data/imagenet/val hold one folder per class, as `imagefolder:` reads them.
+  """
+  config = get_config("classify")
+  config.data.train = "imagefolder:data/imagenet/train"
+  config.data.valid = "imagefolder:data/imagenet/val"
+  config.data.threads = 16
+  config.dtype = "bfloat16"
+  config.augment.saturation, config.augment.exposure, config.augment.hue = 0.75, 0.75, 0.1
+  config.eval.every.epochs = 5.0
+  config.checkpoint_every.epochs = 1.0
+  return config

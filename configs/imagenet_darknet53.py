@@ -1,0 +1,22 @@
+"""Darknet53 on ImageNet, 256x256. Source: cfg/darknet53.cfg of pjreddie/darknet.
+
+Expected: top-1 77.2, top-5 93.8 (YOLOv3, table 2). Not yet run.
+Run: prn train --config=imagenet_darknet53 --workdir=runs/imagenet_darknet53
+"""
+
+from __future__ import annotations
+
+import ml_collections
+
+from configs import default
+
+
+def get_config() -> ml_collections.ConfigDict:
+  config = default.imagenet()
+  config.model = "darknet53"
+  config.batch_size = 128
+  config.optim.learning_rate, config.optim.weight_decay = 0.1, 5e-4
+  config.optim.schedule.policy, config.optim.schedule.power = "poly", 4.0
+  config.optim.schedule.burn_in_steps = 1_000
+  config.total.steps = 800_000
+  return config

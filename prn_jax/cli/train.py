@@ -1,0 +1,127 @@
+"""`prn train`: trains a network by a configuration file."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from prn_jax.cli.common import add_json, output_folder, print_json, use_compilation_cache
+from prn_jax.errors import PrnError, did_you_mean
+
+CONFIG_HELP = """The configuration is a Python file with get_config(), or the name of one that comes with the package
+(configs/demo.py is "demo"). Every key can be set on the command line: --config.optim.learning_rate=0.01.
+Starting again with the same --workdir goes on where the run ended.
+Exit codes: 0 done, 1 training diverged, 2 bad input, 3 internal error, 75 asked to stop: saved, run again,
+76 another host was lost, is missing or hangs: run again."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  parser.epilog = CONFIG_HELP
+  parser.add_argument(
+    "--config", metavar="FILE", required=True, help="configuration file, or the name of a shipped one"
+  )
+  parser.add_argument("--workdir", metavar="DIR", required=True, help="run directory")
+  parser.add_argument("--print-config", action="store_true", help="print the configuration and end")
+  parser.add_argument(
+    "--allow-changes", action="store_true", help="go on in a run directory although the configuration has changed"
+  )
+  add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+  import json
+
+  from prn_jax.train.config import to_dict, typed
+  from prn_jax.train.exit_codes import DIVERGED, PREEMPTED
+
+  config = typed(read_config(args.config, args.config_keys))
+  if args.print_config:
+    print(json.dumps(to_dict(config), indent=1))
+    return 0
+  folder = output_folder(args.workdir)
+  use_compilation_cache()
+
+  from prn_jax.train.experiment import open_experiment
+  from prn_jax.train.hosts import initialize
+  from prn_jax.train.loop import DivergedError, Reason, train
+  from prn_jax.train.watchdog import guard
+
+  initialize(config.hosts)
+  with guard():
+    experiment = open_experiment(config)
+    try:
+      outcome = train(experiment, folder, allow_changes=args.allow_changes)
+    except DivergedError as error:
+      print(f"prn train: {error}", file=sys.stderr)
+      return DIVERGED
+  if args.json and _is_main():
+    print_json(outcome.to_json() | {"workdir": str(folder)})
+  elif _is_main() and outcome.reason is Reason.DONE:
+    print(_summary(outcome, folder))
+  return PREEMPTED if outcome.reason is Reason.PREEMPTED else 0
+
+
+def _is_main() -> bool:
+  import jax
+
+  return jax.process_index() == 0
+
+
+def _summary(outcome: Any, folder: Path) -> str:
+  from prn_jax.train.log import duration
+
+  lines = [f"{outcome.step:,} steps, {duration(outcome.seconds)} in this part of the run"]
+  lines += [f"  {key:<6} {value:.4f}" for key, value in outcome.values.items()]
+  return "\n".join([*lines, f"wrote {folder}/: curves, checkpoints, eval/. Use it: prn predict {folder} PHOTO"])
+
+
+def read_config(config: str, overrides: list[str]) -> Any:
+  """The ConfigDict of a file, with the overrides of the command line.
+
+  Args:
+    config: path of a Python file, or the name of a shipped configuration; ":text" at its end is passed to get_config.
+    overrides: "--config.key=value".
+
+  Raises:
+    PrnError: the file does not exist, fails, or an override names an unknown key or has the wrong type.
+  """
+  from absl import flags
+  from ml_collections import config_flags
+
+  path, _, argument = config.partition(":")
+  file = _find(path)
+  values = flags.FlagValues()
+  config_flags.DEFINE_config_file("config", flag_values=values)
+  try:
+    left = values(["prn", f"--config={file}{':' + argument if argument else ''}", *overrides])
+  except flags.Error as error:
+    raise PrnError(f"{_config_reason(error)}. 'prn train --config={config} --print-config' shows all keys.") from None
+  except (AttributeError, KeyError, TypeError, ValueError) as error:
+    raise PrnError(f"configuration '{file}': {error}") from None
+  assert left == ["prn"], left
+  return values.config
+
+
+def _config_reason(error: Exception) -> str:
+  return str(error).replace("FATAL Flags parsing error:", "").strip().rstrip(".")
+
+
+def _find(name: str) -> Path:
+  """The file of a configuration: a path, or the name of a shipped one."""
+  import configs
+
+  path = Path(name)
+  if path.suffix == ".py":
+    if path.is_file():
+      return path
+    near = [str(p) for p in path.parent.glob("*.py")] if path.parent.is_dir() else []
+    raise PrnError(f"configuration file '{name}' does not exist{did_you_mean(name, near)}.")
+  shipped = {p.stem: p for folder in configs.__path__ for p in Path(folder).glob("*.py") if not p.stem.startswith("_")}
+  if name not in shipped:
+    raise PrnError(
+      f"no configuration is called '{name}'{did_you_mean(name, shipped)}. Shipped are {', '.join(sorted(shipped))}; a "
+      "file of your own is given by its path, ending in .py."
+    )
+  return shipped[name]

@@ -1,0 +1,304 @@
+"""The configuration of a run: typed, frozen dataclasses. `ml_collections` is where users write, these are what code reads.
+
+`default_config` makes a locked ConfigDict from the dataclasses, so that every key exists, with its default and type,
+in exactly one place; `typed` turns a ConfigDict back. Unknown keys and values of a wrong type are errors that name
+the key and the nearest one that exists.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from data_pipelines.augment.classification import ClassificationAugment
+from data_pipelines.augment.detection import DetectionAugment
+from prn_jax.errors import PrnError, did_you_mean
+from prn_jax.train.optim import OptimConfig
+from prn_jax.train.tasks import LossConfig
+
+if TYPE_CHECKING:
+  import ml_collections
+
+TASKS = {"detect": DetectionAugment, "classify": ClassificationAugment}
+
+
+class ConfigError(PrnError):
+  """A configuration that cannot be used; the text names the key."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Duration:
+  """A length of training in one of three units; the others are 0."""
+
+  steps: int = 0
+  epochs: float = 0.0
+  examples: int = 0
+
+  def to_steps(self, batch_size: int, num_examples: int, key: str) -> int:
+    """In steps, rounded; 0 if no unit is given.
+
+    Args:
+      batch_size: images per step, over all devices.
+      num_examples: images of the training set.
+      key: what error messages call the duration.
+
+    Raises:
+      ConfigError: two units are given, or a negative one.
+    """
+    given = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if getattr(self, f.name)}
+    if len(given) > 1 or any(value < 0 for value in given.values()):
+      text = ", ".join(f"{key}.{unit}={value}" for unit, value in given.items())
+      raise ConfigError(f"{text}: expected one unit, and not below 0. Set the others to 0.")
+    if not given:
+      return 0
+    exact = self.steps or (self.epochs * num_examples or self.examples) / batch_size
+    return max(1, round(exact))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataConfig:
+  """Where images come from.
+
+  Attributes:
+    train, valid: SPECs (`prn data --help`); without `valid` nothing is evaluated.
+    on_bad_data: "stop" or "skip".
+    max_boxes: rows of truth per image; more boxes are left out, and counted.
+    threads, workers, prefetch: threads and processes that make batches, batches ahead.
+    cache_mb: memory for decoded images, so that a small data set is decoded once.
+  """
+
+  train: str = ""
+  valid: str = ""
+  on_bad_data: str = "stop"
+  max_boxes: int = 100
+  threads: int = 2
+  workers: int = 0
+  prefetch: int = 4
+  cache_mb: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvalConfig:
+  """Evaluation during training, with the averaged weights if there are any.
+
+  Attributes:
+    every: distance of evaluations; without it, only at the end.
+    batch_size: images per run; 0: the training batch.
+    conf, nms: thresholds of detections (`prn eval` has 0.001 and 0.45).
+    protocol: of a detector: coco, voc07, voc or darknet.
+    metric: which figure decides about the best checkpoint; "" is AP50, mAP or top1.
+    num_pictures: validation images drawn with their detections at the end.
+  """
+
+  every: Duration = Duration()
+  batch_size: int = 0
+  conf: float = 0.005
+  nms: float = 0.45
+  protocol: str = "coco"
+  metric: str = ""
+  num_pictures: int = 16
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HostsConfig:
+  """Patience with other hosts, in seconds.
+
+  Attributes:
+    start_timeout_sec: until a host that has not arrived is reported.
+    step_timeout_sec: until a step that does not end is reported, and the process ends; 0: never.
+    first_step_timeout_sec: the same for steps that compile.
+    heartbeat_timeout_sec: of JAX's own coordination.
+  """
+
+  start_timeout_sec: int = 50
+  step_timeout_sec: int = 300
+  first_step_timeout_sec: int = 1800
+  heartbeat_timeout_sec: int = 30
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+  """A whole run.
+
+  Attributes:
+    task: "detect" or "classify".
+    model: registered name or .cfg file; model_options are the options of a registered one.
+    width, height: input in pixels; 0 keeps the model's.
+    sizes: further (width, height) pairs for multi-scale training, each compiled once.
+    resize_every_steps: distance of changes between `sizes`.
+    anchors: (width, height) pairs in pixels of the input, in place of the model's.
+    weights: start from these; weights_model is their network, if it is another one.
+    bn_scope: "global" or "per_device"; bn_momentum is the share of the old rolling statistics.
+    dtype: of the computation, "float32" or "bfloat16". Parameters, statistics, loss and boxes are always float32.
+    remat: recompute activations in the backward pass: less memory, more time.
+    batch_size: images per update, over all devices.
+    total: length of the run.
+    checkpoint_every: distance of checkpoints; keep_checkpoints of them stay, and the best.
+    log_every: distance of log lines.
+    profile_steps: (first, last) step of a profiler trace in the run directory.
+    seed: of initialisation, order and augmentation.
+  """
+
+  task: str = "detect"
+  model: str = ""
+  model_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  width: int = 0
+  height: int = 0
+  sizes: tuple[tuple[int, int], ...] = ()
+  resize_every_steps: int = 10
+  anchors: tuple[tuple[float, float], ...] = ()
+  weights: str = ""
+  weights_model: str = ""
+  bn_scope: str = "global"
+  bn_momentum: float = 0.99
+  dtype: str = "float32"
+  remat: bool = False
+  batch_size: int = 64
+  total: Duration = Duration()
+  checkpoint_every: Duration = Duration()
+  keep_checkpoints: int = 2
+  log_every: Duration = Duration(steps=50)
+  profile_steps: tuple[int, ...] = ()
+  seed: int = 0
+  data: DataConfig = DataConfig()
+  augment: DetectionAugment | ClassificationAugment = DetectionAugment()
+  loss: LossConfig = LossConfig()
+  optim: OptimConfig = OptimConfig()
+  eval: EvalConfig = EvalConfig()
+  hosts: HostsConfig = HostsConfig()
+
+
+# Settings without influence on the numbers: they may change when a run is taken up again.
+FREE_KEYS = (
+  "data.threads", "data.workers", "data.prefetch", "data.cache_mb", "log_every", "checkpoint_every", "keep_checkpoints",
+  "profile_steps", "eval", "hosts",
+)  # fmt: skip
+
+
+def default_config(task: str = "detect") -> ml_collections.ConfigDict:
+  """Every key with its default, locked; what configs start from.
+
+  Raises:
+    ConfigError: `task` is neither "detect" nor "classify".
+  """
+  import ml_collections
+
+  if task not in TASKS:
+    raise ConfigError(f"task is '{task}'{did_you_mean(task, TASKS)}; expected one of {', '.join(TASKS)}.")
+  config = ml_collections.ConfigDict(to_dict(TrainConfig(task=task, augment=TASKS[task]())))
+  # What is empty by default and may hold anything must stay open.
+  for free in (config.model_options, config.loss.head):
+    free.unlock()
+  return config.lock()
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+  """Nested dicts with plain values; the content of config.json."""
+  result = {}
+  for field in dataclasses.fields(config):
+    value = getattr(config, field.name)
+    result[field.name] = to_dict(value) if dataclasses.is_dataclass(value) else _plain(value)
+  return result
+
+
+def _plain(value: Any) -> Any:
+  if isinstance(value, Mapping):
+    return {key: _plain(item) for key, item in value.items()}
+  return value
+
+
+def typed(config: Any) -> TrainConfig:
+  """The typed form of a ConfigDict or of nested dicts, checked.
+
+  Raises:
+    ConfigError: an unknown key, a value of the wrong type, or one that cannot be.
+  """
+  values = config.to_dict() if hasattr(config, "to_dict") else dict(config)
+  task = values.get("task", "detect")
+  if task not in TASKS:
+    raise ConfigError(f"config.task is '{task}'{did_you_mean(str(task), TASKS)}; expected one of {', '.join(TASKS)}.")
+  result: TrainConfig = _build(TrainConfig, values, "config", {"augment": TASKS[task]})
+  _check(result)
+  return result
+
+
+def _build(
+  cls: type[Any], values: Any, where: str, classes: Mapping[str, type[Any]] = types.MappingProxyType({})
+) -> Any:
+  """An instance of a dataclass from nested dicts."""
+  if not isinstance(values, Mapping):
+    raise ConfigError(f"{where} is {values!r}; expected a group of settings.")
+  hints, fields = typing.get_type_hints(cls), [f.name for f in dataclasses.fields(cls)]
+  for key in values:
+    if key not in fields:
+      raise ConfigError(
+        f"{where}.{key} does not exist{did_you_mean(str(key), fields)}. {where} has {', '.join(fields)}."
+      )
+  converted = {key: _convert(value, classes.get(key, hints[key]), f"{where}.{key}") for key, value in values.items()}
+  try:
+    return cls(**converted)
+  except PrnError as error:
+    raise ConfigError(f"{where}: {error}") from None
+
+
+def _convert(value: Any, hint: Any, where: str) -> Any:
+  """`value` as the type `hint`, where nothing is lost by it."""
+  origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+  if dataclasses.is_dataclass(hint):
+    return _build(typing.cast(type, hint), value, where)
+  if origin in (Mapping, dict) or hint is Mapping:
+    if not isinstance(value, Mapping):
+      raise ConfigError(f"{where} is {value!r}; expected settings by name.")
+    return {key: tuple(item) if isinstance(item, list) else item for key, item in value.items()}
+  if origin is tuple:
+    if isinstance(value, str) or not isinstance(value, Sequence):
+      raise ConfigError(f"{where} is {value!r}; expected a list.")
+    if arguments[-1] is not Ellipsis and len(arguments) != len(value):
+      raise ConfigError(f"{where} is {list(value)}; expected {len(arguments)} values.")
+    inner = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else arguments
+    return tuple(_convert(item, one, f"{where}[{i}]") for i, (item, one) in enumerate(zip(value, inner, strict=True)))
+  if hint is float and isinstance(value, int) and not isinstance(value, bool):
+    return float(value)
+  if hint is int and isinstance(value, float) and value.is_integer():
+    return int(value)
+  if isinstance(hint, type) and (not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool)):
+    raise ConfigError(f"{where} is {value!r} ({type(value).__name__}); expected {hint.__name__}.")
+  return value
+
+
+def _check(config: TrainConfig) -> None:
+  """What can be said without opening anything."""
+  if not config.model:
+    raise ConfigError("config.model is empty; give a registered model ('prn models' lists them) or a .cfg file.")
+  if not config.data.train:
+    raise ConfigError("config.data.train is empty; give the training images, as 'synthetic:traffic:1000'.")
+  for key, value, allowed in (
+    ("bn_scope", config.bn_scope, ("global", "per_device")),
+    ("dtype", config.dtype, ("float32", "bfloat16")),
+    ("data.on_bad_data", config.data.on_bad_data, ("stop", "skip")),
+    ("loss.style", config.loss.style, ("darknet", "autodiff")),
+    ("eval.protocol", config.eval.protocol, ("coco", "voc07", "voc", "darknet")),
+  ):
+    if value not in allowed:
+      raise ConfigError(f"config.{key} is '{value}'{did_you_mean(value, allowed)}; expected {' or '.join(allowed)}.")
+  for key, number in (("batch_size", config.batch_size), ("log_every", config.log_every.steps or 1)):
+    if number < 1:
+      raise ConfigError(f"config.{key} is {number}; expected at least 1.")
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+  """Keys whose values differ, as "optim.learning_rate: 0.1, now 0.2"; `FREE_KEYS` are left out."""
+  found = []
+  for key in sorted(old.keys() | new.keys()):
+    path = f"{prefix}{key}"
+    a, b = old.get(key), new.get(key)
+    if path in FREE_KEYS or a == b:
+      continue
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+      found += differences(a, b, f"{path}.")
+    else:
+      found.append(f"{path}: {a!r}, now {b!r}")
+  return found

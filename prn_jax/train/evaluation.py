@@ -1,0 +1,181 @@
+"""Evaluation during training: every validation image once, on all devices, with one compiled program.
+
+The figures are those of `prn eval` at the thresholds of the config; images go through the same preprocessing, but the
+network runs as it is trained, not folded. All processes take part; every one of them gets the results.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from data_pipelines.evaluation_batches import eval_batches, placement_of
+from data_pipelines.records import DataError, Dataset
+from prn_jax.classify.metrics import classification_metrics, top_classes, write_classification_report
+from prn_jax.detect import metrics, nms
+from prn_jax.detect.detections import Detections
+from prn_jax.errors import PrnError, did_you_mean
+from prn_jax.evaluate import Run, draw_examples, image_reader
+from prn_jax.graph.graph import Graph
+from prn_jax.network import Network, Variables
+from prn_jax.train.config import EvalConfig
+from prn_jax.train.sharding import jit, put_batch, replicated, split
+
+MOST_DETECTIONS = 300  # per image
+PICTURES_CONF = 0.25
+
+
+@dataclasses.dataclass(frozen=True)
+class Figures:
+  """Results of one evaluation.
+
+  Attributes:
+    values: name -> figure.
+    results: image id -> detections; empty for classifiers.
+    scored: what the figures come from: `metrics.EvalData` with `metrics.Evaluation`, or `ClassificationMetrics`.
+  """
+
+  values: dict[str, float]
+  results: dict[Any, Detections]
+  scored: Any
+
+
+class Evaluator:
+  """Evaluates variables of one network on one data set.
+
+  Args:
+    graph: the network at the size of evaluation.
+    dataset: classes numbered as the network numbers them.
+    mesh: of the training.
+    config: see there.
+    batch_size: images per run, over all devices.
+    dtype: compute dtype of the network.
+    resize: "stretch" or "letterbox", for detectors.
+    on_bad_data: "stop" at an image that cannot be decoded, or "skip" it.
+  """
+
+  def __init__(
+    self, graph: Graph, dataset: Dataset, mesh: jax.sharding.Mesh, config: EvalConfig, *, batch_size: int,
+    dtype: Any = None, resize: str = "stretch", on_bad_data: str = "stop",
+  ) -> None:  # fmt: skip
+    self.graph, self.dataset, self.mesh, self.config = graph, dataset, mesh, config
+    self._on_bad_data = on_bad_data
+    self._resize = resize if graph.detects else "center_crop"
+    self._batch_size = -(-(config.batch_size or batch_size) // mesh.size) * mesh.size
+    network = Network(graph, dtype=dtype)
+
+    def run(variables: Variables, batch: dict[str, jax.Array]) -> dict[str, Any]:
+      heads = network.apply(variables, batch["image"])
+      assert isinstance(heads, dict)
+      rest = {key: value for key, value in batch.items() if key != "image"}
+      if not graph.detects:
+        scores = heads[graph.heads[-1].name].astype(jnp.float32)
+        return rest | {"found": scores.reshape(scores.shape[0], -1)}
+      found = nms.postprocess(
+        heads,
+        graph,
+        conf=config.conf,
+        nms_threshold=config.nms,
+        max_detections=MOST_DETECTIONS,
+        nms_kind="default" if config.protocol != "darknet" else None,
+      )
+      return rest | {"found": found}
+
+    self._run = jit(run, in_shardings=(replicated(mesh), split(mesh)), out_shardings=replicated(mesh))
+
+  @property
+  def metric(self) -> str:
+    """The figure that decides which checkpoint is best; higher is better."""
+    default = "top1" if not self.graph.detects else "AP50" if self.config.protocol == "coco" else "mAP"
+    return self.config.metric or default
+
+  def __call__(self, variables: Variables) -> Figures:
+    """Figures of these variables.
+
+    Raises:
+      PrnError: the network's outputs are not finite, or `config.metric` is not among the figures.
+    """
+    outputs: dict[int, tuple[Any, int, np.ndarray]] = {}
+    with eval_batches(
+      self.dataset,
+      (self.graph.width, self.graph.height),
+      resize=self._resize,
+      batch_size=self._batch_size,
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
+      on_bad_data=self._on_bad_data,
+    ) as batches:
+      for batch in batches:
+        result = jax.device_get(self._run(variables, put_batch(batch, self.mesh)))
+        for row in np.flatnonzero(result["index"] >= 0):
+          outputs[int(result["index"][row])] = (result["found"], int(row), result["placement"][row])
+    if len(outputs) != len(self.dataset):
+      raise DataError(f"evaluation saw {len(outputs)} of {len(self.dataset)} images; each must be seen once.")
+    figures = self._detection(outputs) if self.graph.detects else self._classification(outputs)
+    if self.metric not in figures.values:
+      raise PrnError(
+        f"config.eval.metric is '{self.metric}'{did_you_mean(self.metric, figures.values)}; expected one of "
+        f"{', '.join(figures.values)}."
+      )
+    return figures
+
+  def report(self, figures: Figures, folder: Path, num_pictures: int = 0) -> None:
+    """Writes tables, curves and pictures of an evaluation."""
+    if not self.graph.detects:
+      write_classification_report(folder, figures.scored)
+      return
+    data, evaluation = figures.scored
+    read = image_reader(self.dataset)
+    metrics.write_report(folder, data, evaluation, conf_threshold=PICTURES_CONF, read_image=read)
+    run = Run(dict(figures.results), (), {})
+    draw_examples(self.dataset, run, folder / "examples", num_pictures, PICTURES_CONF)
+
+  def _detection(self, outputs: dict[int, tuple[Any, int, np.ndarray]]) -> Figures:
+    results = {}
+    for index in sorted(outputs):
+      found, row, placement = outputs[index]
+      if not placement[0]:  # an image that could not be decoded
+        continue
+      if found.num_nonfinite[row]:
+        raise PrnError(
+          f"evaluation: network '{self.graph.name}' gave NaN or infinity for image '{self.dataset[index].image_id}'; the "
+          "training has diverged. Lower the learning rate."
+        )
+      results[self.dataset[index].image_id] = self._detections(found, row, placement)
+    truths = (self.dataset[i] for i in range(len(self.dataset)))
+    clip = self.config.protocol != "darknet"
+    data = metrics.collect(
+      self.dataset.names,
+      truths,
+      {key: one.clipped() if clip else one for key, one in results.items()},
+      missing="leave_out" if len(results) < len(outputs) else "error",
+    )
+    evaluation = metrics.evaluate(data, self.config.protocol)
+    values = {key: float(value) for key, value in evaluation.metrics.items() if value is not None}
+    return Figures(values, results, (data, evaluation))
+
+  def _detections(self, found: Any, row: int, place: np.ndarray) -> Detections:
+    placement = placement_of(place, (self.graph.width, self.graph.height))
+    count = int(found.count[row])
+    return Detections(
+      boxes_xyxy_px=placement.to_image_xyxy_px(found.boxes_cxcywh_rel[row, :count]),
+      scores=found.scores[row, :count],
+      classes=found.classes[row, :count],
+      names=self.dataset.names,
+      image_width=placement.image_width,
+      image_height=placement.image_height,
+    )
+
+  def _classification(self, outputs: dict[int, tuple[Any, int, np.ndarray]]) -> Figures:
+    order = [index for index in sorted(outputs) if outputs[index][2][0]]
+    scores = np.stack([outputs[index][0][outputs[index][1]] for index in order])
+    labels = [self.dataset[index].label for index in order]
+    result = classification_metrics(
+      top_classes(scores), [-1 if one is None else one for one in labels], self.dataset.names
+    )
+    return Figures({"top1": result.top1, "top5": result.top5}, {}, result)

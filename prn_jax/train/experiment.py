@@ -1,0 +1,236 @@
+"""From a configuration to everything that the loop needs: data, network, optimiser, compiled steps, evaluation."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from data_pipelines.pipeline import PipelineConfig
+from data_pipelines.records import DataError, Dataset
+from data_pipelines.spec import open_spec
+from prn_jax.formats import darknet_cfg
+from prn_jax.formats.darknet_training import Training
+from prn_jax.graph.graph import Graph
+from prn_jax.labels import num_classes
+from prn_jax.model import load
+from prn_jax.models.registry import build_graph, get_spec
+from prn_jax.network import Network, Variables
+from prn_jax.train.config import ConfigError, TrainConfig
+from prn_jax.train.evaluation import Evaluator
+from prn_jax.train.optim import frozen_layers, make_optimizer
+from prn_jax.train.sharding import StepFn, check_batch_size, compile_step, make_mesh
+from prn_jax.train.start import StartReport, start_variables
+from prn_jax.train.step import Recipe
+from prn_jax.train.tasks import make_loss
+from prn_jax.transforms.num_classes import with_anchors, with_num_classes
+
+Size = tuple[int, int]
+DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Experiment:
+  """A run before its first step.
+
+  Attributes:
+    config: what the user asked for.
+    graph: the network at its main size.
+    training: Darknet's settings of the cfg, if it comes from one.
+    names: class names, in the order of the network's outputs.
+    dataset: training images.
+    pipeline: how batches are made of them.
+    mesh: all devices.
+    recipes, steps: size (width, height) -> recipe and compiled step; the main size is the first.
+    schedule: updates done -> learning rate.
+    total_steps, eval_steps, checkpoint_steps, log_steps: durations in steps; 0 is never.
+    evaluator: None without validation data.
+    resize: how the network wants its images.
+    variables, start: where it starts, and from what.
+  """
+
+  config: TrainConfig
+  graph: Graph
+  training: Training | None
+  names: tuple[str, ...]
+  dataset: Dataset
+  pipeline: PipelineConfig
+  mesh: jax.sharding.Mesh
+  recipes: Mapping[Size, Recipe]
+  steps: Mapping[Size, StepFn]
+  schedule: optax.Schedule
+  total_steps: int
+  eval_steps: int
+  checkpoint_steps: int
+  log_steps: int
+  evaluator: Evaluator | None
+  resize: str
+  variables: Variables
+  start: StartReport
+
+  @property
+  def recipe(self) -> Recipe:
+    """The step at the main size."""
+    return next(iter(self.recipes.values()))
+
+  def graph_cfg(self) -> str:
+    """The network as cfg text."""
+    return darknet_cfg.dump(self.graph, self.training)
+
+
+def open_experiment(config: TrainConfig) -> Experiment:
+  """Opens the data, builds the network, prepares the steps; nothing is compiled yet.
+
+  Raises:
+    PrnError: data, network and settings do not fit together, or one of them is wrong.
+  """
+  dataset = open_spec(config.data.train, config.data.on_bad_data)
+  graph, training, resize = build_network(config, len(dataset.names))
+  _check_task(config, graph, dataset)
+  mesh = make_mesh()
+  check_batch_size(config.batch_size, config.optim.accumulate, mesh)
+  durations = _durations(config, len(dataset))
+  layers = training.layers if training else {}
+  tx, schedule = make_optimizer(config.optim, graph, durations["total"], layers)
+  variables, start = start_variables(
+    graph, config.weights or None, config.seed, config.weights_model or None, layers=layers
+  )
+  main = (graph.width, graph.height)
+  recipes = {size: _recipe(config, graph.resized(*size), training, tx) for size in (main, *config.sizes)}
+  return Experiment(
+    config=config,
+    graph=graph,
+    training=training,
+    names=dataset.names,
+    dataset=dataset,
+    pipeline=_pipeline(config, tuple(recipes)),
+    mesh=mesh,
+    recipes=recipes,
+    steps={size: compile_step(recipe, mesh, config.bn_scope) for size, recipe in recipes.items()},
+    schedule=schedule,
+    total_steps=durations["total"],
+    eval_steps=durations["eval.every"],
+    checkpoint_steps=durations["checkpoint_every"] or max(1, durations["total"] // 10),
+    log_steps=durations["log_every"],
+    evaluator=_evaluator(config, graph, dataset.names, mesh, resize),
+    resize=resize,
+    variables=variables,
+    start=start,
+  )
+
+
+def build_network(config: TrainConfig, classes: int) -> tuple[Graph, Training | None, str]:
+  """The graph with the data's number of classes, the config's size and anchors; training settings; resize mode."""
+  path = Path(config.model)
+  if path.suffix == ".cfg" or path.is_dir():
+    if config.model_options:
+      raise ConfigError(f"config.model_options are for registered models; '{config.model}' already has its shape.")
+    model = load(path)
+    graph, training, resize = model.graph, model.training, str(model.resize)
+  else:
+    options = dict(config.model_options)
+    if "num_classes" in get_spec(config.model).options:
+      options.setdefault("num_classes", classes)
+    graph, training, resize = build_graph(config.model, **options), None, "stretch"
+  width, height = config.width or graph.width, config.height or graph.height
+  if (width, height) != (graph.width, graph.height):
+    graph = graph.resized(width, height)
+  if num_classes(graph) != classes:
+    graph = with_num_classes(graph, classes)
+  return (with_anchors(graph, config.anchors) if config.anchors else graph), training, resize
+
+
+def _check_task(config: TrainConfig, graph: Graph, dataset: Dataset) -> None:
+  if graph.detects != (config.task == "detect"):
+    does = "detects" if graph.detects else "classifies"
+    raise ConfigError(f"config.task is '{config.task}', but network '{graph.name}' {does}.")
+  if not graph.detects and dataset[0].label is None:
+    raise DataError(f"data '{config.data.train}' has boxes, no classes of whole images; a classifier needs those.")
+
+
+def _durations(config: TrainConfig, num_images: int) -> dict[str, int]:
+  given = {
+    "total": config.total,
+    "eval.every": config.eval.every,
+    "checkpoint_every": config.checkpoint_every,
+    "log_every": config.log_every,
+  }
+  steps = {key: value.to_steps(config.batch_size, num_images, f"config.{key}") for key, value in given.items()}
+  if not steps["total"]:
+    raise ConfigError("config.total is empty; give the length of the run, as config.total.epochs = 10.")
+  return steps
+
+
+def _pipeline(config: TrainConfig, sizes: tuple[Size, ...]) -> PipelineConfig:
+  return PipelineConfig(
+    seed=config.seed,
+    batch_size=config.batch_size,
+    sizes=sizes,
+    resize_every=config.resize_every_steps,
+    max_boxes=config.data.max_boxes,
+    on_bad_data=config.data.on_bad_data,
+    threads=config.data.threads,
+    workers=config.data.workers,
+    prefetch=config.data.prefetch,
+    cache_mb=config.data.cache_mb,
+  )
+
+
+def _recipe(config: TrainConfig, graph: Graph, training: Training | None, tx: optax.GradientTransformation) -> Recipe:
+  layers, loss_fn = make_loss(graph, config.loss, training)
+  return Recipe(
+    network=Network(graph, dtype=DTYPES[config.dtype], bn_momentum=config.bn_momentum),
+    tx=tx,
+    loss_fn=loss_fn,
+    layers=layers,
+    accumulate=config.optim.accumulate,
+    ema_decay=config.optim.ema_decay,
+    frozen=frozen_layers(graph, config.optim, training.layers if training else {}),
+    remat=config.remat,
+    seed=config.seed,
+  )
+
+
+def _evaluator(
+  config: TrainConfig, graph: Graph, names: tuple[str, ...], mesh: jax.sharding.Mesh, resize: str
+) -> Evaluator | None:
+  if not config.data.valid:
+    return None
+  dataset = open_spec(config.data.valid, config.data.on_bad_data, names)
+  return Evaluator(
+    graph,
+    dataset,
+    mesh,
+    config.eval,
+    batch_size=config.batch_size,
+    dtype=DTYPES[config.dtype],
+    resize=resize,
+    on_bad_data=config.data.on_bad_data,
+  )
+
+
+def environment(experiment: Experiment) -> dict[str, Any]:
+  """Versions, devices and sizes of a run, for env.json."""
+  import importlib.metadata
+  import platform
+  import sys
+
+  from prn_jax.version import __version__
+
+  packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+  devices = jax.devices()
+  return {
+    "prn_jax": __version__,
+    "python": sys.version.split()[0],
+    "platform": platform.platform(),
+    "packages": {name: importlib.metadata.version(name) for name in packages},
+    "devices": {"count": len(devices), "kind": devices[0].device_kind, "platform": devices[0].platform},
+    "processes": jax.process_count(),
+    "train_images": len(experiment.dataset),
+    "total_steps": experiment.total_steps,
+  }

@@ -1,0 +1,178 @@
+"""What a run leaves for people: metrics.csv, metrics.jsonl, TensorBoard events, and a line of progress.
+
+A run that is taken up again at step n first drops what was written after n, so that every step stands there once.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from prn_jax.formats.files import write_text
+
+SHOWN = ("recall50", "grad_norm", "learning_rate")  # in the line of progress, beside the loss; the rest is in the files
+CSV, JSONL = "metrics.csv", "metrics.jsonl"
+
+
+class MetricsLog:
+  """Writes scalars by step. Only process 0 may have one.
+
+  Args:
+    folder: the run directory.
+    start_step: rows after it are dropped.
+  """
+
+  def __init__(self, folder: Path, start_step: int = 0) -> None:
+    self._folder = folder
+    self._rows = [row for row in read_metrics(folder) if row["step"] <= start_step]
+    self._columns: list[str] = []
+    for row in self._rows:
+      self._add_columns(row)
+    write_text(folder / JSONL, "".join(json.dumps(row) + "\n" for row in self._rows))
+    self._jsonl = (folder / JSONL).open("a", encoding="utf-8")
+    self._rewrite_csv()
+    self._events: Any = None
+    self._start_step = start_step
+
+  def write(self, step: int, values: Mapping[str, float]) -> None:
+    """Adds a row; names with "/" are groups, as "eval/AP50". Infinite and undefined values are kept as null."""
+    row: dict[str, Any] = {"step": step} | {k: v if math.isfinite(v) else None for k, v in values.items()}
+    self._rows.append(row)
+    self._jsonl.write(json.dumps(row) + "\n")
+    self._jsonl.flush()
+    if self._add_columns(row):
+      self._rewrite_csv()
+    else:
+      self._csv.write(_csv_line([row.get(column) for column in self._columns]))
+      self._csv.flush()
+    for name, value in values.items():
+      if math.isfinite(value):
+        self._writer().add_scalar(name if "/" in name else f"train/{name}", value, step)
+    self._writer().flush()
+
+  def image(self, step: int, name: str, image_hwc: Any) -> None:
+    """Adds a picture, (h, w, 3) uint8, to the TensorBoard events."""
+    self._writer().add_image(name, image_hwc, step, dataformats="HWC")
+
+  def close(self) -> None:
+    self._jsonl.close()
+    self._csv.close()
+    if self._events is not None:
+      self._events.close()
+
+  def _add_columns(self, row: Mapping[str, Any]) -> bool:
+    new = [key for key in row if key not in self._columns]
+    self._columns += new
+    return bool(new)
+
+  def _rewrite_csv(self) -> None:
+    lines = [_csv_line(self._columns)] if self._columns else []
+    lines += [_csv_line([row.get(column) for column in self._columns]) for row in self._rows]
+    write_text(self._folder / CSV, "".join(lines))
+    self._csv: TextIO = (self._folder / CSV).open("a", encoding="utf-8")
+
+  def _writer(self) -> Any:
+    if self._events is None:
+      from tensorboardX import SummaryWriter
+
+      # purge_step makes TensorBoard forget what an interrupted run wrote beyond its last checkpoint.
+      purge = self._start_step + 1 if self._start_step else None
+      self._events = SummaryWriter(str(self._folder), purge_step=purge)
+    return self._events
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+  """The rows of metrics.jsonl; a last line that a kill cut short is left out."""
+  rows = []
+  path = folder / JSONL
+  for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+    try:
+      row = json.loads(line)
+    except ValueError:
+      continue
+    if isinstance(row, dict) and isinstance(row.get("step"), int):
+      rows.append(row)
+  return rows
+
+
+def _csv_line(cells: Sequence[Any]) -> str:
+  text = io.StringIO()
+  csv.writer(text, lineterminator="\n").writerow(cells)
+  return text.getvalue()
+
+
+class Stopwatch:
+  """Speed between two log lines, and how much of the time went into waiting for data.
+
+  Args:
+    batch_size: images per step.
+    start_step, total_steps: of this part of the run.
+  """
+
+  def __init__(self, batch_size: int, start_step: int, total_steps: int) -> None:
+    self._batch_size, self._total = batch_size, total_steps
+    self._first = (time.perf_counter(), start_step)
+    self._last = self._first
+    self._waited = self._paused = self._all_paused = 0.0
+
+  def restart(self, step: int) -> None:
+    """Forgets what was before `step`: the compilation of the first one."""
+    self._first = self._last = (time.perf_counter(), step)
+    self._waited = self._paused = self._all_paused = 0.0
+
+  def waited(self, seconds: float) -> None:
+    """Time spent waiting for a batch."""
+    self._waited += seconds
+
+  def paused(self, seconds: float) -> None:
+    """Time that is not training: evaluation, checkpoints."""
+    self._paused += seconds
+
+  def lap(self, step: int) -> dict[str, float]:
+    """images_per_sec, data_wait_frac and eta_sec since the last call; `step` is the number of steps done."""
+    now = time.perf_counter()
+    then, last_step = self._last
+    busy = max(now - then - self._paused, 1e-9)
+    self._all_paused += self._paused
+    values = {
+      "images_per_sec": (step - last_step) * self._batch_size / busy,
+      "data_wait_frac": min(1.0, self._waited / busy),
+      "eta_sec": (self._total - step) * (now - self._first[0] - self._all_paused) / max(1, step - self._first[1]),
+    }
+    self._last, self._waited, self._paused = (now, step), 0.0, 0.0
+    return values
+
+
+def progress_line(step: int, total: int, values: Mapping[str, float]) -> str:
+  """One line for people: "step 120/1000  loss 3.21  iou 0.54  lr 0.001  43 images/s  data wait 2%  4 min left"."""
+  first = {key: values[key] for key in ("loss", "iou", "top1") if key in values}
+  shown = first | {k: v for k, v in values.items() if k in SHOWN}
+  parts = [f"step {step:,}/{total:,}", *(f"{key} {_short(value)}" for key, value in shown.items())]
+  if "images_per_sec" in values:
+    speed = values["images_per_sec"]
+    parts += [f"{speed:,.0f} images/s" if speed >= 10 else f"{speed:.2g} images/s"]
+    parts += [f"data wait {values['data_wait_frac']:.0%}", f"{duration(values['eta_sec'])} left"]
+  return "  ".join(parts)
+
+
+def _short(value: float) -> str:
+  return f"{value:.4g}" if math.isfinite(value) else str(value)
+
+
+def duration(seconds: float) -> str:
+  """Seconds as "45 s", "12 min" or "3.5 h"."""
+  if seconds < 99:
+    return f"{seconds:.0f} s"
+  return f"{seconds / 60:.0f} min" if seconds < 99 * 60 else f"{seconds / 3600:.1f} h"
+
+
+def say(text: str) -> None:
+  """A line for people, on stderr, at once."""
+  print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,105 @@
+"""Data parallelism: a mesh of all devices of all hosts, the state on each of them, the batch split among them.
+
+The same code runs on one core and on a pod. Two scopes of batch norm:
+
+  global      `jax.jit` over the sharded batch. The program is that of one device with the whole batch, so batch norm
+              sees all of it; XLA adds the communication.
+  per_device  `jax.shard_map`: each device normalises with its own share, as several GPUs do in Darknet; gradients,
+              and the rolling statistics, are averaged.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from prn_jax.errors import PrnError
+from prn_jax.inference import CPU_OPTIONS
+from prn_jax.train.step import Batch, Metrics, Recipe, TrainState, train_step
+
+AXIS = "data"
+StepFn = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+
+
+class BnScope(StrEnum):
+  """Over which images batch norm takes its statistics."""
+
+  GLOBAL = "global"
+  PER_DEVICE = "per_device"
+
+
+def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+  """One axis over the given devices, by default all of all processes."""
+  devices = list(devices or jax.devices())
+  return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+  return NamedSharding(mesh, PartitionSpec())
+
+
+def split(mesh: Mesh) -> NamedSharding:
+  """Split along the first axis of an array."""
+  return NamedSharding(mesh, PartitionSpec(AXIS))
+
+
+def check_batch_size(batch_size: int, accumulate: int, mesh: Mesh) -> None:
+  """Raises PrnError unless every device gets as many images of every micro-batch."""
+  parts = accumulate * mesh.size
+  if batch_size % parts:
+    below, above = batch_size // parts * parts, (batch_size // parts + 1) * parts
+    raise PrnError(
+      f"batch_size {batch_size} cannot be divided among {mesh.size} devices x {accumulate} micro-batches "
+      f"(optim.accumulate). Choose a multiple of {parts}, such as {above}{f' or {below}' if below else ''}."
+    )
+
+
+def put_state(state: Any, mesh: Mesh) -> Any:
+  """A copy of the state on every device. Every process must hold the same values."""
+  return jax.tree.map(lambda x: jax.make_array_from_process_local_data(replicated(mesh), np.asarray(x)), state)
+
+
+def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> Batch:
+  """This process's rows of the global batch -> arrays that are split among all devices."""
+  return {key: jax.make_array_from_process_local_data(split(mesh), value) for key, value in batch.items()}
+
+
+def compile_step(recipe: Recipe, mesh: Mesh, bn_scope: BnScope | str = BnScope.GLOBAL) -> StepFn:
+  """`train_step` as one program over the mesh; it is compiled at the first call, and reuses the state's buffers."""
+  if BnScope(bn_scope) is BnScope.PER_DEVICE:
+    recipe = dataclasses.replace(recipe, axis=AXIS)
+    step = jax.shard_map(
+      functools.partial(train_step, recipe=recipe),
+      mesh=mesh,
+      in_specs=(PartitionSpec(), PartitionSpec(AXIS)),
+      out_specs=(PartitionSpec(), PartitionSpec()),
+      check_vma=False,  # with it, every loss would need casts that jax 0.7 spells differently
+    )
+  else:
+    step = functools.partial(train_step, recipe=recipe)
+  return jit(
+    step, donate_argnums=0, in_shardings=(replicated(mesh), split(mesh)), out_shardings=(replicated(mesh),) * 2
+  )
+
+
+def jit(function: Callable[..., Any], **options: Any) -> Any:
+  """`jax.jit`, on CPU with the compiler options of `prn_jax.inference` where this jaxlib knows them."""
+  if jax.default_backend() != "cpu" or not _knows_cpu_options():
+    return jax.jit(function, **options)
+  return jax.jit(function, compiler_options=CPU_OPTIONS, **options)
+
+
+@functools.cache
+def _knows_cpu_options() -> bool:
+  try:
+    jax.jit(lambda x: x + 1, compiler_options=CPU_OPTIONS)(0)
+  except Exception:  # jaxlib's error type for an unknown option has changed between versions
+    return False
+  return True

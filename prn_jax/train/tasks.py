@@ -1,0 +1,120 @@
+"""What detection and classification have of their own: the loss, and the figures of an evaluation."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+
+from prn_jax.classify.loss import softmax_cross_entropy
+from prn_jax.detect.darknet_deltas import HeadMetrics
+from prn_jax.detect.loss import LossStyle, detection_loss
+from prn_jax.errors import PrnError
+from prn_jax.formats.darknet_training import HeadTraining, Training
+from prn_jax.graph.graph import Graph
+from prn_jax.kinds.gaussian_yolo import GaussianYolo
+from prn_jax.kinds.softmax import Softmax
+from prn_jax.kinds.yolo import Yolo
+from prn_jax.train.step import Batch, LossFn, Metrics
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LossConfig:
+  """Settings of the loss.
+
+  Attributes:
+    style: of a detector: "darknet" has Darknet's gradients to the bit, "autodiff" the losses that they stand for.
+    label_smoothing: of a classifier: share of the target that is spread over all classes.
+    head: of a detector: fields of `HeadTraining` for all heads, over those of the cfg.
+  """
+
+  style: str = "darknet"
+  label_smoothing: float = 0.0
+  head: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def make_loss(graph: Graph, config: LossConfig, training: Training | None = None) -> tuple[tuple[str, ...], LossFn]:
+  """The layers that the loss reads, and the loss of a batch.
+
+  Args:
+    graph: the network, at the size of the images that the loss will see.
+    config: see `LossConfig`.
+    training: settings of the cfg, if the network comes from one.
+
+  Returns:
+    Names of layers, and (outputs, batch) -> mean loss per image, metrics. A detector's batch has "truth" (n, t, 5):
+    cx, cy, w, h relative to the input, class; a classifier's has "label" (n,) int32.
+
+  Raises:
+    PrnError: the network has heads that cannot be trained, or a setting does not exist.
+  """
+  if graph.detects:
+    return _detection_loss(graph, config, training)
+  return _classification_loss(graph, config)
+
+
+def head_settings(graph: Graph, config: LossConfig, training: Training | None = None) -> dict[str, HeadTraining]:
+  """Loss settings of every head: Darknet's defaults, under those of the cfg, under those of the config."""
+  known = {f.name for f in dataclasses.fields(HeadTraining)}
+  unknown = sorted(set(config.head) - known)
+  if unknown:
+    raise PrnError(f"loss.head has no setting '{unknown[0]}'. Expected some of {', '.join(sorted(known))}.")
+  sections = training.sections if training else {}
+  return {
+    head.name: dataclasses.replace(cast(HeadTraining, sections.get(head.name, HeadTraining())), **config.head)
+    for head in graph.heads
+  }
+
+
+def _detection_loss(graph: Graph, config: LossConfig, training: Training | None) -> tuple[tuple[str, ...], LossFn]:
+  heads = graph.heads
+  for head in heads:
+    if not isinstance(head, Yolo | GaussianYolo):
+      raise PrnError(
+        f"layer '{head.name}' ({head.kind}) of network '{graph.name}' cannot be trained: there are losses for [yolo] and "
+        "[Gaussian_yolo] heads only."
+      )
+  inputs = {head.name: head.inputs[0] for head in heads}
+  settings = head_settings(graph, config, training)
+  style, size = LossStyle(config.style), (graph.width, graph.height)
+
+  def loss_fn(outputs: dict[str, jax.Array], batch: Batch) -> tuple[jax.Array, Metrics]:
+    raw = {name: outputs[source].astype(jnp.float32) for name, source in inputs.items()}
+    total, by_head = detection_loss(raw, batch["truth"], heads, settings, size, style=style)  # type: ignore[arg-type]
+    return total / batch["image"].shape[0], _head_metrics(by_head)
+
+  return tuple(inputs.values()), loss_fn
+
+
+def _head_metrics(by_head: Mapping[str, HeadMetrics]) -> Metrics:
+  """What Darknet prints while it trains, over all heads."""
+  total: HeadMetrics = jax.tree.map(lambda *values: sum(values), *by_head.values())
+  of_assigned = {
+    "iou": total.iou,
+    "objectness": total.objectness,
+    "true_class": total.true_class,
+    "recall50": total.recall50,
+  }
+  metrics = {key: _pair(value, total.num_assigned) for key, value in of_assigned.items()}
+  return metrics | {"any_objectness": _pair(total.any_objectness, total.num_locations)}
+
+
+def _classification_loss(graph: Graph, config: LossConfig) -> tuple[tuple[str, ...], LossFn]:
+  last = graph.heads[-1]
+  source = last.inputs[0] if isinstance(last, Softmax) else last.name
+
+  def loss_fn(outputs: dict[str, jax.Array], batch: Batch) -> tuple[jax.Array, Metrics]:
+    n = batch["image"].shape[0]
+    logits = outputs[source].astype(jnp.float32).reshape(n, -1)
+    value = jnp.mean(softmax_cross_entropy(logits, batch["label"], config.label_smoothing))
+    is_right = jnp.argmax(logits, -1) == batch["label"]
+    return value, {"top1": _pair(is_right.sum(), n)}
+
+  return (source,), loss_fn
+
+
+def _pair(total: Any, count: Any) -> jax.Array:
+  return jnp.stack([jnp.asarray(total, jnp.float32), jnp.asarray(count, jnp.float32)])
