@@ -13,7 +13,7 @@ import numpy as np
 
 from prn_jax import labels
 from prn_jax.errors import ModelNotFoundError, PrnError, WeightsError, did_you_mean
-from prn_jax.formats import darknet_cfg, darknet_weights, orbax
+from prn_jax.formats import checkpoints, darknet_cfg, darknet_weights, orbax
 from prn_jax.formats.darknet_training import Training
 from prn_jax.formats.darknet_weights import Header
 from prn_jax.graph.graph import Graph
@@ -199,7 +199,8 @@ def load(
   """Loads a model.
 
   Args:
-    model: a registered name ("yolov3-tiny-prn"), a .cfg file, or a saved model directory.
+    model: a registered name ("yolov3-tiny-prn"), a .cfg file, a saved model directory, or the directory of a
+      training run (its best checkpoint, else the latest) or of one checkpoint in it.
     weights: Darknet weights or a saved model of the same network, where `model` has none.
     names: class names, or a file with one per line. By default those saved with the model; COCO's for 80
       classes and VOC's for 20.
@@ -241,8 +242,8 @@ def _open(model: str | Path, strict: bool, options: dict[str, Any]) -> Model:
     return _open_safetensors(path)
   if path.is_file():
     raise ModelNotFoundError(
-      f"'{model}' is not a network: expected a registered name, a .cfg file, a saved model directory or .safetensors. "
-      "Weights are given beside their cfg (--weights FILE, weights= in Python); .onnx is written, not read."
+      f"'{model}' is not a network: expected a registered name, a .cfg file, a saved model or run directory, or "
+      ".safetensors. Weights are given beside their cfg (--weights FILE, weights= in Python); .onnx is written, not read."
     )
   try:
     return _with_carried_weights(str(model), options)
@@ -267,9 +268,18 @@ def _open_cfg(path: Path, strict: bool) -> Model:
 
 
 def _open_directory(path: Path) -> Model:
+  if not orbax.is_model_directory(path) and checkpoints.is_run_directory(path):
+    return _open_run(path)
   index = orbax.load_index(path)
   text = orbax.load_graph_cfg(path, index)
   return _saved_model(path, text, index, orbax.load_variables(path, index))
+
+
+def _open_run(path: Path) -> Model:
+  """The best checkpoint of a training run, else its latest; averaged weights where it kept them."""
+  variables, meta = checkpoints.load_params(path)
+  text, extra = checkpoints.described_model(path, meta)
+  return _saved_model(path, text, extra, variables)
 
 
 def _open_safetensors(path: Path) -> Model:

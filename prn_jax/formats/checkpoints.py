@@ -230,6 +230,32 @@ def load_params(path: str | Path, step: Which = "best", *, ema: bool = True) -> 
   return {"params": {}, "batch_stats": {}} | variables, {**meta["meta"], "step": meta["step"], "metric": metric}
 
 
+def described_model(path: Path, meta: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+  """The cfg text of a run, and "name", "names" and "resize" of its model as far as they are known.
+
+  Args:
+    path: as given to `load_params`.
+    meta: what that returned; graph.cfg and config.json of the run are read for what is not in it.
+
+  Raises:
+    CheckpointError: there is no graph.
+  """
+  run = next((place for place in (path, *path.resolve().parents[:2]) if (place / FOLDER).is_dir()), path)
+  text = meta.get("graph_cfg")
+  if text is None:
+    try:
+      text = (run / "graph.cfg").read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:
+      raise CheckpointError(
+        f"run '{path}' has no graph.cfg, and its checkpoint of step {meta['step']} no graph."
+      ) from None
+  extra = {key: meta[key] for key in ("name", "names", "resize", "header") if meta.get(key)}
+  if "names" not in extra:
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # then there are no names
+      extra["names"] = json.loads((run / "config.json").read_text(encoding="utf-8")).get("names") or ()
+  return text, extra
+
+
 def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
   """Nested dicts from values by path."""
   tree: dict[str, Any] = {}

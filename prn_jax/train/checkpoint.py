@@ -83,6 +83,7 @@ class Checkpoints:
     self._damaged: set[int] = set()
     self._thread: threading.Thread | None = None
     self._failure: tuple[int, Exception] | None = None
+    logging.getLogger("absl").addFilter(_is_ours_to_report)  # adding it twice does nothing
     _make_shared_folder(self.folder)
     self._checkpointer = ocp.AsyncCheckpointer(
       # Compressing float weights saves a tenth of the size and costs most of the time.
@@ -323,6 +324,11 @@ class Checkpoints:
       + (f"The latest finished one is of step {latest}. " if latest is not None else "There is no earlier one. ")
       + "Make room or repair the place, then run again."
     )
+
+
+def _is_ours_to_report(record: logging.LogRecord) -> bool:
+  """False for the stack traces that Orbax logs from each thread when a save fails; `Checkpoints.wait` raises the reason."""
+  return record.levelno < logging.ERROR or not record.pathname.endswith(("async_checkpointer.py", "futures/future.py"))
 
 
 def _arrays(state: Any) -> tuple[dict[str, Any], Any]:

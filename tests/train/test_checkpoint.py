@@ -1,0 +1,472 @@
+"""Checkpoints of a run: whole after any kill, verified, for any number of devices, and loadable as a model."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import multiprocessing
+import resource
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+import prn_jax
+from prn_jax.errors import CheckpointError, PrnError
+from prn_jax.formats import checkpoints as files
+from prn_jax.network import flatten_variables
+from prn_jax.train.checkpoint import Checkpoints, load_params
+from tests.nets import random_model
+from tests.train.checkpoint_states import (
+  EXIT_AT_POINT,
+  META,
+  assert_same,
+  metric_of,
+  save_and_die,
+  save_forever,
+  state_of,
+)
+
+
+@pytest.fixture(scope="module")
+def programs() -> Any:
+  """Starts child processes from one that has imported JAX already: 20 of them cost seconds, not half a minute."""
+  context = multiprocessing.get_context("forkserver")
+  context.set_forkserver_preload(["tests.train.checkpoint_states"])
+  return context
+
+
+@pytest.fixture
+def checkpoints(tmp_path: Path) -> Iterator[Checkpoints]:
+  with Checkpoints(tmp_path / "run" / "checkpoints") as opened:
+    yield opened
+
+
+def sharding_over(count: int, *axes: str) -> NamedSharding:
+  mesh = jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:count])
+  return NamedSharding(mesh, PartitionSpec(*axes))
+
+
+def save_steps(checkpoints: Checkpoints, *steps: int, metric: bool = False) -> None:
+  for step in steps:
+    checkpoints.save(step, state_of(step), META, metric=metric_of(step) if metric else None)
+  checkpoints.wait()
+
+
+def largest_file(checkpoint: Path) -> Path:
+  return max((path for path in checkpoint.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+
+
+def flip(path: Path) -> None:
+  data = bytearray(path.read_bytes())
+  data[len(data) // 2] ^= 4
+  path.write_bytes(data)
+
+
+# Round trips
+
+
+def test_state_and_metadata_come_back(checkpoints: Checkpoints) -> None:
+  assert checkpoints.latest_step() is None
+  assert checkpoints.save(7, state_of(7), META, metric=0.5)
+  state, meta = checkpoints.restore(state_of(0))
+  assert_same(state, state_of(7))
+  assert isinstance(state.params["out"]["conv"]["bias"], np.ndarray)
+  assert (meta["step"], meta["metric"], meta["config"]) == (7, 0.5, {"seed": 3})
+  assert meta["versions"]["jax"] == jax.__version__
+  assert checkpoints.meta() == meta
+  assert checkpoints.blocking_s > 0
+  assert checkpoints.writing_s > 0
+
+
+def test_disk_holds_nested_dicts_keyed_by_strings(checkpoints: Checkpoints) -> None:
+  save_steps(checkpoints, 1)
+  stored = json.loads((checkpoints.folder / "1" / "meta.json").read_text())
+  assert stored["data_position"] == stored["step"] == 1
+  assert stored["arrays"]["params/stem/conv/kernel"] == ["float32", [3, 3, 8, 16]]
+  assert "opt_state/1/0/trace/stem/conv/kernel" in stored["arrays"]
+  plain = ocp.PyTreeCheckpointer().restore(checkpoints.folder / "1" / "state")  # none of our classes
+  np.testing.assert_array_equal(
+    plain["opt_state"]["1"]["0"]["trace"]["out"]["conv"]["bias"],
+    state_of(1).opt_state[1][0].trace["out"]["conv"]["bias"],
+  )
+
+
+def test_donated_state_is_saved_as_it_was(checkpoints: Checkpoints) -> None:
+  step = jax.jit(lambda s: jax.tree.map(lambda x: x + 1, s), donate_argnums=0)
+  state = step(state_of(0, sharding_over(8), width=512))
+  before = jax.tree.map(np.array, state)
+  checkpoints.save(1, state, META)
+  for _ in range(5):  # while it is being written
+    state = step(state)
+  restored, _ = checkpoints.restore(state_of(0, width=512))
+  assert_same(restored, before)
+
+
+def test_another_number_of_devices(checkpoints: Checkpoints) -> None:
+  checkpoints.save(1, state_of(1, sharding_over(8)), META)
+  one, _ = checkpoints.restore(state_of(0, sharding_over(1)))
+  assert_same(one, state_of(1))
+  checkpoints.save(2, one._replace(step=np.int32(2)), META)
+  abstract = jax.tree.map(
+    lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding_over(4)), state_of(0)
+  )
+  four, _ = checkpoints.restore(abstract)
+  assert_same(four, state_of(1)._replace(step=np.int32(2)))
+  assert four.params["stem"]["conv"]["kernel"].sharding == sharding_over(4)
+  assert len(four.step.devices()) == 4
+
+
+def test_sharded_arrays_change_their_sharding(checkpoints: Checkpoints) -> None:
+  values = np.arange(64, dtype=np.float32).reshape(16, 4)
+  checkpoints.save(1, {"a": jax.device_put(values, sharding_over(8, "data"))}, META)
+  for count in (1, 4):
+    target = jax.ShapeDtypeStruct((16, 4), np.float32, sharding=sharding_over(count, "data"))
+    state, _ = checkpoints.restore({"a": target})
+    np.testing.assert_array_equal(np.asarray(state["a"]), values)
+    assert state["a"].sharding == target.sharding
+
+
+# Which are kept
+
+
+def test_newest_and_best_are_kept(checkpoints: Checkpoints) -> None:
+  save_steps(checkpoints, *range(1, 8), metric=True)  # metrics 7 3 10 6 2 9 5
+  assert checkpoints.metrics() == {3: 10.0, 6: 9.0, 7: 5.0}
+  assert (checkpoints.latest_step(), checkpoints.best_step()) == (7, 3)
+  state, meta = checkpoints.restore(state_of(0), step=checkpoints.best_step())
+  assert_same(state, state_of(3))
+  assert meta["metric"] == 10.0
+
+
+def test_metric_can_come_later_and_nan_is_none(checkpoints: Checkpoints) -> None:
+  checkpoints.save(1, state_of(1), META)
+  assert checkpoints.best_step() is None
+  assert not checkpoints.save(1, state_of(1), META, metric=0.25)
+  assert not checkpoints.save(1, state_of(1), META)  # does not take it away
+  checkpoints.save(2, state_of(2), META, metric=float("nan"), wait=True)
+  assert checkpoints.metrics() == {1: 0.25, 2: None}
+  files.verify(checkpoints.folder / "1")
+
+
+def test_without_keep_best_only_the_newest_stay(tmp_path: Path) -> None:
+  with Checkpoints(tmp_path, keep=1, keep_best=False) as checkpoints:
+    save_steps(checkpoints, *range(1, 5), metric=True)
+    assert list(checkpoints.metrics()) == [4]
+
+
+def test_going_back_is_refused(checkpoints: Checkpoints) -> None:
+  save_steps(checkpoints, 5, 6)
+  with pytest.raises(CheckpointError, match=r"checkpoints of later steps \(5, 6\) than 4: the run went back"):
+    checkpoints.save(4, state_of(4), META)
+  assert list(checkpoints.metrics()) == [5, 6]
+
+
+# Kills
+
+
+def test_kill_at_any_time_20_times(tmp_path: Path, programs: Any) -> None:
+  rng = np.random.default_rng(0)
+  finished, started, bests = 0, 0, []
+  for _ in range(21):  # the last one only resumes
+    ours, theirs = multiprocessing.Pipe(duplex=False)
+    process = programs.Process(target=save_forever, args=(tmp_path, theirs), daemon=True)
+    process.start()
+    theirs.close()
+    assert ours.poll(60)
+    message, resumed, metrics = ours.recv()
+    assert message == "resumed"
+    assert finished <= resumed <= started + 1  # nothing finished is lost; the one in flight may have been finished
+    best = max((metric_of(step) for step in range(1, finished + 1)), default=None)
+    assert best is None or max(metrics.values()) >= best
+    bests.append(best)
+    time.sleep(rng.uniform(0, 1))
+    process.kill()
+    process.join()
+    finished = started = resumed
+    while ours.poll():
+      try:
+        finished = ours.recv()[1]
+        started = finished + 1
+      except EOFError:
+        break
+    ours.close()
+  assert finished > 15  # the kills hit saves, not start-ups
+  assert bests[-1] == 10.0
+
+
+POINTS = {
+  "write_text before": 2,  # an empty folder
+  "write_text after": 2,  # meta.json
+  "Checkpoints._finish before": 2,  # Orbax writes
+  "files.hash_files before": 2,  # Orbax has finished
+  "files.write_manifest before": 2,
+  "files.os.replace before": 4,  # of the second manifest: its temporary file is there
+  "files.write_manifest after": 2,  # finished, but nothing pruned
+  "files.shutil.rmtree before": 3,  # the old one has lost its manifest
+}
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_kill_at_every_point(tmp_path: Path, programs: Any, point: str) -> None:
+  process = programs.Process(target=save_and_die, args=(tmp_path, point, POINTS[point]), daemon=True)
+  process.start()
+  process.join(60)
+  assert process.exitcode == EXIT_AT_POINT
+  with Checkpoints(tmp_path, keep=1) as checkpoints:
+    latest = checkpoints.latest_step()
+    assert latest is not None
+    state, _ = checkpoints.restore(state_of(0))
+    assert_same(state, state_of(latest))
+    save_steps(checkpoints, latest + 1, latest + 2, metric=True)
+    assert_same(checkpoints.restore(state_of(0))[0], state_of(latest + 2))
+    kept = {checkpoints.latest_step(), checkpoints.best_step()}
+    assert {int(entry.name) for entry in checkpoints.folder.iterdir()} == kept  # no remains
+
+
+# Damage
+
+
+def test_flipped_byte_falls_back_with_a_warning(checkpoints: Checkpoints, caplog: pytest.LogCaptureFixture) -> None:
+  save_steps(checkpoints, 1, 2)
+  victim = largest_file(checkpoints.folder / "2" / "state")
+  flip(victim)
+  with caplog.at_level(logging.WARNING):
+    state, meta = checkpoints.restore(state_of(0))
+  assert_same(state, state_of(1))
+  assert meta["step"] == 1
+  assert f"'{victim}' has changed since it was saved" in caplog.text
+  assert "FALLING BACK from step 2 to the older checkpoint of step 1" in caplog.text
+  save_steps(checkpoints, 2)  # training arrives there again and replaces the damaged one
+  assert_same(checkpoints.restore(state_of(0))[0], state_of(2))
+
+
+def test_every_file_is_guarded(checkpoints: Checkpoints) -> None:
+  save_steps(checkpoints, 1)
+  for path in sorted(p for p in (checkpoints.folder / "1").rglob("*") if p.is_file() and p.stat().st_size):
+    flip(path)
+    with pytest.raises(CheckpointError, match=path.name):
+      checkpoints.restore(state_of(0), step=1)
+    flip(path)
+  assert_same(checkpoints.restore(state_of(0), step=1)[0], state_of(1))
+
+
+def test_stop_policy_and_no_older_one(tmp_path: Path) -> None:
+  with Checkpoints(tmp_path, on_damage="stop") as checkpoints:
+    save_steps(checkpoints, 1, 2)
+    flip(largest_file(tmp_path / "2" / "state"))
+    with pytest.raises(
+      CheckpointError, match=r"has changed .* The next older checkpoint is of step 1\. Restore the file"
+    ):
+      checkpoints.restore(state_of(0))
+  with Checkpoints(tmp_path) as checkpoints:
+    flip(largest_file(tmp_path / "1" / "state"))
+    with pytest.raises(CheckpointError, match=r"1/state/.* has changed .* There is no older checkpoint\."):
+      checkpoints.restore(state_of(0))
+
+
+def test_truncated_and_missing_files_are_named(checkpoints: Checkpoints) -> None:
+  save_steps(checkpoints, 1, 2)
+  victim = largest_file(checkpoints.folder / "2" / "state")
+  victim.write_bytes(victim.read_bytes()[:-7])
+  with pytest.raises(CheckpointError, match=rf"{victim.name}' has changed since it was saved"):
+    checkpoints.restore(state_of(0), step=2)
+  victim.unlink()
+  with pytest.raises(CheckpointError, match=rf"{victim.name}' is missing, one of 1 missing files"):
+    checkpoints.restore(state_of(0), step=2)
+
+
+def test_without_manifest_it_is_unfinished(checkpoints: Checkpoints, caplog: pytest.LogCaptureFixture) -> None:
+  save_steps(checkpoints, 1, 2)
+  (checkpoints.folder / "2" / "manifest.json").unlink()
+  assert checkpoints.latest_step() == 1
+  with caplog.at_level(logging.WARNING):
+    assert_same(checkpoints.restore(state_of(0))[0], state_of(1))
+  assert "2' is unfinished (no manifest.json): its save was interrupted. Resuming from step 1." in caplog.text
+  with pytest.raises(CheckpointError, match=r"2' is unfinished"):
+    checkpoints.restore(state_of(0), step=2)
+
+
+def test_nothing_to_restore(checkpoints: Checkpoints) -> None:
+  with pytest.raises(CheckpointError, match=r"has no finished checkpoint\."):
+    checkpoints.restore(state_of(0))
+  (checkpoints.folder / "30" / "state.orbax-checkpoint-tmp").mkdir(parents=True)
+  assert checkpoints.latest_step() is None
+  with pytest.raises(CheckpointError, match=r"has no finished checkpoint \(unfinished: step 30\)"):
+    checkpoints.restore(state_of(0))
+
+
+def test_newer_format_is_told_apart_from_damage(checkpoints: Checkpoints) -> None:
+  save_steps(checkpoints, 1)
+  path = checkpoints.folder / "1" / "manifest.json"
+  manifest = json.loads(path.read_text()) | {"version": 99}
+  del manifest["checksum"]
+  path.write_text(json.dumps(manifest | {"checksum": files._checksum(manifest)}))
+  with pytest.raises(CheckpointError, match=r"version 99; this prn_jax reads 'prn_jax checkpoint' up to 1\. Update"):
+    checkpoints.restore(state_of(0), step=1)
+
+
+# Checkpoints of something else
+
+
+def test_other_model_lists_keys(checkpoints: Checkpoints) -> None:
+  save_steps(checkpoints, 1)
+  other = state_of(0)
+  renamed = {"first": other.params["stem"], "out": {"conv": {"bias": np.zeros(4, np.float32)}}}
+  with pytest.raises(CheckpointError) as error:
+    checkpoints.restore(other._replace(params=renamed))
+  text = str(error.value)
+  assert "1 missing: params/first/conv/kernel" in text
+  assert "1 extra: params/stem/conv/kernel" in text
+  assert "params/out/conv/bias (16,) instead of (4,)" in text
+  assert "optimiser" not in text
+
+
+def test_other_optimiser_and_ema_are_named(checkpoints: Checkpoints) -> None:
+  save_steps(checkpoints, 1)
+  with pytest.raises(CheckpointError, match=r"extra: opt_state/.* belong to the optimiser: it has changed as well"):
+    checkpoints.restore(state_of(0)._replace(opt_state=()))
+  with pytest.raises(CheckpointError, match=r"4 extra: ema_params/.*, ema_batch_stats/"):
+    checkpoints.restore(state_of(0, ema=False))
+
+
+def test_other_type_is_named(checkpoints: Checkpoints) -> None:
+  save_steps(checkpoints, 1)
+  with pytest.raises(CheckpointError, match=r"of another type: step int32 instead of float32"):
+    checkpoints.restore(state_of(0)._replace(step=np.float32(0)))
+
+
+# Places that cannot be written
+
+
+def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
+  (tmp_path / "file").write_text("")
+  with pytest.raises(
+    PrnError, match=r"cannot write checkpoints to '.*file/checkpoints': Not a directory. Give another"
+  ):
+    Checkpoints(tmp_path / "file" / "checkpoints")
+  with pytest.raises(PrnError, match=r"not to 'gs://bucket/run'. Mount the bucket"):
+    Checkpoints("gs://bucket/run")
+  with pytest.raises(PrnError, match=r"checkpoints to keep: 0; at least 1"):
+    Checkpoints(tmp_path, keep=0)
+
+
+def test_read_only_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+  def refuse(self: Path, *args: Any, **kwargs: Any) -> None:
+    raise OSError(errno.EROFS, "Read-only file system", str(self))
+
+  monkeypatch.setattr(Path, "touch", refuse)
+  with pytest.raises(PrnError, match=r"cannot write checkpoints to '.*': Read-only file system. Give another workdir"):
+    Checkpoints(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Orbax's other writers, ended with it
+def test_full_disk_keeps_the_old_checkpoint(checkpoints: Checkpoints) -> None:
+  checkpoints.save(1, state_of(1, width=4096), META, wait=True)
+  _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))  # every write beyond fails, in Orbax's C++ as well
+  try:
+    checkpoints.save(2, state_of(2, width=4096), META)
+    with pytest.raises(
+      CheckpointError, match=r"step 2 could not be written .* latest finished one is of step 1\. Make room"
+    ):
+      checkpoints.wait()
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+  assert_same(checkpoints.restore(state_of(0, width=4096))[0], state_of(1, width=4096))
+  save_steps(checkpoints, 3)  # and goes on when there is room again
+  assert checkpoints.latest_step() == 3
+
+
+def test_failure_before_writing(checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch) -> None:
+  save_steps(checkpoints, 1)
+
+  def full(path: Path, text: str) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+  monkeypatch.setattr("prn_jax.train.checkpoint.write_text", full)
+  with pytest.raises(CheckpointError, match=r"step 2 could not be written .*No space left on device\. The latest"):
+    checkpoints.save(2, state_of(2), META)
+  monkeypatch.undo()
+  save_steps(checkpoints, 2)
+  assert checkpoints.latest_step() == 2
+
+
+def test_error_in_training_does_not_hide_behind_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+  def broken(*args: Any, **kwargs: Any) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+  monkeypatch.setattr(files, "write_manifest", broken)
+
+  def train() -> None:
+    with Checkpoints(tmp_path) as checkpoints:
+      checkpoints.save(1, state_of(1), META)
+      raise RuntimeError("diverged")
+
+  with pytest.raises(RuntimeError, match="diverged"):
+    train()
+
+
+# A run as a model
+
+
+def write_run(run: Path, *, ema: bool, names: bool = True) -> dict[int, Any]:
+  """A run directory with checkpoints of steps 1 to 3, the second the best; step -> model."""
+  models = {step: random_model(seed=step, resize="letterbox") for step in (1, 2, 3)}
+  averages = {step: random_model(seed=10 + step) for step in (1, 2, 3)}
+  meta = {"graph_cfg": models[1].cfg(), "resize": "letterbox"} | ({"names": ["cat", "dog"]} if names else {})
+  with Checkpoints(run / "checkpoints", keep=3) as checkpoints:
+    for step, model in models.items():
+      state = state_of(step)._replace(params=model.variables["params"], batch_stats=model.variables["batch_stats"])
+      average = averages[step].variables if ema else {}
+      state = state._replace(ema_params=average.get("params"), ema_batch_stats=average.get("batch_stats"))
+      checkpoints.save(step, state, meta, metric=[None, 0.1, 0.9, 0.5][step])
+  return averages if ema else models
+
+
+@pytest.mark.parametrize("ema", [True, False])
+def test_run_directory_is_a_model(tmp_path: Path, ema: bool, caplog: pytest.LogCaptureFixture) -> None:
+  models = write_run(tmp_path / "run", ema=ema)
+  with caplog.at_level(logging.INFO):
+    loaded = prn_jax.load(tmp_path / "run")
+  assert loaded.digest() == models[2].digest()
+  assert (loaded.names, loaded.resize, loaded.graph.name) == (("cat", "dog"), "letterbox", "tiny")
+  assert f"step 2 (metric 0.9), {'averaged (EMA)' if ema else 'plain'} weights" in caplog.text
+  assert prn_jax.load(tmp_path / "run" / "checkpoints" / "3").digest() == models[3].digest()
+  assert prn_jax.load(tmp_path / "run" / "checkpoints").digest() == models[2].digest()
+
+
+def test_load_params_chooses(tmp_path: Path) -> None:
+  write_run(tmp_path, ema=True)
+  plain, meta = load_params(tmp_path, 1, ema=False)
+  assert meta["step"] == 1
+  expected = flatten_variables(random_model(seed=1).variables)
+  for key, value in flatten_variables(plain).items():
+    np.testing.assert_array_equal(value, expected[key], err_msg=key)
+  assert load_params(tmp_path, "latest")[1]["step"] == 3
+  with pytest.raises(CheckpointError, match=r"no finished checkpoint of step 9; it has 1, 2, 3"):
+    load_params(tmp_path, 9)
+
+
+def test_names_and_graph_come_from_the_run_where_the_checkpoint_has_none(tmp_path: Path) -> None:
+  write_run(tmp_path, ema=False, names=False)
+  (tmp_path / "config.json").write_text(json.dumps({"names": ["owl", "fox"]}))
+  assert prn_jax.load(tmp_path).names == ("owl", "fox")
+
+
+def test_run_without_checkpoint_and_damaged_best(tmp_path: Path) -> None:
+  (tmp_path / "fresh" / "checkpoints").mkdir(parents=True)
+  with pytest.raises(CheckpointError, match=r"fresh' holds no finished checkpoint. Train until the first one"):
+    prn_jax.load(tmp_path / "fresh")
+  write_run(tmp_path / "run", ema=False)
+  flip(largest_file(tmp_path / "run" / "checkpoints" / "2" / "state"))
+  with pytest.raises(CheckpointError, match=r"has changed .* Give another checkpoint of the run, for example '.*/3'"):
+    prn_jax.load(tmp_path / "run")
+  assert prn_jax.load(tmp_path / "run" / "checkpoints" / "3").has_weights
