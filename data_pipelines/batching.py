@@ -45,7 +45,7 @@ class Overflow:
   """An image with more objects than `max_boxes`."""
 
   record_index: int
-  num_boxes: int
+  num_objects: int
 
 
 @dataclass(frozen=True)
@@ -145,12 +145,14 @@ class GroupMaker:
     rng = np.random.default_rng((self.seed, AUGMENT_STREAM, group))
     outputs = self.augment.apply(samples, size, rng)
     _check_outputs(outputs, count, size)
-    overflows = [
-      Overflow(index, len(output.boxes_xyxy_px))
-      for index, output in zip(indices, outputs, strict=True)
-      if output.label is None and len(output.boxes_xyxy_px) > self.max_boxes
-    ]
-    truths = [truth_rows(output, self.max_boxes, rng) for output in outputs if output.label is None]
+    truths: list[NDArray[np.float32]] = []
+    overflows: list[Overflow] = []
+    for index, output in zip(indices, outputs, strict=True):
+      if output.label is None:
+        truth, num_objects = truth_rows(output, self.max_boxes, rng)
+        truths.append(truth)
+        if num_objects > self.max_boxes:
+          overflows.append(Overflow(index, num_objects))
     return Rows(tuple(outputs), tuple(indices), tuple(truths), tuple(problems), tuple(overflows))
 
   def _sample(self, position: int, problems: list[tuple[int, Problem]]) -> tuple[Sample, int]:
@@ -202,7 +204,7 @@ def _check_outputs(outputs: Sequence[Sample], count: int, size: Size) -> None:
     raise ValueError(f"the augmentation gave images of shapes {shapes}; expected {count} of {(size[1], size[0], 3)}")
 
 
-def truth_rows(sample: Sample, max_boxes: int, rng: np.random.Generator) -> NDArray[np.float32]:
+def truth_rows(sample: Sample, max_boxes: int, rng: np.random.Generator) -> tuple[NDArray[np.float32], int]:
   """The objects of an image as the losses read them.
 
   Args:
@@ -212,18 +214,20 @@ def truth_rows(sample: Sample, max_boxes: int, rng: np.random.Generator) -> NDAr
     rng: drawn from only if there are too many.
 
   Returns:
-    (max_boxes, 5) float32: centre x, y, width, height relative to the image, class; unused rows are 0.
+    (max_boxes, 5) float32: centre x, y, width, height relative to the image, class, unused rows 0; and the number of
+    objects that there were.
   """
   height, width = sample.image.shape[:2]
   boxes = np.clip(sample.boxes_xyxy_px / np.array([width, height] * 2, np.float32), 0, 1)
   lower, upper = boxes[:, :2], boxes[:, 2:]
   rows = np.concatenate([(lower + upper) / 2, upper - lower, sample.classes[:, None].astype(np.float32)], axis=1)
   rows = rows[(rows[:, 2] > 0) & (rows[:, 3] > 0)]
-  if len(rows) > max_boxes:
+  num_objects = len(rows)
+  if num_objects > max_boxes:
     rows = rows[np.sort(rng.choice(len(rows), max_boxes, replace=False))]
   truth = np.zeros((max_boxes, 5), np.float32)
   truth[: len(rows)] = rows
-  return truth
+  return truth, num_objects
 
 
 def stack(groups: Sequence[Rows]) -> Batch:

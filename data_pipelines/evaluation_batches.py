@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -187,9 +188,12 @@ class EvalBatches:
       self.close()
       self._check_complete()
       raise StopIteration
-    rows = [next(self._rows) for _ in range(self._local)]
+    rows = list(itertools.islice(self._rows, self._local))
+    batch = self._stack(rows)
     self._done += 1
-    return self._stack(rows)
+    if len(rows) < self._local:
+      self._check_complete()
+    return batch
 
   def close(self) -> None:
     """Stops the threads."""

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar, cast
 
+from prn_jax.errors import PrnError
+
 T = TypeVar("T")
 MAX_THREADS = 16
+SHARED_MEMORY = "/dev/shm"
+
+
+class WorkerError(PrnError):
+  """Worker processes that cannot work here."""
 
 
 def default_threads() -> int:
@@ -73,3 +81,21 @@ def _allow_unparsed_flags() -> None:
 
   if not flags.FLAGS.is_parsed():
     flags.FLAGS.mark_as_parsed()
+
+
+def check_shared_memory(num_bytes: int, folder: str = SHARED_MEMORY) -> None:
+  """Raises WorkerError where worker processes would be killed for lack of shared memory, without a word of why.
+
+  Args:
+    num_bytes: what all of them hold at once.
+    folder: where the system keeps shared memory; without it (outside Linux) nothing is checked.
+  """
+  if not os.path.isdir(folder):
+    return
+  free = shutil.disk_usage(folder).free
+  if free < num_bytes:
+    raise WorkerError(
+      f"worker processes hand over batches in shared memory and need {num_bytes / 2**20:,.0f} MiB of it; {folder} has "
+      f"{free / 2**20:,.0f} MiB. Enlarge it (docker run --shm-size=8g), use fewer workers or a smaller prefetch, or "
+      "threads alone (workers=0)."
+    )

@@ -12,6 +12,7 @@ again, for example to show what was in it when a loss became infinite.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import logging
 import sys
 from collections.abc import Iterator, Sequence
@@ -22,7 +23,7 @@ import numpy as np
 from data_pipelines.batching import SIZE_STREAM, Augment, Batch, EpochOrder, GroupMaker, Overflow, Rows, Size, stack
 from data_pipelines.decoding import SampleMemory
 from data_pipelines.evaluation_batches import EvalBatches, eval_batches
-from data_pipelines.parallel import OrderedMap, default_threads
+from data_pipelines.parallel import OrderedMap, check_shared_memory, default_threads
 from data_pipelines.records import DataError, Dataset, OnBadData, Problem
 
 __all__ = [
@@ -289,6 +290,10 @@ class TrainBatches:
     if config.workers:
       # Whole batches per worker: their arrays come by shared memory, and stacking is done there.
       buffer = -(-config.prefetch // config.workers)
+      width, height = config.largest_size
+      num_rows = share.num_groups * share.maker.augment.group_size
+      # Every worker fills its buffer and works on one more; one is in use.
+      check_shared_memory((config.workers * (buffer + 1) + 1) * num_rows * width * height * 3)
       self._batches = OrderedMap(
         share.batch, start, stop, num_threads=threads, buffer=buffer, num_workers=config.workers
       )
@@ -308,7 +313,8 @@ class TrainBatches:
       batch, groups = next(self._batches)
       self._note(groups)
     elif self._groups is not None:
-      groups = [next(self._groups) for _ in range(self._num_groups)]
+      groups = list(itertools.islice(self._groups, self._num_groups))
+      assert len(groups) == self._num_groups, (len(groups), self._step)
       self._note(groups)
       batch = stack(groups)
     else:
@@ -351,8 +357,8 @@ class TrainBatches:
       _LOG.warning(
         "record %d has %d objects, max_boxes is %d: a random choice of them is kept. Further images are only counted.",
         overflow.record_index,
-        overflow.num_boxes,
+        overflow.num_objects,
         self._max_boxes,
       )
     self._num_overflowing += 1
-    self._num_boxes_lost += overflow.num_boxes - self._max_boxes
+    self._num_boxes_lost += overflow.num_objects - self._max_boxes
