@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 from multiprocessing.connection import Connection
@@ -106,3 +107,42 @@ def save_and_die(folder: Path, point: str, call: int) -> None:
   with Checkpoints(folder, keep=1) as checkpoints:
     for step in range(1, 8):
       checkpoints.save(step, state_of(step), META, metric=metric_of(step))
+
+
+def save_together(folder: Path, pipe: Connection, port: int, index: int, dies: bool) -> None:
+  """One of two processes. The first time both save steps 1 and 2. The second time (`dies`) they resume, and process 1
+  dies in the save of step 3, when its data is written and that of process 0 may not be."""
+  jax.distributed.initialize(f"localhost:{port}", 2, index, initialization_timeout=60)
+  if dies and index == 1:
+    from orbax.checkpoint._src.multihost import multihost
+
+    multihost.get_barrier_sync_fn = lambda **_: lambda **_: os._exit(EXIT_AT_POINT)
+  checkpoints = Checkpoints(folder, timeout_s=4)
+  start = checkpoints.latest_step() or 0
+  if start:
+    state, meta = checkpoints.restore(shared_state(0))
+    assert meta["step"] == start
+    assert jax.jit(
+      lambda a, b: jax.tree.reduce(jax.numpy.logical_and, jax.tree.map(lambda x, y: (x == y).all(), a, b))
+    )(state, shared_state(start))
+  for step in (start + 1, start + 2)[: 1 if dies else 2]:
+    checkpoints.save(step, shared_state(step), META, metric=float(step))
+  try:
+    checkpoints.wait()
+    pipe.send((start, checkpoints.latest_step()))
+  except Exception as error:
+    pipe.send((start, str(error)))
+    os._exit(0)  # what the watchdog of a real run does: JAX's own exit waits for the dead
+
+
+@functools.cache
+def _mesh() -> jax.sharding.Mesh:
+  return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+
+
+def shared_state(step: int) -> dict[str, jax.Array]:
+  """One array on every device of all processes, and one split among them; on any number of devices up to 16."""
+  values = {"replicated": np.arange(6, dtype=np.float32) + step, "split": np.arange(32, dtype=np.float32) * (step + 1)}
+  specs = {"replicated": jax.sharding.PartitionSpec(), "split": jax.sharding.PartitionSpec("data")}
+  shardings = {key: jax.sharding.NamedSharding(_mesh(), spec) for key, spec in specs.items()}
+  return {key: jax.make_array_from_callback(v.shape, shardings[key], v.__getitem__) for key, v in values.items()}

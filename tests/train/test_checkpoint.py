@@ -7,6 +7,7 @@ import json
 import logging
 import multiprocessing
 import resource
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +32,8 @@ from tests.train.checkpoint_states import (
   metric_of,
   save_and_die,
   save_forever,
+  save_together,
+  shared_state,
   state_of,
 )
 
@@ -229,6 +232,49 @@ def test_kill_at_every_point(tmp_path: Path, programs: Any, point: str) -> None:
     assert_same(checkpoints.restore(state_of(0))[0], state_of(latest + 2))
     kept = {checkpoints.latest_step(), checkpoints.best_step()}
     assert {int(entry.name) for entry in checkpoints.folder.iterdir()} == kept  # no remains
+
+
+# Several processes
+
+
+def start_two(programs: Any, folder: Path, dies: bool) -> list[Any]:
+  """Runs `save_together`; returns what the processes sent, None for the one that died."""
+  with socket.socket() as free:
+    free.bind(("localhost", 0))
+    port = free.getsockname()[1]
+  pipes = [multiprocessing.Pipe(duplex=False) for _ in range(2)]
+  processes = [
+    programs.Process(target=save_together, args=(folder, theirs, port, index, dies), daemon=True)
+    for index, (_, theirs) in enumerate(pipes)
+  ]
+  for process in processes:
+    process.start()
+  received = []
+  for ours, theirs in pipes:
+    theirs.close()
+    try:
+      received.append(ours.recv() if ours.poll(60) else "silent")
+    except EOFError:
+      received.append(None)
+    ours.close()
+  for process in processes:
+    process.join(60)
+  assert processes[1].exitcode == (EXIT_AT_POINT if dies else 0)
+  return received
+
+
+def test_two_processes_and_the_death_of_one(tmp_path: Path, programs: Any) -> None:
+  assert start_two(programs, tmp_path, dies=False) == [(0, 2), (0, 2)]
+  (start, message), died = start_two(programs, tmp_path, dies=True)
+  assert (start, died) == (2, None)
+  assert "checkpoint of step 3 could not be written" in message
+  assert "latest finished one is of step 2" in message
+  with Checkpoints(tmp_path) as checkpoints:  # on one process, with half the devices
+    state, _ = checkpoints.restore(shared_state(0))
+    for key, value in shared_state(2).items():
+      np.testing.assert_array_equal(np.asarray(state[key]), np.asarray(value))
+    checkpoints.save(3, shared_state(3), META, wait=True)
+    assert list(checkpoints.metrics()) == [2, 3]
 
 
 # Damage
