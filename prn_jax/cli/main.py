@@ -85,7 +85,7 @@ def _run(args: argparse.Namespace) -> int:
   except PrnError as error:
     flag = " On the command line: --lenient." if "strict=False" in str(error) else ""
     print(f"prn {args.command}: {error}{flag}", file=sys.stderr)
-    return 2
+    return int(getattr(error, "exit_code", 2))
   except BrokenPipeError:  # the reader (head, less) has gone
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -34,39 +33,29 @@ def run(args: argparse.Namespace) -> int:
   import json
 
   from prn_jax.train.config import to_dict, typed
-  from prn_jax.train.exit_codes import DIVERGED, PREEMPTED
+  from prn_jax.train.exit_codes import DONE, PREEMPTED
 
   config = typed(read_config(args.config, args.config_keys))
   if args.print_config:
     print(json.dumps(to_dict(config), indent=1))
-    return 0
+    return DONE
   folder = output_folder(args.workdir)
   use_compilation_cache()
 
   from prn_jax.train.experiment import open_experiment
   from prn_jax.train.hosts import initialize
-  from prn_jax.train.loop import DivergedError, Reason, train
-  from prn_jax.train.watchdog import guard
+  from prn_jax.train.loop import Reason, train
 
-  initialize(config.hosts)
-  with guard():
-    experiment = open_experiment(config)
-    try:
-      outcome = train(experiment, folder, allow_changes=args.allow_changes)
-    except DivergedError as error:
-      print(f"prn train: {error}", file=sys.stderr)
-      return DIVERGED
-  if args.json and _is_main():
-    print_json(outcome.to_json() | {"workdir": str(folder)})
-  elif _is_main() and outcome.reason is Reason.DONE:
-    print(_summary(outcome, folder))
-  return PREEMPTED if outcome.reason is Reason.PREEMPTED else 0
-
-
-def _is_main() -> bool:
-  import jax
-
-  return jax.process_index() == 0
+  hosts = initialize(config.hosts)
+  with hosts.guard():
+    outcome = train(open_experiment(config), folder, hosts, allow_changes=args.allow_changes)
+    code = PREEMPTED if outcome.reason is Reason.PREEMPTED else DONE
+    if hosts.is_main and args.json:
+      print_json(outcome.to_json() | {"workdir": str(folder)})
+    elif hosts.is_main and code == DONE:
+      print(_summary(outcome, folder), flush=True)
+    hosts.close(code)
+  return code
 
 
 def _summary(outcome: Any, folder: Path) -> str:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from data_pipelines.augment.classification import ClassificationAugment
 from data_pipelines.augment.detection import DetectionAugment
 from prn_jax.errors import PrnError, did_you_mean
+from prn_jax.train.hosts import HostSettings
 from prn_jax.train.optim import OptimConfig
 from prn_jax.train.tasks import LossConfig
 
@@ -103,23 +104,6 @@ class EvalConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class HostsConfig:
-  """Patience with other hosts, in seconds.
-
-  Attributes:
-    start_timeout_sec: until a host that has not arrived is reported.
-    step_timeout_sec: until a step that does not end is reported, and the process ends; 0: never.
-    first_step_timeout_sec: the same for steps that compile.
-    heartbeat_timeout_sec: of JAX's own coordination.
-  """
-
-  start_timeout_sec: int = 50
-  step_timeout_sec: int = 300
-  first_step_timeout_sec: int = 1800
-  heartbeat_timeout_sec: int = 30
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig:
   """A whole run.
 
@@ -168,7 +152,7 @@ class TrainConfig:
   loss: LossConfig = LossConfig()
   optim: OptimConfig = OptimConfig()
   eval: EvalConfig = EvalConfig()
-  hosts: HostsConfig = HostsConfig()
+  hosts: HostSettings = HostSettings()
 
 
 # Settings without influence on the numbers: they may change when a run is taken up again.

@@ -10,11 +10,14 @@ import numpy as np
 
 from prn_jax.errors import PrnError
 from prn_jax.network import Network
+from prn_jax.train.exit_codes import DIVERGED
 from prn_jax.train.step import Recipe, TrainState, mean_gradients, to_unit_range
 
 
 class DivergedError(PrnError):
   """The loss or its gradient is not finite."""
+
+  exit_code = DIVERGED
 
 
 def diagnosis(

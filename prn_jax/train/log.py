@@ -122,11 +122,6 @@ class Stopwatch:
     self._last = self._first
     self._waited = self._paused = self._all_paused = 0.0
 
-  def restart(self, step: int) -> None:
-    """Forgets what was before `step`: the compilation of the first one."""
-    self._first = self._last = (time.perf_counter(), step)
-    self._waited = self._paused = self._all_paused = 0.0
-
   def waited(self, seconds: float) -> None:
     """Time spent waiting for a batch."""
     self._waited += seconds

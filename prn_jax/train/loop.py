@@ -28,13 +28,14 @@ from prn_jax.train.checkpoint import Checkpoints
 from prn_jax.train.config import ConfigError, differences, to_dict
 from prn_jax.train.diagnose import DivergedError, diagnosis
 from prn_jax.train.evaluation import Figures
-from prn_jax.train.experiment import Experiment, environment
-from prn_jax.train.hosts import Preemption
+from prn_jax.train.experiment import Experiment, Size, environment
+from prn_jax.train.hosts import Hosts, Preemption
 from prn_jax.train.log import MetricsLog, Stopwatch, progress_line, say
 from prn_jax.train.prefetch import on_devices
 from prn_jax.train.sharding import put_state
 from prn_jax.train.watchdog import Watchdog
 
+SLOW_SEC = 3600.0  # longest evaluation, save or report
 STEPS_IN_FLIGHT = 2  # so that a signal, or a step that hangs, is noticed soon
 
 
@@ -66,33 +67,45 @@ class Outcome:
   digest: str
 
   def to_json(self) -> dict[str, Any]:
-    return dataclasses.asdict(self) | {"metrics": self.values}
+    """The last line of `prn train --json`."""
+    return {
+      "reason": str(self.reason),
+      "step": self.step,
+      "metrics": self.values,
+      "best": None if self.best is None else {"step": self.best[0], "metric": self.best[1]},
+      "seconds": self.seconds,
+      "params_sha256": self.digest,
+    }
 
 
-def train(experiment: Experiment, workdir: Path, *, allow_changes: bool = False) -> Outcome:
+def train(experiment: Experiment, workdir: Path, hosts: Hosts | None = None, *, allow_changes: bool = False) -> Outcome:
   """Runs an experiment to its end, or to the end of this process's life.
 
   Args:
     experiment: see `open_experiment`.
     workdir: run directory; a run in it is taken up again.
+    hosts: the processes of the run, from `initialize`; None is this one alone.
     allow_changes: go on although the configuration differs from that of the run in `workdir`.
 
   Raises:
     ConfigError: `workdir` holds a run of another configuration. DivergedError: loss or gradient not finite.
     PrnError: bad data, or a directory that cannot be written.
   """
-  _prepare(experiment, workdir, allow_changes)
+  hosts = hosts or Hosts()
+  _check_hosts(experiment, hosts)
+  _prepare(experiment, workdir, hosts.is_main, allow_changes)
   with Checkpoints(workdir / "checkpoints", keep=experiment.config.keep_checkpoints) as checkpoints:
-    return _Run(experiment, workdir, checkpoints).run()
+    return _Run(experiment, workdir, checkpoints, hosts).run()
 
 
 class _Run:
   """One life of a run in this process."""
 
-  def __init__(self, experiment: Experiment, workdir: Path, checkpoints: Checkpoints) -> None:
-    self.experiment, self.workdir, self.checkpoints = experiment, workdir, checkpoints
-    self.config = experiment.config
-    self.is_main = jax.process_index() == 0
+  def __init__(self, experiment: Experiment, workdir: Path, checkpoints: Checkpoints, hosts: Hosts) -> None:
+    self.experiment, self.workdir, self.checkpoints, self.hosts = experiment, workdir, checkpoints, hosts
+    self.config, self.is_main = experiment.config, hosts.is_main
+    self.watchdog = Watchdog(hosts)
+    self.compiled: set[Size] = set()
     self.state, self.start_step = self._start()
     self.log = MetricsLog(workdir, self.start_step) if self.is_main else None
     self.watch = Stopwatch(self.config.batch_size, self.start_step, experiment.total_steps)
@@ -104,31 +117,20 @@ class _Run:
   def run(self) -> Outcome:
     began, total = time.perf_counter(), self.experiment.total_steps
     reason, done = Reason.DONE, self.start_step
-    hosts = self.config.hosts
-    with (
-      Preemption() as preemption,
-      Watchdog(hosts.step_timeout_sec, hosts.first_step_timeout_sec) as watchdog,
-      self._batches() as batches,
-    ):
+    with self.watchdog, Preemption(self.hosts) as preemption, self._batches() as batches:
       flying: deque[Any] = deque()
       for done, batch in self._timed(batches):
-        with self._profiled(done):
-          step_fn = self.experiment.steps[batch["image"].shape[2], batch["image"].shape[1]]
-          self.state, metrics = step_fn(self.state, batch)
-        self.pending.append(metrics)
-        flying.append(metrics["loss"])
+        flying.append(self._step(done, batch))
         if len(flying) > STEPS_IN_FLIGHT:
           jax.block_until_ready(flying.popleft())
-        watchdog.feed(done)
+          self.watchdog.feed(done - STEPS_IN_FLIGHT)
         done += 1
-        if done == self.start_step + 1:
-          jax.block_until_ready(metrics)
-          self.watch.restart(done)
         self._after(done)
         if done < total and preemption.requested(done):
           reason = Reason.PREEMPTED
           break
-      self._finish(done, reason)
+      with self.watchdog.phase("the last checkpoint and report", SLOW_SEC):
+        self._finish(done, reason)
     return Outcome(
       reason=reason,
       step=done,
@@ -137,6 +139,27 @@ class _Run:
       seconds=time.perf_counter() - began,
       digest=digest(self.state.params),
     )
+
+  def _step(self, step: int, batch: Any) -> Any:
+    """Starts one update; gives what is ready when it is done."""
+    height, width = batch["image"].shape[1:3]
+    with self._profiled(step), self._compiling((width, height)):
+      self.state, metrics = self.experiment.steps[width, height](self.state, batch)
+    self.pending.append(metrics)
+    return metrics["loss"]
+
+  @contextlib.contextmanager
+  def _compiling(self, size: Size) -> Iterator[None]:
+    """Gives the first step of every size its time, and keeps it out of the speed."""
+    if size in self.compiled:
+      yield
+      return
+    self.compiled.add(size)
+    began = time.perf_counter()
+    with self.watchdog.phase(f"the first step at {size[0]}x{size[1]}", self.config.hosts.first_step_timeout_sec):
+      yield
+      jax.block_until_ready(self.state.step)
+    self.watch.paused(time.perf_counter() - began)
 
   def _start(self) -> tuple[steps.TrainState, int]:
     """The state to begin with: the newest checkpoint's, or a new one."""
@@ -197,7 +220,8 @@ class _Run:
     self._check_finite()
     assert self.experiment.evaluator is not None
     began = time.perf_counter()
-    self.figures = self.experiment.evaluator(steps.eval_variables(self.state))
+    with self.watchdog.phase("evaluation", SLOW_SEC):
+      self.figures = self.experiment.evaluator(steps.eval_variables(self.state))
     self.values, name = self.figures.values, self.experiment.evaluator.metric
     metric, seconds = self.values[name], time.perf_counter() - began
     self.watch.paused(seconds)
@@ -212,7 +236,8 @@ class _Run:
   def _save(self, done: int, metric: float | None) -> None:
     self._check_finite()
     began = time.perf_counter()
-    self.checkpoints.save(done, self.state, run_metadata(self.experiment), metric=metric)
+    with self.watchdog.phase("saving a checkpoint", SLOW_SEC):
+      self.checkpoints.save(done, self.state, run_metadata(self.experiment), metric=metric)
     self.watch.paused(time.perf_counter() - began)
 
   def _finish(self, done: int, reason: Reason) -> None:
@@ -278,7 +303,19 @@ def digest(params: Any) -> str:
   return total.hexdigest()
 
 
-def _prepare(experiment: Experiment, workdir: Path, allow_changes: bool) -> None:
+def _check_hosts(experiment: Experiment, hosts: Hosts) -> None:
+  """Raises HostsDifferError unless all processes are about to do the same."""
+  text = json.dumps(to_dict(experiment.config), sort_keys=True)
+  facts = {
+    "config": hashlib.sha256(text.encode()).hexdigest()[:12],
+    "training images": len(experiment.dataset),
+    "classes": ",".join(experiment.names),
+    "steps": experiment.total_steps,
+  }
+  hosts.check_same(facts)
+
+
+def _prepare(experiment: Experiment, workdir: Path, is_main: bool, allow_changes: bool) -> None:
   """Makes the run directory, or checks that the one that exists is of the same configuration."""
   file, now = workdir / "config.json", json.loads(json.dumps(to_dict(experiment.config)))
   if file.is_file():
@@ -295,7 +332,7 @@ def _prepare(experiment: Experiment, workdir: Path, allow_changes: bool) -> None
       )
   elif workdir.is_dir() and any(workdir.iterdir()):
     raise ConfigError(f"'{workdir}' is not empty and holds no run (no config.json). Give a new --workdir.")
-  if jax.process_index() == 0:
+  if is_main:
     write_text(file, json.dumps(now, indent=1))
     write_text(workdir / "graph.cfg", experiment.graph_cfg())
     write_text(workdir / "env.json", json.dumps(environment(experiment), indent=1))
