@@ -1,0 +1,1 @@
+"""Starting runs on clusters and pods, and imitating one on a single machine."""

@@ -1,0 +1,98 @@
+"""Exit codes of `prn train`, and the way out that works when other hosts hang.
+
+A Python exit is no exit on many hosts: `jax.distributed` waits at interpreter shutdown for every other process (100 s
+and more, then SIGABRT), and a thread that sits in a collective never comes back. So a process that must end says why,
+runs the callbacks of `before_exit` for at most `FLUSH_SEC`, and leaves through `os._exit`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import os
+import sys
+import threading
+from collections.abc import Callable
+
+DONE = 0  # trained to the last step
+DIVERGED = 1  # the loss or a weight is not finite; running again would diverge again
+BAD_INPUT = 2  # config, data or weights are wrong; the message says what
+INTERNAL = 3  # a bug: please report it
+PREEMPTED = 75  # stopped by SIGTERM after saving; run the same command again to go on (EX_TEMPFAIL of sysexits.h)
+HOST_LOST = 76  # a host is missing, died or hangs; run the same command again to go on from the last checkpoint
+INTERRUPTED = 130  # Ctrl-C
+
+RUN_AGAIN = (PREEMPTED, HOST_LOST)
+MEANING = {
+  DONE: "done",
+  DIVERGED: "training diverged",
+  BAD_INPUT: "bad input",
+  INTERNAL: "internal error",
+  PREEMPTED: "preempted after saving, run again",
+  HOST_LOST: "a host was lost, run again",
+  INTERRUPTED: "interrupted",
+}
+
+FLUSH_SEC = 2.0
+_callbacks: list[Callable[[], object]] = []
+_leaving = threading.Lock()
+
+
+def before_exit(callback: Callable[[], object]) -> Callable[[], None]:
+  """Registers work for `end_process` (flush a metrics file); returns the function that unregisters it.
+
+  The callback runs in a thread of its own and is cut off after FLUSH_SEC: no collectives, no waiting for other hosts.
+  """
+  _callbacks.append(callback)
+
+  def remove() -> None:
+    with contextlib.suppress(ValueError):
+      _callbacks.remove(callback)
+
+  return remove
+
+
+def end_process(code: int, message: str, *, stacks: bool = False) -> None:
+  """Says why, flushes, and ends this process now, whatever its other threads do. Does not return.
+
+  Args:
+    code: exit code, see the constants of this file.
+    message: printed to stderr; what happened, and what to do.
+    stacks: print the Python stack of every thread too.
+  """
+  if not _leaving.acquire(blocking=False):  # another thread is at it; its message is the first cause
+    threading.Event().wait()
+  print(
+    f"prn: {message}\nprn: ending with exit code {code} ({MEANING.get(code, 'error')})", file=sys.stderr, flush=True
+  )
+  if stacks:
+    faulthandler.dump_traceback(file=2, all_threads=True)  # by number: sys.stderr may be replaced
+  flush = threading.Thread(target=_flush, daemon=True)
+  flush.start()
+  flush.join(FLUSH_SEC)
+  os._exit(code)
+
+
+def exit_code_of(error: BaseException) -> int:
+  """Exit code that an exception stands for: its `exit_code` attribute, or by its type."""
+  from prn_jax.errors import PrnError
+
+  code = getattr(error, "exit_code", None)
+  if isinstance(code, int):
+    return code
+  if isinstance(error, SystemExit):
+    return error.code if isinstance(error.code, int) else (INTERNAL if error.code else DONE)
+  if isinstance(error, KeyboardInterrupt):
+    return INTERRUPTED
+  return BAD_INPUT if isinstance(error, PrnError) else INTERNAL
+
+
+def _flush() -> None:
+  for callback in list(_callbacks):
+    try:
+      callback()
+    except Exception as error:  # the next one must have its turn
+      print(f"prn: while ending: {type(error).__name__}: {error}", file=sys.stderr)
+  for stream in (sys.stdout, sys.stderr):
+    with contextlib.suppress(Exception):
+      stream.flush()
