@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import functools
+from collections.abc import Sequence
 from pathlib import Path
 
 from prn_jax.cli.common import add_json, add_model, add_weights, print_json, return_freed_memory, use_compilation_cache
 from prn_jax.formats import convert as converter
-from prn_jax.model import load
+from prn_jax.model import Model, load
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   add_model(parser)
   parser.add_argument("dst", metavar="DST", help="dir/ (Orbax), x.weights, x.cfg, x.safetensors or x.onnx")
   add_weights(parser)
+  parser.add_argument(
+    "--transform",
+    metavar="NAME:VALUE",
+    action="append",
+    default=[],
+    help="change the network first, its weights by slicing: fprn:SPARSITY, shrink:GAMMA, expand:GAMMA, "
+    "bottleneck:GAMMA or multi-source; several are applied in order",
+  )
   parser.add_argument("--names", metavar="FILE", help="class names to keep with the model, one per line")
   add_json(parser)
 
@@ -22,6 +32,8 @@ def run(args: argparse.Namespace) -> int:
   return_freed_memory()
   kind = converter.file_type(args.dst)  # a wrong type fails before the work starts
   model = load(args.model, args.weights, args.names, strict=not args.lenient, partial=args.partial)
+  if args.transform:
+    model = transformed(model, args.transform)
   missing = list(model.missing)
   if kind != ".cfg":
     use_compilation_cache()
@@ -52,9 +64,19 @@ def run(args: argparse.Namespace) -> int:
   return 0 if proof.holds else 1
 
 
+def transformed(model: Model, transforms: Sequence[str]) -> Model:
+  """The model with a changed network, warm-started from its weights if it has any; see `partial_residual.apply`."""
+  from prn_jax.transforms import partial_residual
+  from prn_jax.transforms.warm_start import warm_start
+
+  graph = functools.reduce(partial_residual.apply, transforms, model.graph)
+  variables = warm_start(model.graph, model.variables, graph) if model.has_weights else None
+  return Model(graph, variables, names=model.names, resize=model.resize, training=model.training, missing=model.missing)
+
+
 def _same_bytes(args: argparse.Namespace) -> bool | None:
   """Whether a weights file came out as it went in; None where that cannot be asked."""
   source = args.weights and Path(args.weights)
-  if not source or not source.is_file() or Path(args.dst).suffix != source.suffix:
+  if args.transform or not source or not source.is_file() or Path(args.dst).suffix != source.suffix:
     return None
   return converter.same_bytes(source, args.dst)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from prn_jax.errors import GraphError
 from prn_jax.graph.builder import Builder
+from prn_jax.graph.partial import kept_channels, leading_cuts
 
 Anchors = Sequence[Sequence[float]]  # (width, height) of each
 Masks = Mapping[str, tuple[int, ...]]  # level -> indices of its anchors
@@ -39,6 +40,23 @@ def conv_bn(
     activation=activation,
     name=name,
   )
+
+
+def leading_part(g: Builder, sparsity: float, name: str) -> str:
+  """The first (1 - sparsity) of the last layer's channels, as a source for a partial shortcut; the layer itself stays
+  the last one."""
+  x, channels = g.last, g.shape().channels
+  keep = kept_channels(channels, sparsity)
+  if keep == channels:
+    return x
+  cuts = leading_cuts(channels, keep)
+  names = [name] if len(cuts) == 1 else [f"{name}_cut{i}" for i in range(1, len(cuts) + 1)]
+  for cut, (groups, group_id) in zip(names, cuts, strict=True):
+    g.route(x, groups=groups, group_id=group_id, name=cut)
+  if len(cuts) > 1:
+    g.route(*names, name=name)
+  g.route(x, name=f"{name}_rest")
+  return name
 
 
 def spp(g: Builder, place: str) -> str:

@@ -7,6 +7,7 @@ ALEXEYAB_README = "README of AlexeyAB/darknet (COCO)"
 YOLOV3_TABLE_2 = "YOLOv3 paper, table 2"
 PRN_TABLE_2 = "PRN paper, table 2 (COCO)"
 PRN_TABLE_3 = "PRN paper, table 3 (COCO); README of WongKinYiu/PartialResidualNetworks"
+PRN_RESULTS = "Results.md of WongKinYiu/PartialResidualNetworks (COCO test-dev)"
 PRN_README = "README of WongKinYiu/PartialResidualNetworks (COCO test-dev)"
 CSP_README = "README of WongKinYiu/CrossStagePartialNetworks (in Darknet; ImageNet)"
 # Its operations and sizes are counted in another way and left out.

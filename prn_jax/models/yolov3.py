@@ -49,6 +49,14 @@ def pyramid(g: Builder, levels: Levels, head: Head) -> None:
     head(level)
 
 
+def detector(g: Builder, levels: Levels, num_classes: int, anchors: Anchors) -> None:
+  """YOLOv3's three branches and heads behind a backbone whose last map is the last layer."""
+  head = functools.partial(yolo_head, g, anchors=anchors, masks=MASKS, num_classes=num_classes)
+  branch = squeeze_expand(g, "p5", 512, count=6)[-2]
+  head("p5")
+  pyramid(g, levels._replace(p5=branch), head)
+
+
 @register(
   "yolov3",
   size=416,
@@ -62,11 +70,7 @@ def pyramid(g: Builder, levels: Levels, head: Head) -> None:
   ),
 )
 def yolov3(g: Builder, num_classes: int = 80, anchors: Anchors = ANCHORS) -> None:
-  head = functools.partial(yolo_head, g, anchors=anchors, masks=MASKS, num_classes=num_classes)
-  levels = darknet53_backbone(g)
-  branch = squeeze_expand(g, "p5", 512, count=6)[-2]
-  head("p5")
-  pyramid(g, levels._replace(p5=branch), head)
+  detector(g, darknet53_backbone(g), num_classes, anchors)
 
 
 @register(

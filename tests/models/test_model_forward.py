@@ -14,12 +14,18 @@ QUICK_COMPILE = {"xla_backend_optimization_level": 0}
 # More than 5 seconds each, nearly all of it the compilation of the initialisers.
 BIG = (
   "csdarknet53-omega",
+  "darknet53-fprn",
+  "darknet53-prn-bottleneck",
+  "darknet53-prn-expand",
+  "darknet53-prn-shrink",
   "densenet201",
   "efficientnet-b0",
   "enet-b0-prn",
   "resnet101",
   "resnet152",
   "yolov3",
+  "yolov3-fprn",
+  "yolov3-prn",
   "yolov3-spp",
   "yolov4",
   "yolov4-csp",

@@ -21,11 +21,15 @@ class Row(NamedTuple):
   bflops: str
 
 
-# As Darknet prints them for the public cfgs.
+# As Darknet prints them for the public cfgs; for models without one, what their graphs have.
 TABLE = {
   "csdarknet53-omega": Row(256, 108, 27_642_184, 27_677_512, "13.071"),
   "darknet19": Row(224, 27, 20_842_376, 20_856_776, "5.585"),
   "darknet53": Row(256, 78, 41_609_928, 41_645_640, "18.576"),
+  "darknet53-fprn": Row(256, 124, 41_609_928, 41_645_640, "18.576"),
+  "darknet53-prn-bottleneck": Row(256, 78, 27_515_912, 27_543_752, "12.501"),
+  "darknet53-prn-expand": Row(256, 78, 26_585_576, 26_612_872, "11.805"),
+  "darknet53-prn-shrink": Row(256, 78, 21_367_816, 21_394_120, "9.840"),
   "densenet201": Row(256, 306, 17_173_160, 17_206_440, "10.850"),
   "efficientnet-b0": Row(224, 136, 4_853_720, 4_890_040, "0.915"),
   "enet-b0-prn": Row(416, 146, 4_770_414, 4_808_270, "3.731"),
@@ -37,6 +41,8 @@ TABLE = {
   "yolov2": Row(416, 32, 50_962_889, 50_983_561, "29.475"),
   "yolov2-tiny": Row(416, 16, 11_232_057, 11_237_145, "5.412"),
   "yolov3": Row(416, 107, 61_949_149, 62_001_757, "65.879"),
+  "yolov3-fprn": Row(416, 153, 61_949_149, 62_001_757, "65.879"),
+  "yolov3-prn": Row(416, 107, 41_874_973, 41_918_173, "42.548"),
   "yolov3-spp": Row(608, 114, 62_998_749, 63_052_381, "141.531"),
   "yolov3-tiny": Row(416, 24, 8_852_366, 8_858_734, "5.571"),
   "yolov3-tiny-3l": Row(608, 31, 9_003_087, 9_009_967, "15.172"),

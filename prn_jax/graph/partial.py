@@ -1,0 +1,98 @@
+"""Arithmetic of partial residual networks (Wang et al., ICCVW 2019): which channels, and how wide.
+
+Builders and transforms share it. gamma and the sparsity are those of the paper's section 4.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from prn_jax.errors import GraphError
+
+Schedule = Literal["shrink", "expand", "bottleneck"]
+WIDTH_STEP = 4  # widths are multiples of it; at gamma 1/2 and 3/4 it changes no width of Darknet-53
+MOST_CUTS = 4  # routes that one partial shortcut may need
+# Width of a block as a share of its stage's channels, where t runs from 0 before the first block to 1 behind the last.
+SHARES: dict[Schedule, Callable[[float, float], float]] = {
+  "shrink": lambda t, gamma: 1 - (1 - gamma) * t,
+  "expand": lambda t, gamma: gamma + (1 - gamma) * t,
+  "bottleneck": lambda t, gamma: 1 - (1 - gamma) * (1 - abs(2 * t - 1)),
+}
+
+
+def stage_widths(schedule: Schedule, channels: int, num_blocks: int, gamma: float) -> tuple[int, ...]:
+  """Channels in front of a stage, then behind each of its blocks: they change linearly (section 4.2).
+
+  Args:
+    schedule: "shrink" goes from `channels` to gamma * `channels`, "expand" the other way, "bottleneck" to
+      gamma * `channels` in the middle and back.
+    channels: of the residual stage.
+    num_blocks: of the stage.
+    gamma: in (0, 1]; 1 changes nothing.
+
+  Returns:
+    `num_blocks` + 1 multiples of `WIDTH_STEP`, the nearest to the line.
+
+  Raises:
+    GraphError: gamma is not in (0, 1].
+
+  Example: stage_widths("shrink", 128, 2, 0.5) is (128, 96, 64).
+  """
+  check_gamma(gamma)
+  share = SHARES[schedule]
+  return tuple(_nearest(channels, share(i / num_blocks, gamma)) for i in range(num_blocks + 1))
+
+
+def _nearest(channels: int, share: float) -> int:
+  if share == 1:
+    return channels
+  return max(1, int(channels * share / WIDTH_STEP + 0.5)) * WIDTH_STEP
+
+
+def scaled(filters: int, width: int, channels: int, groups: int = 1) -> int:
+  """`filters` of a layer inside a block whose width went from `channels` to `width`: in proportion, to the nearest
+  multiple of `groups`."""
+  return max(1, int(filters * width / channels / groups + 0.5)) * groups
+
+
+def kept_channels(common: int, sparsity: float) -> int:
+  """How many of the `common` channels a partial shortcut of this sparsity still adds."""
+  check_sparsity(sparsity)
+  return int(common * (1 - sparsity) + 0.5)
+
+
+def leading_cuts(channels: int, keep: int) -> tuple[tuple[int, int], ...]:
+  """(groups, group_id) of the fewest routes that together hold the first `keep` of `channels` channels in order.
+
+  Darknet's route takes one of several equal parts, so a half is one route, three quarters are a half and a quarter.
+
+  Raises:
+    GraphError: more than `MOST_CUTS` routes would be needed.
+
+  Example: leading_cuts(256, 192) is ((2, 0), (4, 2)).
+  """
+  cuts: list[tuple[int, int]] = []
+  start = 0
+  while start < keep:
+    size = max(d for d in range(1, keep - start + 1) if channels % d == 0 and start % d == 0)
+    cuts.append((channels // size, start // size))
+    start += size
+  if len(cuts) > MOST_CUTS:
+    raise GraphError(
+      f"the first {keep} of {channels} channels would need {len(cuts)} routes, since a route takes one of several "
+      f"equal parts; at most {MOST_CUTS} are written. Choose a sparsity that is a multiple of 1/8."
+    )
+  return tuple(cuts)
+
+
+def check_gamma(gamma: float) -> None:
+  """GraphError unless gamma is in (0, 1]."""
+  if not 0 < gamma <= 1:
+    raise GraphError(f"gamma={gamma:g}; expected more than 0, and at most 1, which changes nothing.")
+
+
+def check_sparsity(sparsity: float) -> None:
+  """GraphError unless the sparsity is in [0, 1]."""
+  if not 0 <= sparsity <= 1:
+    raise GraphError(f"sparsity={sparsity:g}; expected 0 (all channels are added) to 1 (none is).")
