@@ -18,8 +18,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from PIL import Image
 
 import prn_jax
+from prn_jax.cli.main import main
 from prn_jax.errors import CheckpointError, PrnError
 from prn_jax.formats import checkpoints as files
 from prn_jax.network import flatten_variables
@@ -487,6 +489,17 @@ def test_run_directory_is_a_model(tmp_path: Path, ema: bool, caplog: pytest.LogC
   assert f"step 2 (metric 0.9), {'averaged (EMA)' if ema else 'plain'} weights" in caplog.text
   assert prn_jax.load(tmp_path / "run" / "checkpoints" / "3").digest() == models[3].digest()
   assert prn_jax.load(tmp_path / "run" / "checkpoints").digest() == models[2].digest()
+
+
+def test_commands_take_a_run_directory(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+  models = write_run(tmp_path / "run", ema=True)
+  assert main(["convert", str(tmp_path / "run"), str(tmp_path / "out.weights")]) == 0
+  models[2].save(tmp_path / "expected.weights")
+  assert (tmp_path / "out.weights").read_bytes() == (tmp_path / "expected.weights").read_bytes()
+  assert main(["summary", str(tmp_path / "run"), "--json"]) == 0
+  assert json.loads(capsys.readouterr().out.splitlines()[-1])["name"] == "tiny"
+  Image.new("RGB", (40, 30)).save(tmp_path / "photo.png")
+  assert main(["predict", str(tmp_path / "run"), str(tmp_path / "photo.png"), "--out", str(tmp_path / "out")]) == 0
 
 
 def test_load_params_chooses(tmp_path: Path) -> None:
