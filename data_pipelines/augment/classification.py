@@ -2,18 +2,46 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
-from data_pipelines.augment.sample import Sample, check_group
+from data_pipelines.augment.colour import draw_distortion
+from data_pipelines.augment.randaugment import MAX_MAGNITUDE, rand_augment
+from data_pipelines.augment.resample import Crop, resample
+from data_pipelines.augment.sample import (
+  AugmentError,
+  Sample,
+  check_colours,
+  check_group,
+  check_number,
+  check_switches,
+  check_whole,
+)
+
+_ATTEMPTS = 10  # at a crop that fits
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassificationAugment:
-  """Random crop, flip, colours and RandAugment's operations."""
+  """Random crop, flip, RandAugment's operations and Darknet's change of colours, in this order.
+
+  Attributes:
+    min_scale, max_scale: the crop has this part of the image's area; with a minimum of 1 it is the whole image,
+      stretched to the size.
+    min_ratio, max_ratio: width by height of the crop before it is stretched to the size.
+    flip: left and right change places with probability 1/2.
+    hue, saturation, exposure: as in `DetectionAugment`.
+    randaugment_ops: how many of `randaugment.OPERATIONS` are applied. 0 is off.
+    randaugment_magnitude: their strength, 0 to 10.
+    pad_crop: if not 0, the crop is instead the usual one for CIFAR: the whole image at the wanted size, moved by up to
+      so many pixels each way, on black.
+
+  Raises:
+    AugmentError: a field is out of its range.
+  """
 
   min_scale: float = 0.25
   max_scale: float = 1.0
@@ -24,8 +52,19 @@ class ClassificationAugment:
   saturation: float = 1.0
   exposure: float = 1.0
   randaugment_ops: int = 0
-  randaugment_magnitude: int = 9
+  randaugment_magnitude: float = 9.0
   pad_crop: int = 0
+
+  def __post_init__(self) -> None:
+    check_number("max_scale", self.max_scale, 1e-4, 1, means="the largest part of the image's area that is cut out")
+    check_number("min_scale", self.min_scale, 1e-4, self.max_scale, means="the smallest part, no more than max_scale")
+    check_number("max_ratio", self.max_ratio, 0.01, 100, means="the largest width by height that is cut out")
+    check_number("min_ratio", self.min_ratio, 0.01, self.max_ratio, means="the smallest, no more than max_ratio")
+    check_colours(self.hue, self.saturation, self.exposure)
+    check_whole("randaugment_ops", self.randaugment_ops, 0, means="operations on each image; 0 is off")
+    check_number("randaugment_magnitude", self.randaugment_magnitude, 0, MAX_MAGNITUDE, means="their strength")
+    check_whole("pad_crop", self.pad_crop, 0, means="pixels that the image moves at most; 0 is off")
+    check_switches(self, "flip")
 
   @property
   def group_size(self) -> int:
@@ -33,10 +72,56 @@ class ClassificationAugment:
     return 1
 
   def apply(self, group: Sequence[Sample], size: tuple[int, int], rng: np.random.Generator) -> list[Sample]:
-    """Augments one image; gives one of (width, height) = size. Boxes are not carried over."""
+    """Augments one image.
+
+    Args:
+      group: one image, which is not changed; boxes are not carried over.
+      size: width and height of the network in pixels.
+      rng: the only source of chance; the same state gives the same output.
+
+    Returns:
+      One sample of that size, with the label of the image.
+
+    Raises:
+      AugmentError: the number of images, the image or the size do not fit.
+    """
     check_group(group, self.group_size, size)
-    image = np.asarray(Image.fromarray(group[0].image).resize(size, Image.Resampling.BILINEAR))
-    return [Sample(image, label=group[0].label)]
+    (sample,) = group
+    height, width = sample.image.shape[:2]
+    flip = bool(self.flip and rng.random() < 0.5)
+    if self.pad_crop:
+      image = resample(sample.image, self._moved(width, height, flip, size, rng), size, fill=(0, 0, 0))
+    else:
+      image = resample(sample.image, self._random_crop(width, height, flip, rng), size)
+    if self.randaugment_ops:
+      image = rand_augment(image, self.randaugment_ops, self.randaugment_magnitude, rng)
+    image = draw_distortion(self.hue, self.saturation, self.exposure, rng).apply(image)
+    return [Sample(image, label=sample.label)]
+
+  def _moved(self, width: int, height: int, flip: bool, size: tuple[int, int], rng: np.random.Generator) -> Crop:
+    if self.pad_crop >= min(size):
+      raise AugmentError(f"pad_crop is {self.pad_crop} for images of {size[0]}x{size[1]}; expected less than a side.")
+    right, down = rng.integers(-self.pad_crop, self.pad_crop + 1, 2)
+    return Crop(right * width / size[0], down * height / size[1], width, height, flip)
+
+  def _random_crop(self, width: int, height: int, flip: bool, rng: np.random.Generator) -> Crop:
+    """Area from U(min_scale, max_scale), ratio so that its logarithm is uniform, place uniform.
+
+    After ten draws that do not fit in the image, the largest crop in its centre that keeps to the ratios. This is the
+    rule of torchvision's `RandomResizedCrop`.
+    """
+    if self.min_scale == 1:
+      return Crop(0, 0, width, height, flip)
+    for _ in range(_ATTEMPTS):
+      area = width * height * rng.uniform(self.min_scale, self.max_scale)
+      ratio = math.exp(rng.uniform(math.log(self.min_ratio), math.log(self.max_ratio)))
+      crop_width, crop_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+      if 1 <= crop_width <= width and 1 <= crop_height <= height:
+        left, top = rng.integers(width - crop_width + 1), rng.integers(height - crop_height + 1)
+        return Crop(int(left), int(top), crop_width, crop_height, flip)
+    ratio = min(max(width / height, self.min_ratio), self.max_ratio)
+    crop_width, crop_height = max(1, min(width, round(height * ratio))), max(1, min(height, round(width / ratio)))
+    return Crop((width - crop_width) // 2, (height - crop_height) // 2, crop_width, crop_height, flip)
 
 
 NO_CLASSIFICATION_AUGMENT = ClassificationAugment(min_scale=1.0, max_scale=1.0, flip=False)

@@ -59,7 +59,7 @@ class DetectionAugment:
   mosaic_bound: bool = False
   mixup: bool = False
   blur: int = 0
-  gaussian_noise: float = 0
+  gaussian_noise: float = 0.0
   letterbox: bool = False
 
   def __post_init__(self) -> None:
