@@ -32,6 +32,10 @@ def with_num_classes(graph: Graph, num_classes: int) -> Graph:
   for head in graph.heads:
     outputs = num_classes
     if isinstance(head, AnchorHead | Region):
+      if isinstance(head, Region) and head.tree:
+        raise GraphError(
+          f"network '{graph.name}': head '{head.name}' has a class hierarchy ({head.tree}), which fixes them."
+        )
       new = dataclasses.replace(head, classes=num_classes)
       changed[head.name] = new
       outputs = _num_anchors(head) * new.entries
