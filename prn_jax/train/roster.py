@@ -41,7 +41,7 @@ class Member:
   def progress(self) -> str:
     """Where it was when last heard of."""
     if self.step < 0:
-      return "no step completed yet"
+      return "it has not told of a completed step"
     return f"last completed step {self.step}, {time.monotonic() - self.step_time:.0f} s ago"
 
 
@@ -191,6 +191,9 @@ class Roster:
 
   def _look_at_the_clock(self) -> None:
     now = time.monotonic()
+    if now > self._tick_time + 1.0:
+      self._tick_time = now
+      self._broadcast({"tick": self._summary()})  # our own sign of life
     if self._listener is not None:
       self._check_roll_call(now)
       return
@@ -206,10 +209,12 @@ class Roster:
         within = f"did not come to '{name}' within {exchange.timeout_sec:g} s of the first"
         self._end(HOST_LOST, f"{text}: {within}. Look at the log there. {RESTART}")
         return
-    if now > self._tick_time + 1.0:
-      self._tick_time = now
-      slowest = min(self._members.values(), key=lambda m: (m.step, m.step_time))
-      self._broadcast({"tick": f"slowest of {self._count}: {slowest}, {slowest.progress()}"})
+
+  def _summary(self) -> str:
+    if not self._members:
+      return ""
+    slowest = min(self._members.values(), key=lambda member: (member.step, member.step_time))
+    return f"slowest of {self._count}: {slowest}, {slowest.progress()}"
 
   def _check_roll_call(self, now: float) -> None:
     missing = sorted(set(range(self._count)) - set(self._members))
