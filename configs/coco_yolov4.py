@@ -14,8 +14,7 @@ from configs import default
 def get_config() -> ml_collections.ConfigDict:
   config = default.coco()
   config.model = "yolov4"
-  config.width = config.height = 608
-  default.multi_scale(config, 608, largest=832)
+  default.multi_scale(config, 608)
   config.augment.mosaic = True
   config.loss.head = {
     "ignore_thresh": 0.7, "iou_thresh": 0.213, "iou_loss": "ciou", "iou_normalizer": 0.07, "max_delta": 5.0,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ml_collections
 
+from data_pipelines.pipeline import darknet_sizes
 from prn_jax.train.config import default_config
 
 
@@ -42,12 +43,12 @@ def coco() -> ml_collections.ConfigDict:
   return config
 
 
-def multi_scale(config: ml_collections.ConfigDict, width: int, smallest: int = 320, largest: int = 608) -> None:
-  """Darknet's `random=1`: square inputs from `smallest` to `largest` pixels in steps of 32, another every 10 updates.
+def multi_scale(config: ml_collections.ConfigDict, side: int) -> None:
+  """Darknet's `random=1` around square inputs of `side` pixels: another size every 10 updates.
 
   Each is compiled once, so that a shorter list starts sooner.
   """
-  config.sizes = tuple((side, side) for side in range(smallest, largest + 1, 32) if side != width)
+  config.sizes = tuple(size for size in darknet_sizes(side, side) if size != (side, side))
 
 
 def steps_schedule(config: ml_collections.ConfigDict, *, total_steps: int, steps: tuple[int, ...]) -> None:

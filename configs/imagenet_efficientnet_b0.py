@@ -16,5 +16,8 @@ def get_config() -> ml_collections.ConfigDict:
   config = imagenet_darknet53.get_config()
   config.model = "efficientnet-b0"
   config.batch_size, config.optim.accumulate = 120, 1
-  config.optim.learning_rate, config.optim.weight_decay = 0.256, 5e-5
+  config.optim.learning_rate, config.optim.weight_decay = (
+    0.256,
+    5e-4,
+  )  # the cfg names two decays; Darknet takes the first
   return config

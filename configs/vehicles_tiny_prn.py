@@ -19,7 +19,7 @@ def get_config(root: str = "data/vehicles") -> ml_collections.ConfigDict:
   config.model = "yolov3-tiny-prn"
   config.width = config.height = 256
   config.batch_size = 16
-  config.total.epochs = 60.0
+  config.total.epochs = 40.0
   config.log_every.steps = 20
   config.eval.every.epochs = 10.0
   config.bn_momentum = 0.95  # a few hundred steps are too short for 0.99

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import Any
 
@@ -80,17 +81,48 @@ def read_config(config: str, overrides: list[str]) -> Any:
   from ml_collections import config_flags
 
   path, _, argument = config.partition(":")
-  file = _find(path)
+  loaded = _load(_find(path), argument)
+  for override in overrides:
+    _check_key(loaded, override.partition("=")[0].removeprefix("--config."))
   values = flags.FlagValues()
-  config_flags.DEFINE_config_file("config", flag_values=values)
+  config_flags.DEFINE_config_dict("config", loaded, flag_values=values, sys_argv=["prn", *overrides])
   try:
-    left = values(["prn", f"--config={file}{':' + argument if argument else ''}", *overrides])
-  except flags.Error as error:
+    left = values(["prn", *overrides])
+  except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
     raise PrnError(f"{_config_reason(error)}. 'prn train --config={config} --print-config' shows all keys.") from None
-  except (AttributeError, KeyError, TypeError, ValueError) as error:
-    raise PrnError(f"configuration '{file}': {error}") from None
   assert left == ["prn"], left
   return values.config
+
+
+def _check_key(config: Any, key: str) -> None:
+  """Raises PrnError unless a configuration has a key like "optim.learning_rate"; open groups take any."""
+  group, where = config, "config"
+  for name in re.sub(r"\[\d+\]", "", key).split("."):
+    if not hasattr(group, "keys") or not group.is_locked:
+      return
+    if name not in group:
+      raise PrnError(
+        f"--config.{key}: {where} has no key '{name}'{did_you_mean(name, list(group))}. It has {', '.join(sorted(group))}."
+      )
+    group, where = group[name], f"{where}.{name}"
+
+
+def _load(file: Path, argument: str) -> Any:
+  """What get_config() of a file gives."""
+  import importlib.util
+
+  spec = importlib.util.spec_from_file_location(f"prn_config_{file.stem}", file)
+  assert spec is not None
+  assert spec.loader is not None
+  module = importlib.util.module_from_spec(spec)
+  try:
+    spec.loader.exec_module(module)
+    return module.get_config(argument) if argument else module.get_config()
+  except PrnError:
+    raise
+  except Exception as error:  # whatever the user's code does
+    hint = " Did you give the argument that it needs, as --config=FILE:ARGUMENT?" if not argument else ""
+    raise PrnError(f"configuration '{file}' fails: {type(error).__name__}: {error}.{hint}") from error
 
 
 def _config_reason(error: Exception) -> str:
