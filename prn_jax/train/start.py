@@ -173,7 +173,8 @@ def _num_values(graph: Graph) -> int:
 def _match(graph: Graph, source: _Source) -> tuple[dict[str, Any], StartReport]:
   """The arrays of `source` for those layers of `graph` that they fit, under the names of `graph`."""
   names = {layer.name: layer.name for layer in graph}
-  stored = [layer.name for layer in source.graph if source.graph.arrays(layer)]
+  held = {key.split("/")[1] for key in source.arrays}
+  stored = [layer.name for layer in source.graph if layer.name in held]
   text = source.text
   if not any(name in names for name in stored):
     # A cfg numbers its layers, a registered model names them: the same network, told by the order of its layers.
@@ -197,8 +198,9 @@ def _match(graph: Graph, source: _Source) -> tuple[dict[str, Any], StartReport]:
   report = StartReport(text, tuple(loaded), random, tuple(name for name in stored if name not in used))
   if not loaded:
     raise PrnError(
-      f"none of the {len(random)} layers of network '{graph.name}' is in {text}, which has {_listed(stored)}. Use "
-      "weights of the same family, or for a Darknet file name its network: weights_model (a .cfg or a registered model)."
+      f"weights {source.text} fit none of the {len(random)} layers of network '{graph.name}'; they have "
+      f"{_listed(stored) or 'no layer at all'}. Use weights of the same family, or for a Darknet file name its network: "
+      "weights_model (a .cfg or a registered model)."
     )
   return chosen, report
 
