@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -336,8 +337,8 @@ def checked_box(
   return fault.clipped
 
 
-def image_size(path: Path) -> tuple[int, int]:
-  """Width and height of an image file as seen (after the EXIF rotation), from its header alone.
+def image_size(image_file: Path | bytes) -> tuple[int, int]:
+  """Width and height of an image as seen (after the EXIF rotation), from the header of its file or of its bytes.
 
   Raises:
     DataError: the file is empty, or no image of a known format.
@@ -345,7 +346,7 @@ def image_size(path: Path) -> tuple[int, int]:
   try:
     with warnings.catch_warnings():
       warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # only the header is read
-      with Image.open(path) as image:
+      with Image.open(io.BytesIO(image_file) if isinstance(image_file, bytes) else image_file) as image:
         width, height = image.size
         # Asking a PNG without EXIF for it would decode the pixels.
         may_turn = image.format == "TIFF" or any(
@@ -353,9 +354,11 @@ def image_size(path: Path) -> tuple[int, int]:
         )
         is_turned = may_turn and _is_turned(image)
   except Exception as error:  # what Pillow raises on damaged headers is not a closed list
-    num_bytes = path.stat().st_size if path.is_file() else 0
-    reason = "the file is empty" if path.is_file() and not num_bytes else f"not a readable image ({error})"
-    raise DataError(reason) from error
+    if isinstance(image_file, bytes):
+      is_empty, text = not image_file, str(error).split(" <_io")[0]  # the name of a buffer says nothing
+    else:
+      is_empty, text = image_file.is_file() and not image_file.stat().st_size, str(error)
+    raise DataError("the file is empty" if is_empty else f"not a readable image ({text})") from error
   return (height, width) if is_turned else (width, height)
 
 

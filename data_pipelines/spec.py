@@ -60,12 +60,12 @@ def sources() -> tuple[Source, ...]:
 
 
 def parse_spec(spec: str) -> tuple[Source, tuple[str, ...]]:
-  """The kind and the parts of a SPEC. A colon before "//" belongs to a part, as in gs://bucket.
+  """The kind and the parts of a SPEC. Colons before "//" and in brackets belong to a part: gs://bucket, train[:10%].
 
   Raises:
     DataError: the kind is not registered, or it takes another number of parts.
   """
-  kind, *parts = re.split(r":(?!//)", spec)
+  kind, *parts = re.split(r":(?!//)(?![^\[\]]*\])", spec)
   known = {source.kind: source for source in sources()}
   if kind not in known:
     forms = "\n  ".join(source.form for source in known.values())

@@ -21,6 +21,7 @@ COMMANDS = {
   "predict": "detect or classify in photos",
   "train": "train a network by a configuration file",
   "eval": "score a model on annotated data, with tables and plots",
+  "data": "look at annotated data, prepare it for training, cluster anchors",
   "convert": "convert between Darknet, Orbax and safetensors, or to ONNX, with a proof",
   "verify": "check whether two models compute the same",
 }

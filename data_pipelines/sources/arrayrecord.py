@@ -1,0 +1,285 @@
+"""Prepared data: `arrayrecord:DIR:SPLIT`, what `prn data prepare` writes.
+
+DIR holds dataset.json and the shards SPLIT-00000-of-00008.array_record, ... dataset.json:
+
+    {"format": "prn_jax.arrayrecord", "version": 1,
+     "names": [...], "category_ids": [...],
+     "splits": {SPLIT: {"spec": ..., "num_records": n, "left_out": {kind: n}, "problems": [[kind, text], ...],
+                        "plan": {"num_shards": n, "num_records": n, "fingerprint": ..., "options": {...}},
+                        "shards": [{"file": ..., "records": n, "bytes": n, "sha256": ..., "problems": [...]}, ...]}}}
+
+The records are described in `data_pipelines.record_bytes`. Access is random, in the order of the source; shards are
+opened when first read. The files carry checksums of their own, so that a flipped bit is found when it is read;
+`prn data inspect` and `prn data prepare` (run again) compare the sha256 of whole shards.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from data_pipelines.record_bytes import decode_record
+from data_pipelines.records import DataError, Problem, ProblemKind, ProblemLog, Record
+from data_pipelines.spec import register_source
+from prn_jax.errors import did_you_mean
+
+INDEX_FILE = "dataset.json"
+FORMAT, VERSION = "prn_jax.arrayrecord", 1
+AGAIN = "run the `prn data prepare` command that made it again; it keeps whole shards and writes damaged ones anew"
+
+
+Pairs = tuple[tuple[str, str], ...]
+"""Problems as kind and text."""
+
+
+@dataclass(frozen=True)
+class Shard:
+  """One file: its name in the folder, number of records, size, checksum, and the images left out of it."""
+
+  file: str
+  records: int
+  bytes: int
+  sha256: str
+  problems: Pairs = ()
+
+  def to_json(self) -> dict[str, Any]:
+    return asdict(self)
+
+  @classmethod
+  def from_json(cls, value: dict[str, Any]) -> Shard:
+    return cls(**(value | {"problems": _pairs(value["problems"])}))
+
+  def fault(self, folder: Path, *, full: bool = False) -> str | None:
+    """What is wrong with the file, or None; with `full` its checksum is compared too."""
+    path = folder / self.file
+    if not path.is_file():
+      return "the shard is missing"
+    size = path.stat().st_size
+    if size != self.bytes:
+      what = "truncated" if size < self.bytes else "not the one that was prepared"
+      return f"the shard is {what}: it has {size:,} bytes, expected {self.bytes:,}"
+    if full and sha256_of(path) != self.sha256:
+      return f"the shard is damaged: its sha256 differs from the one in {INDEX_FILE}"
+    return None
+
+
+@dataclass(frozen=True)
+class Split:
+  """One split as dataset.json describes it.
+
+  Attributes:
+    spec: where it came from.
+    plan: options, numbers and a fingerprint of the annotations; another plan would give other shards.
+    shards: the files in order.
+    problems: annotations that were left out; images that were left out are listed with their shard.
+  """
+
+  spec: str
+  plan: dict[str, Any]
+  shards: tuple[Shard, ...]
+  problems: Pairs = ()
+
+  @property
+  def num_records(self) -> int:
+    return sum(shard.records for shard in self.shards)
+
+  @property
+  def left_out(self) -> dict[str, int]:
+    """Number of entries left out, by kind."""
+    pairs = [*self.problems, *(pair for shard in self.shards for pair in shard.problems)]
+    return dict(Counter(kind for kind, _ in pairs).most_common())
+
+  def to_json(self) -> dict[str, Any]:
+    return {
+      "spec": self.spec,
+      "num_records": self.num_records,
+      "left_out": self.left_out,
+      "plan": self.plan,
+      "problems": self.problems,
+      "shards": [shard.to_json() for shard in self.shards],
+    }
+
+  @classmethod
+  def from_json(cls, value: dict[str, Any]) -> Split:
+    shards = tuple(Shard.from_json(shard) for shard in value["shards"])
+    return cls(value["spec"], value["plan"], shards, _pairs(value["problems"]))
+
+
+def _pairs(value: Any) -> Pairs:
+  return tuple((str(kind), str(text)) for kind, text in value)
+
+
+@dataclass(frozen=True)
+class Index:
+  """The content of dataset.json."""
+
+  names: tuple[str, ...]
+  category_ids: tuple[int, ...]
+  splits: dict[str, Split]
+
+  def to_json(self) -> dict[str, Any]:
+    splits = {name: split.to_json() for name, split in self.splits.items()}
+    return {"format": FORMAT, "version": VERSION, "names": self.names, "category_ids": self.category_ids} | {
+      "splits": splits
+    }
+
+
+def read_index(folder: Path) -> Index:
+  """Reads dataset.json.
+
+  Raises:
+    DataError: it is missing, damaged, or of another format or version.
+  """
+  path = folder / INDEX_FILE
+  try:
+    content = json.loads(path.read_bytes())
+  except FileNotFoundError:
+    what = "has no dataset.json" if folder.is_dir() else "does not exist"
+    unfinished = sorted(path.parent.name[1:] for path in folder.glob(".*/plan.json"))
+    hint = f" Its split {unfinished[0]} is unfinished: {AGAIN}." if unfinished else ""
+    raise DataError(
+      f"'{folder}' {what}; expected a folder that `prn data prepare SPEC {folder}` wrote.{hint}"
+    ) from None
+  except (OSError, ValueError) as error:
+    raise DataError(f"{path} cannot be read ({error}). To repair it, delete it and {AGAIN}.") from None
+  if not isinstance(content, dict) or content.get("format") != FORMAT:
+    raise DataError(f'{path} does not describe prepared data: expected "format": "{FORMAT}".')
+  if content.get("version") != VERSION:
+    raise DataError(
+      f"{path} has version {content.get('version')!r}, this program reads version {VERSION}. "
+      "Prepare the data again, or use the version of prn_jax that wrote it."
+    )
+  try:
+    splits = {name: Split.from_json(value) for name, value in content["splits"].items()}
+    return Index(tuple(content["names"]), tuple(content["category_ids"]), splits)
+  except (KeyError, TypeError, AttributeError, ValueError) as error:
+    raise DataError(f"{path} is damaged: {error!r}. To repair it, delete it and {AGAIN}.") from None
+
+
+def sha256_of(path: Path) -> str:
+  with path.open("rb") as file:
+    return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class ArrayRecordDataset:
+  """Records of one split by index; picklable, and safe to read from several threads.
+
+  Args:
+    folder: holds dataset.json and the shards.
+    split: name of the split.
+    index: what dataset.json says.
+    shards: those that can be read.
+    problems: those that cannot (policy skip).
+  """
+
+  def __init__(
+    self, folder: Path, split: str, index: Index, shards: Sequence[Shard], problems: Sequence[Problem] = ()
+  ) -> None:
+    self.folder, self.split, self.index = folder, split, index
+    self.problems = tuple(problems)
+    self._shards = tuple(shards)
+    self._ends = list(accumulate(shard.records for shard in self._shards))
+    self._readers: list[Any] = [None] * len(self._shards)
+    self._lock = threading.Lock()
+
+  @property
+  def names(self) -> tuple[str, ...]:
+    return self.index.names
+
+  @property
+  def category_ids(self) -> tuple[int, ...]:
+    return self.index.category_ids
+
+  def __len__(self) -> int:
+    return self._ends[-1] if self._ends else 0
+
+  def __getitem__(self, index: int) -> Record:
+    """The record, its image as bytes.
+
+    Raises:
+      DataError: the shard is damaged; the text names it.
+      IndexError: there is no such record.
+    """
+    if not -len(self) <= index < len(self):
+      raise IndexError(f"record {index} of {len(self)} in {self.folder}, split {self.split}")
+    index %= len(self)
+    number = bisect_right(self._ends, index)
+    position = index - (self._ends[number] - self._shards[number].records)
+    try:
+      return decode_record(self._reader(number).read([position])[0])
+    except (RuntimeError, DataError) as error:  # the reader raises RuntimeError for all that is wrong with a file
+      path = self.folder / self._shards[number].file
+      raise DataError(f"{path}: record {position} cannot be read ({error}). To repair it, {AGAIN}.") from None
+
+  def check_shards(self, log: ProblemLog) -> None:
+    """Compares the checksums of all shards, which reads them whole; what is wrong goes to the log."""
+    for shard in self._shards:
+      fault = shard.fault(self.folder, full=True)
+      if fault:
+        path, consequence = self.folder / shard.file, f"its {shard.records} records may be damaged"
+        log.report(path, None, f"{fault}. To repair it, {AGAIN}", ProblemKind.MALFORMED, consequence)
+
+  def _reader(self, number: int) -> Any:
+    reader = self._readers[number]
+    if reader is None:
+      from array_record.python.array_record_module import ArrayRecordReader
+
+      with self._lock:
+        reader = self._readers[number]
+        if reader is None:
+          # Without read-ahead: random access would throw it away.
+          reader = ArrayRecordReader(
+            str(self.folder / self._shards[number].file),
+            options="readahead_buffer_size:0",
+            file_reader_buffer_size=32768,
+          )
+          if reader.num_records() != self._shards[number].records:  # it says 0 for a damaged file, and raises nothing
+            raise DataError(
+              f"it holds {reader.num_records()} records, expected {self._shards[number].records}; it is damaged"
+            )
+          self._readers[number] = reader
+    return reader
+
+  def __getstate__(self) -> dict[str, Any]:
+    state = self.__dict__.copy()
+    state["_readers"] = [None] * len(self._shards)
+    del state["_lock"]
+    return state
+
+  def __setstate__(self, state: dict[str, Any]) -> None:
+    self.__dict__.update(state)
+    self._lock = threading.Lock()
+
+
+@register_source("arrayrecord:DIR:SPLIT")
+def open_arrayrecord(parts: tuple[str, ...], log: ProblemLog) -> ArrayRecordDataset:
+  """Opens one split; sizes of the shards are compared, nothing is read yet.
+
+  Raises:
+    DataError: the folder, the split or a shard is missing or damaged (a shard: policy stop), or nothing is left.
+  """
+  folder, name = Path(parts[0]).expanduser(), parts[1]
+  index = read_index(folder)
+  if name not in index.splits:
+    known = ", ".join(index.splits) or "none"
+    raise DataError(f"{folder} has no split '{name}'{did_you_mean(name, index.splits)}; it has {known}")
+  shards = []
+  for shard in index.splits[name].shards:
+    fault = shard.fault(folder)
+    if fault is None:
+      shards.append(shard)
+      continue
+    reason = f"{fault}. To repair it, {AGAIN}"
+    log.report(folder / shard.file, None, reason, ProblemKind.MALFORMED, f"its {shard.records} records are left out")
+  dataset = ArrayRecordDataset(folder, name, index, shards, log.problems)
+  if not len(dataset):
+    raise DataError(f"{folder}, split '{name}', holds no images. To repair it, {AGAIN}.")
+  return dataset
