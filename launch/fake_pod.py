@@ -11,6 +11,7 @@ becomes the number of the process. SIGTERM and Ctrl-C are passed on to all.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import socket
@@ -55,6 +56,7 @@ class Pod:
         [word.replace("{process}", str(index)) for word in command],
         env=pod_environ(environ, index, processes, devices, port),
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+        start_new_session=True,  # so that the end of the pod reaches grandchildren too
       )  # fmt: skip
       self.processes[index] = child
       reader = threading.Thread(target=self._copy, args=(index, child), daemon=True)
@@ -86,12 +88,13 @@ class Pod:
     return {index: map_code(child.wait())[0] for index, child in self.processes.items()}
 
   def kill(self) -> None:
-    """Ends all processes that are left, stopped ones too."""
+    """Ends all processes that are left, stopped ones and children of theirs too."""
     for index, child in self.processes.items():
       if child.poll() is None:
         self._say(f"[pod] process {index} is still there: killing it")
-        child.kill()
-        child.wait()
+      with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, signal.SIGKILL)
+      child.wait()
 
   def signal(self, number: int) -> None:
     """Sends a signal to all that live."""

@@ -10,6 +10,8 @@ it survives what kills its child; it imports neither JAX nor prn_jax. SIGTERM an
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ctypes
 import os
 import signal
 import subprocess
@@ -45,7 +47,7 @@ class Supervisor:
 
   def run(self) -> int:
     """Runs the command once; returns the code that `subprocess` reports."""
-    self._child = subprocess.Popen(self._command)
+    self._child = subprocess.Popen(self._command, preexec_fn=_follow_parent)  # safe: there are no threads
     if self.stopping:  # the signal came between two lives
       self._child.send_signal(signal.SIGTERM)
     return self._child.wait()
@@ -56,6 +58,13 @@ class Supervisor:
     from_terminal = number == signal.SIGINT and os.isatty(0)
     if self._child is not None and self._child.poll() is None and not from_terminal:
       self._child.send_signal(number)
+
+
+def _follow_parent() -> None:
+  """In the child: SIGTERM when the supervisor dies, so that no run goes on unseen beside its successor (Linux only)."""
+  with contextlib.suppress(OSError, AttributeError):
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
