@@ -124,14 +124,12 @@ class Hosts:
     if self.peers is None:
       yield
       return
-    import jax
-
     try:
       yield
     except BaseException as error:
       text = f"{type(error).__name__}: {error}"
-      if isinstance(error, jax.errors.JaxRuntimeError) and _is_connection_error(str(error)):
-        # The wire usually knows the name a moment later; then its thread ends this process.
+      if self.peers.ended or _is_connection_error(error):
+        # The wire knows the name, or will in a moment; then its thread ends this process.
         self.peers.wait_for_verdict(3.0)
         end_process(HOST_LOST, f"process {self.process_index}: another host is gone: {text[:500]}")
       code = exit_code_of(error)
@@ -305,7 +303,11 @@ def code_fingerprint() -> str:
   return digest.hexdigest()[:16]
 
 
-def _is_connection_error(text: str) -> bool:
-  """Whether a collective's error is about a peer; anything else (out of memory) is this process's own."""
-  signs = ("gloo", "connection", "socket", "peer", "nccl", "unavailable", "heartbeat", "coordination", "aborted")
-  return any(sign in text.lower() for sign in signs)
+def _is_connection_error(error: BaseException) -> bool:
+  """Whether a collective failed because of a peer; anything else (out of memory, no disk) is this process's own.
+
+  The text decides: the same failure of gloo is a JaxRuntimeError or a ValueError, depending on where it is noticed.
+  """
+  signs = ("gloo", "nccl", "heartbeat", "coordination service", "connection reset", "connection closed")
+  is_of_jax = isinstance(error, (RuntimeError, ValueError)) and not isinstance(error, PrnError)
+  return is_of_jax and any(sign in str(error).lower() for sign in signs)

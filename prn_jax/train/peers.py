@@ -65,6 +65,11 @@ class Peers:
     self._thread = threading.Thread(target=self._run, name="prn-peers", daemon=True)
     self._thread.start()
 
+  @property
+  def ended(self) -> bool:
+    """Whether the run is over because of another process; this one is about to end."""
+    return self._ended.is_set()
+
   def join(self) -> None:
     """Waits until every process is here; a missing one ends this process with HOST_LOST and its number."""
     self._went.wait()
@@ -92,6 +97,7 @@ class Peers:
   def fail(self, code: int, text: str) -> None:
     """Tells the others that this process ends with `code`; they end with the same. Returns when they know, or in 2 s."""
     self._failing = True
+    self._send_sign_of_life()
     self._send({"failed": code, "text": text})
     self._ended.wait(2.0)
 
@@ -115,7 +121,7 @@ class Peers:
     while not self._quiet:
       assert self._socket is not None
       if time.monotonic() - said > interval_sec:
-        self._send({"step": self._step, "age": time.monotonic() - self._step_time})
+        self._send_sign_of_life()
         said = time.monotonic()
       data = _receive(self._socket, min(0.25, self._silence_sec / 10))
       if data:
@@ -185,6 +191,9 @@ class Peers:
       f"{self._join_timeout_sec:g} s ({trouble}). Check that process 0 runs on that host, that the name is right, and "
       "that this host reaches the port (firewall).",
     )
+
+  def _send_sign_of_life(self) -> None:
+    self._send({"step": self._step, "age": time.monotonic() - self._step_time})
 
   def _send(self, message: Message) -> None:
     if self._socket is None:
