@@ -54,7 +54,7 @@ class Rows:
 
   Attributes:
     samples: augmented, all of one size.
-    record_indices: the record of every row (of mixed images: the first of its ingredients).
+    record_indices: the record of every row; of mixed images, rows of a group hold the records of the group.
     truths: (max_boxes, 5) float32 for every row; empty in classification.
     problems: record index and what is wrong with it, of records that were replaced.
     overflows: images that lost objects.

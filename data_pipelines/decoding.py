@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from data_pipelines.augment.sample import Sample
-from data_pipelines.images import _jpeg_has_end, _read_file, _to_rgb, _upright, read_image
+from data_pipelines.images import MAX_PIXELS, _jpeg_has_end, _read_file, _upright, read_image
 from data_pipelines.records import Problem, Record
 
-_JPEG_START = b"\xff\xd8\xff"
+_JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 _EXIF_ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
@@ -49,33 +49,34 @@ def read_reduced(record: Record, at_least: tuple[int, int] | None) -> Decoded:
   """
   name = str(record.image_id) if isinstance(record.image, bytes) else str(record.image)
   data = record.image if isinstance(record.image, bytes) else _read_file(record.image, f"image '{name}'")
-  if at_least is not None and data.startswith(_JPEG_START):
-    reduced = _reduced_jpeg(data, at_least, name)
-    if reduced is not None:
-      return reduced
-  pixels = read_image(data, name=name)
-  return Decoded(pixels, pixels.shape[1], pixels.shape[0])
+  decoded = _read_jpeg(data, at_least) if data.startswith(_JPEG_START) else None
+  if decoded is None:
+    pixels = read_image(data, name=name)
+    decoded = Decoded(pixels, pixels.shape[1], pixels.shape[0])
+  return decoded
 
 
-def _reduced_jpeg(data: bytes, at_least: tuple[int, int], name: str) -> Decoded | None:
-  """The reduced picture; None where the full one is needed, or where `read_image` shall say what is wrong."""
+def _read_jpeg(data: bytes, at_least: tuple[int, int] | None) -> Decoded | None:
+  """The picture, reduced where it may be; None where `read_image` shall do it, or say what is wrong.
+
+  In full size this gives what `read_image` gives, with fewer copies.
+  """
   try:
     image = Image.open(io.BytesIO(data), formats=("JPEG",))
     width, height = image.size
-    wanted = at_least
-    if image.getexif().get(_EXIF_ORIENTATION) in _TURNED:
-      wanted = (at_least[1], at_least[0])
-    image.draft(None, wanted)  # None keeps the mode
-    if image.size == (width, height):
+    if image.mode not in ("RGB", "L") or width * height > MAX_PIXELS:
       return None
+    is_turned = image.getexif().get(_EXIF_ORIENTATION) in _TURNED
+    if at_least is not None:
+      image.draft(None, at_least[::-1] if is_turned else at_least)  # None keeps the mode
     image.load()
-    if not _jpeg_has_end(data):
+    if not (data.endswith(_JPEG_END) or _jpeg_has_end(data)):
       return None
-    turned = _upright(image)
-    if wanted is not at_least:
-      width, height = height, width
-    return Decoded(np.array(_to_rgb(turned, f"image '{name}'")), width, height)
-  except Exception:  # what Pillow raises on damaged files is not a closed list; the full decoder words the message
+    # Pillow hands its pixels over as bytes, which stay read-only without a copy.
+    upright = _upright(image)
+    pixels = np.asarray(upright if upright.mode == "RGB" else upright.convert("RGB"))
+    return Decoded(pixels, height, width) if is_turned else Decoded(pixels, width, height)
+  except Exception:  # what Pillow raises on damaged files is not a closed list
     return None
 
 
@@ -87,7 +88,7 @@ def make_sample(record: Record, at_least: tuple[int, int] | None) -> Sample:
     at_least: as for `read_reduced`.
 
   Returns:
-    The sample with its boxes in pixels of the decoded image; the pixels are read-only, for they may be shared.
+    The sample with its boxes in pixels of the decoded image; its pixels are read-only, because they may be kept.
 
   Raises:
     images.ImageError: the image cannot be decoded.

@@ -27,7 +27,8 @@ def default_threads() -> int:
 class OrderedMap(Generic[T]):
   """`make(start)`, `make(start + 1)`, ... `make(stop - 1)` in this order, computed ahead.
 
-  What comes out does not depend on threads, workers or buffer. Close it, or use it in a `with` statement.
+  What comes out does not depend on threads, workers or buffer. Close it, or use it in a `with` statement; any thread
+  may close it.
 
   Args:
     make: a pure function; with workers it must be picklable, and returns trees of arrays (they come by shared memory).
@@ -59,7 +60,12 @@ class OrderedMap(Generic[T]):
   def __next__(self) -> T:
     if self._iterator is None:
       raise StopIteration
-    return cast(T, next(self._iterator))
+    try:
+      return cast(T, next(self._iterator))
+    except Exception:
+      if self._iterator is None:  # another thread closed it meanwhile: what was waited for is cancelled
+        raise StopIteration from None
+      raise
 
   def close(self) -> None:
     """Stops threads and processes; nothing more comes."""

@@ -312,13 +312,12 @@ class TrainBatches:
     if self._batches is not None:
       batch, groups = next(self._batches)
       self._note(groups)
-    elif self._groups is not None:
-      groups = list(itertools.islice(self._groups, self._num_groups))
-      assert len(groups) == self._num_groups, (len(groups), self._step)
+    else:
+      groups = list(itertools.islice(self._groups or (), self._num_groups))
+      if len(groups) < self._num_groups:  # closed, perhaps by another thread
+        raise StopIteration
       self._note(groups)
       batch = stack(groups)
-    else:
-      raise StopIteration
     self._step += 1
     return self._step - 1, batch
 

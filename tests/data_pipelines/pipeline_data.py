@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -58,6 +59,18 @@ class Noisy:
       scale = np.array([size[0] / width, size[1] / height] * 2, np.float32)
       outputs.append(Sample((image % 256).astype(np.uint8), sample.boxes_xyxy_px * scale, sample.classes, sample.label))
     return outputs
+
+
+@dataclass(frozen=True)
+class Slow:
+  """Takes its time."""
+
+  sec: float
+  group_size: int = 1
+
+  def apply(self, group: Sequence[Sample], size: tuple[int, int], rng: np.random.Generator) -> list[Sample]:
+    time.sleep(self.sec)
+    return Noisy(self.group_size).apply(group, size, rng)
 
 
 @dataclass(frozen=True)

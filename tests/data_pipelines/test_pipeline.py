@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from data_pipelines.batching import EpochOrder
 from data_pipelines.pipeline import Batch, PipelineConfig, batch_at, darknet_sizes, size_of_step, train_batches
 from data_pipelines.records import DataError, Dataset, RecordList
 from data_pipelines.spec import open_spec
-from tests.data_pipelines.pipeline_data import Failing, Noisy, numbered
+from tests.data_pipelines.pipeline_data import Failing, Noisy, Slow, numbered
 
 REPO = Path(__file__).resolve().parents[2]
 SIZES = ((32, 32), (64, 48), (48, 64))
@@ -209,6 +210,33 @@ def test_empty_data_and_wrong_process() -> None:
     train_batches(numbered(0), Noisy(), config())
   with pytest.raises(ValueError, match="process 2 of 2; expected 0 to 1"):
     train_batches(numbered(3), Noisy(), config(), process_index=2, process_count=2)
+
+
+def test_another_thread_may_close() -> None:
+  batches = train_batches(numbered(20), Slow(0.05), config(threads=2))
+  seen: list[int] = []
+  failures: list[BaseException] = []
+
+  def consume() -> None:
+    try:
+      seen.extend(step for step, _ in batches)
+    except BaseException as error:  # the point of the test
+      failures.append(error)
+
+  thread = threading.Thread(target=consume)
+  thread.start()
+  while not seen and thread.is_alive():
+    time.sleep(0.01)
+  batches.close()
+  thread.join(20)
+  assert not thread.is_alive()
+  assert not failures
+  assert seen == list(range(len(seen)))
+
+
+def test_importing_the_pipeline_does_not_import_jax() -> None:
+  code = "import sys, data_pipelines.pipeline, data_pipelines.evaluation_batches; sys.exit('jax' in sys.modules)"
+  assert subprocess.run([sys.executable, "-c", code], cwd=REPO, check=False).returncode == 0
 
 
 def test_closing_ends_the_iteration_and_the_threads() -> None:

@@ -1,0 +1,274 @@
+"""How fast training batches are made: images/s by stage, and side by side with a torch DataLoader doing the same work.
+
+    python benchmarks/input_pipeline.py [--images 256] [--size 416] [--threads 2] [--rounds 3] [--json]
+    python benchmarks/input_pipeline.py --data coco:ANNOTATIONS.json:IMAGES_DIR
+
+Without --data, drawn road scenes are written as 640x480 JPEGs (quality 90) to a temporary folder. "prepared" is the same
+data after `prn data prepare --size`, which stores the images at the size of the network. Stages are timed one after
+another in CPU time of one thread, the best of the rounds. Whole pipelines take turns in every round, with as many
+threads (ours) as workers (torch); the ratio is between their medians. CPU time per image is measured too, because it
+does not depend on what else the machine does (Linux alone).
+
+torch is used where it can be imported. Its data set does the same work in the fastest way Pillow has: decode, crop with
+jitter and resize in one call, flip, hue, saturation and brightness by three tables in one pass through HSV, collate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from data_pipelines.augment import DetectionAugment
+from data_pipelines.batching import Rows, stack, truth_rows
+from data_pipelines.decoding import make_sample
+from data_pipelines.parallel import default_threads
+from data_pipelines.pipeline import PipelineConfig, train_batches
+from data_pipelines.prepare import prepare
+from data_pipelines.records import Dataset
+from data_pipelines.shrink import ShrinkOptions
+from data_pipelines.sources.synthetic import SyntheticTraffic
+from data_pipelines.spec import open_spec
+
+AUGMENT = DetectionAugment(jitter=0.3, hue=0.1, saturation=1.5, exposure=1.5)  # yolov3.cfg
+MAX_BOXES = 90
+BATCH_SIZE = 16
+
+
+def write_photos(folder: Path, count: int) -> str:
+  """Draws scenes as JPEG files with labels; returns their SPEC."""
+  scenes = SyntheticTraffic(count, width=640, height=480)
+  for part in ("images", "labels"):
+    (folder / part / "train").mkdir(parents=True)
+  for index in range(count):
+    image, boxes, classes = scenes[index]
+    grain = np.random.default_rng(index).normal(0, 6, image.shape)  # a camera's; drawings alone compress too well
+    noisy = np.clip(image + grain, 0, 255).astype(np.uint8)
+    Image.fromarray(noisy).save(folder / "images" / "train" / f"{index:05d}.jpg", quality=90)
+    relative = boxes / np.array([640, 480, 640, 480])
+    lines = [
+      f"{label} {(x1 + x2) / 2:.6f} {(y1 + y2) / 2:.6f} {x2 - x1:.6f} {y2 - y1:.6f}\n"
+      for label, (x1, y1, x2, y2) in zip(classes, relative, strict=True)
+    ]
+    (folder / "labels" / "train" / f"{index:05d}.txt").write_text("".join(lines))
+  names = "".join(f"  {index}: {name}\n" for index, name in enumerate(scenes.names))
+  (folder / "data.yaml").write_text(f"path: {folder}\ntrain: images/train\nval: images/train\nnames:\n{names}")
+  return f"yolo:{folder / 'data.yaml'}:train"
+
+
+def images_per_cpu_sec(work: Callable[[], object], num_images: int) -> float:
+  began = time.thread_time()
+  work()
+  return num_images / (time.thread_time() - began)
+
+
+def stages(dataset: Dataset, size: int, rounds: int, limit: int = 128) -> dict[str, float]:
+  """Images per CPU second of every stage; the best of the rounds."""
+  count = min(len(dataset), limit)
+  at_least = (round(1.5 * size), round(1.5 * size))
+  result: dict[str, list[float]] = {}
+
+  def read(index: int) -> int:
+    image = dataset[index].image
+    return len(image if isinstance(image, bytes) else image.read_bytes())
+
+  for _ in range(rounds):
+    speed = {"read": images_per_cpu_sec(lambda: [read(index) for index in range(count)], count)}
+    records = [dataset[index] for index in range(count)]
+    speed["read+decode"] = images_per_cpu_sec(lambda: [make_sample(record, at_least) for record in records], count)  # noqa: B023
+    samples = [make_sample(record, at_least) for record in records]
+    rng = np.random.default_rng(0)
+    speed["augment"] = images_per_cpu_sec(lambda: [AUGMENT.apply([one], (size, size), rng) for one in samples], count)  # noqa: B023
+    outputs = [AUGMENT.apply([one], (size, size), rng)[0] for one in samples]
+
+    def batch() -> None:
+      truths = [truth_rows(one, MAX_BOXES, rng)[0] for one in outputs]  # noqa: B023
+      for start in range(0, count, BATCH_SIZE):
+        rows = slice(start, start + BATCH_SIZE)
+        stack([Rows(tuple(outputs[rows]), tuple(range(count))[rows], tuple(truths[rows]))])  # noqa: B023
+
+    speed["batch"] = images_per_cpu_sec(batch, count)
+    for name, value in speed.items():
+      result.setdefault(name, []).append(value)
+  return {name: max(values) for name, values in result.items()}
+
+
+def our_epoch(dataset: Dataset, size: int, threads: int, epoch: int) -> int:
+  """Runs one epoch; returns the number of images."""
+  config = PipelineConfig(
+    seed=0, batch_size=BATCH_SIZE, sizes=((size, size),), max_boxes=MAX_BOXES, threads=threads, prefetch=2
+  )
+  steps = len(dataset) // BATCH_SIZE
+  with train_batches(dataset, AUGMENT, config, start_step=epoch * steps, num_steps=(epoch + 1) * steps) as batches:
+    return sum(len(batch["image"]) for _, batch in batches)
+
+
+# -- the same work in torch --------------------------------------------------------------------------------------------
+
+
+class TorchDataset:
+  """Map-style data set for torch's DataLoader; what it does to an image is what `AUGMENT` does."""
+
+  def __init__(self, dataset: Dataset, size: int) -> None:
+    self.records = [dataset[index] for index in range(len(dataset))]
+    self.size = size
+
+  def __len__(self) -> int:
+    return len(self.records)
+
+  def __getitem__(self, index: int) -> tuple[Any, Any]:
+    import torch
+
+    record = self.records[index]
+    with Image.open(record.image) as file:  # type: ignore[arg-type]
+      image = file.convert("RGB")
+    width, height = image.size
+    rng = np.random.default_rng(int(torch.randint(2**31, ())))
+    left, right = (int(rng.uniform(-AUGMENT.jitter, AUGMENT.jitter) * width) for _ in range(2))
+    top, bottom = (int(rng.uniform(-AUGMENT.jitter, AUGMENT.jitter) * height) for _ in range(2))
+    box_width, box_height = width - left - right, height - top - bottom
+    # Pillow resizes without smoothing, as Darknet does, by an affine map; outside the photo it is black.
+    matrix = (box_width / self.size, 0, left, 0, box_height / self.size, top)
+    image = image.transform((self.size, self.size), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
+    boxes = torch.from_numpy(record.boxes_xyxy_px.copy())
+    boxes = ((boxes - torch.tensor([left, top] * 2)) / torch.tensor([box_width, box_height] * 2)).clamp(0, 1)
+    if rng.random() < 0.5:
+      image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+      boxes = torch.stack([1 - boxes[:, 2], boxes[:, 1], 1 - boxes[:, 0], boxes[:, 3]], 1)
+    tables = np.arange(256) + np.array([[rng.uniform(-AUGMENT.hue, AUGMENT.hue) * 255], [0], [0]])
+    tables[0] %= 256
+    tables[1] *= rng.uniform(1 / AUGMENT.saturation, AUGMENT.saturation)
+    tables[2] *= rng.uniform(1 / AUGMENT.exposure, AUGMENT.exposure)
+    image = image.convert("HSV").point(tables.clip(0, 255).astype(int).ravel().tolist()).convert("RGB")
+    truth = torch.zeros(MAX_BOXES, 5)
+    count = min(len(boxes), MAX_BOXES)
+    truth[:count, :2] = (boxes[:count, :2] + boxes[:count, 2:]) / 2
+    truth[:count, 2:4] = boxes[:count, 2:] - boxes[:count, :2]
+    truth[:count, 4] = torch.from_numpy(record.classes[:count].astype(np.float32))
+    return torch.from_numpy(np.array(image)), truth
+
+
+def torch_epochs(dataset: Dataset, size: int, workers: int) -> Callable[[], int] | None:
+  """A function that runs one epoch with workers that stay alive; None without torch."""
+  try:
+    import torch
+  except ImportError:
+    return None
+  torch.set_num_threads(1)
+  loader = torch.utils.data.DataLoader(
+    TorchDataset(dataset, size),
+    batch_size=BATCH_SIZE,
+    shuffle=True,
+    drop_last=True,
+    num_workers=workers,
+    persistent_workers=workers > 0,
+  )
+  return lambda: sum(len(image) for image, _ in loader)
+
+
+def cpu_sec() -> float:
+  """CPU seconds of this process and of its living children (Linux; elsewhere of this process alone)."""
+  total = time.process_time()
+  for child in multiprocessing.active_children():
+    stat = Path(f"/proc/{child.pid}/stat")
+    if stat.exists():
+      fields = stat.read_text().rpartition(")")[2].split()
+      total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+  return total
+
+
+class Speed(NamedTuple):
+  images_per_sec: float
+  cpu_ms_per_image: float
+
+
+def compare(runs: dict[str, Callable[[int], int]], rounds: int) -> dict[str, list[Speed]]:
+  """Speed of every pipeline in every round; a first round, in which files are cached, does not count."""
+  speeds: dict[str, list[Speed]] = {name: [] for name in runs}
+  for epoch in range(rounds + 1):
+    for name, run in runs.items():
+      began, cpu_began = time.perf_counter(), cpu_sec()
+      count = run(epoch)
+      if epoch:
+        speeds[name].append(Speed(count / (time.perf_counter() - began), (cpu_sec() - cpu_began) / count * 1e3))
+  return speeds
+
+
+def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+  """All figures."""
+  spec = options.data or write_photos(folder, options.images)
+  dataset = open_spec(spec)
+  size = (options.size, options.size)
+  sets = {
+    "jpeg": dataset,
+    "prepared": open_spec(prepare(spec, folder / "prepared", split="train", options=ShrinkOptions(size=size)).spec),
+  }
+  result: dict[str, Any] = {"images": len(dataset), "size": options.size, "threads": options.threads, "stages": {}}
+  runs: dict[str, Callable[[int], int]] = {}
+  for name, one in sets.items():
+    result["stages"][name] = stages(one, options.size, options.rounds)
+    runs[f"ours, {name}"] = lambda epoch, one=one: our_epoch(one, options.size, options.threads, epoch)
+  torch_epoch = torch_epochs(dataset, options.size, options.threads)
+  if torch_epoch is not None:
+    runs["torch, jpeg"] = lambda epoch: torch_epoch()
+  speeds = compare(runs, options.rounds)
+  result["whole"] = {name: median(values) for name, values in speeds.items()}
+  if torch_epoch is not None:
+    base = result["whole"]["torch, jpeg"]
+    result["times_torch"] = {
+      name: {
+        "images_per_sec": speed["images_per_sec"] / base["images_per_sec"],
+        "images_per_cpu_sec": base["cpu_ms_per_image"] / speed["cpu_ms_per_image"],
+      }
+      for name, speed in result["whole"].items()
+      if name != "torch, jpeg"
+    }
+  return result
+
+
+def median(speeds: list[Speed]) -> dict[str, float]:
+  return {name: statistics.median(getattr(speed, name) for speed in speeds) for name in Speed._fields}
+
+
+def lines(result: dict[str, Any]) -> Iterator[str]:
+  yield f"{result['images']} images, {result['size']}x{result['size']}, {result['threads']} threads or workers"
+  for name, speeds in result["stages"].items():
+    yield f"stages of {name}, images per second of one core:"
+    yield from (f"  {stage:<14}{speed:10,.0f}" for stage, speed in speeds.items())
+  yield "whole, medians:"
+  for name, speed in result["whole"].items():
+    yield f"  {name:<16}{speed['images_per_sec']:8,.0f} images/s {speed['cpu_ms_per_image']:8.2f} ms of CPU an image"
+  for name, ratio in result.get("times_torch", {}).items():
+    yield (
+      f"{name}: {ratio['images_per_sec']:.2f} times the images/s of torch's DataLoader, "
+      f"{ratio['images_per_cpu_sec']:.2f} times its images per CPU second"
+    )
+
+
+def main() -> None:
+  """Reads the options, measures, prints."""
+  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument("--images", type=int, default=256)
+  parser.add_argument("--size", type=int, default=416)
+  parser.add_argument("--threads", type=int, default=default_threads())
+  parser.add_argument("--rounds", type=int, default=3)
+  parser.add_argument("--data", help="SPEC of images in files, instead of drawn scenes")
+  parser.add_argument("--json", action="store_true")
+  options = parser.parse_args()
+  with tempfile.TemporaryDirectory() as folder:
+    result = measure(options, Path(folder))
+  print(json.dumps(result) if options.json else "\n".join(lines(result)))
+
+
+if __name__ == "__main__":
+  main()
