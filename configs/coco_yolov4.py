@@ -16,9 +16,9 @@ def get_config() -> ml_collections.ConfigDict:
   config.model = "yolov4"
   default.multi_scale(config, 608)
   config.augment.mosaic = True
-  config.loss.head = {
+  config.loss.head.update({
     "ignore_thresh": 0.7, "iou_thresh": 0.213, "iou_loss": "ciou", "iou_normalizer": 0.07, "max_delta": 5.0,
-  }  # fmt: skip
+  })  # fmt: skip
   config.optim.learning_rate, config.optim.momentum = 1.3e-3, 0.949
   config.optim.accumulate = 8
   config.total.steps = 500_500

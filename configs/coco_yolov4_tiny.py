@@ -15,7 +15,7 @@ def get_config() -> ml_collections.ConfigDict:
   config = default.coco()
   config.model = "yolov4-tiny"
   config.augment.resize = 1.5
-  config.loss.head = {"ignore_thresh": 0.7, "iou_loss": "ciou", "iou_normalizer": 0.07}
+  config.loss.head.update({"ignore_thresh": 0.7, "iou_loss": "ciou", "iou_normalizer": 0.07})
   config.optim.learning_rate = 2.61e-3
   default.steps_schedule(config, total_steps=2_000_200, steps=(1_600_000, 1_800_000))
   config.eval.every.steps = 200_000

@@ -35,7 +35,7 @@ def coco() -> ml_collections.ConfigDict:
   config.eval.metric = "AP"
   config.augment.jitter = 0.3
   config.augment.saturation, config.augment.exposure, config.augment.hue = 1.5, 1.5, 0.1
-  config.loss.head = {"ignore_thresh": 0.7}
+  config.loss.head.update({"ignore_thresh": 0.7})
   config.optim.learning_rate, config.optim.momentum, config.optim.weight_decay = 1e-3, 0.9, 5e-4
   steps_schedule(config, total_steps=500_200, steps=(400_000, 450_000))
   config.eval.every.steps = 50_000

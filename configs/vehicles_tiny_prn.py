@@ -25,7 +25,7 @@ def get_config(root: str = "data/vehicles") -> ml_collections.ConfigDict:
   config.bn_momentum = 0.95  # a few hundred steps are too short for 0.99
   config.augment.jitter, config.augment.hue = 0.3, 0.1
   config.augment.saturation, config.augment.exposure = 1.5, 1.5
-  config.loss.head = {"ignore_thresh": 0.7, "iou_thresh": 0.213}
+  config.loss.head.update({"ignore_thresh": 0.7, "iou_thresh": 0.213})
   config.optim.name, config.optim.learning_rate, config.optim.weight_decay = "adamw", 2e-3, 5e-2
   config.optim.clip_norm, config.optim.ema_decay = 30.0, 0.998
   config.optim.schedule.policy, config.optim.schedule.burn_in_steps = "cosine", 100

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import re
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ CONFIG_HELP = """The configuration is a Python file with get_config(), or the na
 Starting again with the same --workdir goes on where the run ended.
 Exit codes: 0 done, 1 training diverged, 2 bad input, 3 internal error, 75 asked to stop: saved, run again,
 76 another host was lost, is missing or hangs: run again."""
+
+
+MODEL_OPTIONS = "--config.model_options."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -82,6 +86,10 @@ def read_config(config: str, overrides: list[str]) -> Any:
 
   path, _, argument = config.partition(":")
   loaded = _load(_find(path), argument)
+  for override in [one for one in overrides if one.startswith(MODEL_OPTIONS)]:
+    key, _, text = override.removeprefix(MODEL_OPTIONS).partition("=")
+    loaded.model_options[key] = _literal(text)
+    overrides = [one for one in overrides if one != override]
   for override in overrides:
     _check_key(loaded, override.partition("=")[0].removeprefix("--config."))
   values = flags.FlagValues()
@@ -92,6 +100,14 @@ def read_config(config: str, overrides: list[str]) -> Any:
     raise PrnError(f"{_config_reason(error)}. 'prn train --config={config} --print-config' shows all keys.") from None
   assert left == ["prn"], left
   return values.config
+
+
+def _literal(text: str) -> Any:
+  """A number, list, ... as Python writes it; else the text itself."""
+  try:
+    return ast.literal_eval(text)
+  except (ValueError, SyntaxError):
+    return text
 
 
 def _check_key(config: Any, key: str) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from data_pipelines.augment.classification import ClassificationAugment
 from data_pipelines.augment.detection import DetectionAugment
 from prn_jax.errors import PrnError, did_you_mean
+from prn_jax.formats.darknet_training import HeadTraining
 from prn_jax.train.hosts import HostSettings
 from prn_jax.train.optim import OptimConfig
 from prn_jax.train.tasks import LossConfig
@@ -155,6 +156,9 @@ class TrainConfig:
   hosts: HostSettings = HostSettings()
 
 
+# Keys of a head in a cfg that belong to the data here (`augment`, `data.max_boxes`, `sizes`), or to nothing.
+DATA_KEYS = ("max", "jitter", "resize", "random", "map", "show_details")
+
 # Settings without influence on the numbers: they may change when a run is taken up again.
 FREE_KEYS = (
   "data.threads", "data.workers", "data.prefetch", "data.cache_mb", "log_every", "checkpoint_every", "keep_checkpoints",
@@ -173,10 +177,12 @@ def default_config(task: str = "detect") -> ml_collections.ConfigDict:
   if task not in TASKS:
     raise ConfigError(f"task is '{task}'{did_you_mean(task, TASKS)}; expected one of {', '.join(TASKS)}.")
   config = ml_collections.ConfigDict(to_dict(TrainConfig(task=task, augment=TASKS[task]())))
-  # What is empty by default and may hold anything must stay open.
-  for free in (config.model_options, config.loss.head):
-    free.unlock()
-  return config.lock()
+  for field in dataclasses.fields(HeadTraining):
+    if field.name not in DATA_KEYS:
+      config.loss.head[field.name] = ml_collections.config_dict.placeholder(type(field.default))
+  config.lock()
+  config.model_options.unlock()  # what a model takes, only the model knows
+  return config
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -236,7 +242,8 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
   if origin in (Mapping, dict) or hint is Mapping:
     if not isinstance(value, Mapping):
       raise ConfigError(f"{where} is {value!r}; expected settings by name.")
-    return {key: tuple(item) if isinstance(item, list) else item for key, item in value.items()}
+    given = {key: item for key, item in value.items() if item is not None}
+    return {key: tuple(item) if isinstance(item, list) else item for key, item in given.items()}
   if origin is tuple:
     if isinstance(value, str) or not isinstance(value, Sequence):
       raise ConfigError(f"{where} is {value!r}; expected a list.")

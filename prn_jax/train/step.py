@@ -52,7 +52,8 @@ class Recipe:
     layers: names of the outputs that `loss_fn` reads.
     accumulate: micro-batches per update (Darknet's subdivisions). Batch norm sees one at a time.
     ema_decay: share of the old running average; 0 keeps none.
-    frozen: layers whose batch-norm statistics do not move. Their parameters are `tx`'s concern.
+    frozen: layers that stay as they are, rolling statistics of batch norm included. They normalise with the batch, as
+      in Darknet.
     axis: mesh axis to average over inside `shard_map`; None under plain `jit`, where the batch is whole.
     remat: keep only the results of convolutions for the gradient, and compute the rest again.
     seed: of dropout.
@@ -169,6 +170,7 @@ def _micro_gradients(
     forward = jax.checkpoint(forward, policy=_keep_convolutions)
 
   def loss(params: Any) -> tuple[jax.Array, tuple[Any, Metrics]]:
+    params = {k: lax.stop_gradient(v) if k in recipe.frozen else v for k, v in params.items()}  # no work for nothing
     outputs, new = forward(params, batch["image"])
     value, metrics = recipe.loss_fn(outputs, batch)
     return value, (new.get("batch_stats", {}), metrics | {"loss": one_value(value)})

@@ -169,12 +169,15 @@ def test_differences_name_old_and_new_values_and_leave_free_keys_out() -> None:
 
 
 def test_command_line_overrides() -> None:
-  config = typed(
-    read_config("coco_yolov3", ["--config.optim.learning_rate=0.5", "--config.sizes=((320, 320),)", "--config.remat"])
-  )
+  config = typed(read_config("coco_yolov3", [
+    "--config.optim.learning_rate=0.5", "--config.sizes=((320, 320),)", "--config.remat", "--config.loss.head.iou_loss=giou",
+    "--config.model_options.num_classes=3",
+  ]))  # fmt: skip
   assert config.optim.learning_rate == 0.5
   assert config.sizes == ((320, 320),)
   assert config.remat is True
+  assert config.loss.head == {"ignore_thresh": 0.7, "iou_loss": "giou"}
+  assert config.model_options == {"num_classes": 3}
 
 
 @pytest.mark.parametrize(

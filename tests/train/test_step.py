@@ -137,10 +137,11 @@ def test_averages_follow_the_weights() -> None:
   assert plain.ema_params == {}
 
 
-def test_frozen_layers_keep_their_statistics() -> None:
+def test_frozen_layers_keep_weights_and_statistics() -> None:
   graph = classifier()
   before = init_variables(graph, 1)["batch_stats"]
   after, _ = run(graph, recipe_for(graph, frozen=frozenset(["a"])), batch_of(8), 1)
+  assert_close(after.params["a"], init_variables(graph, 1)["params"]["a"], 0)
   assert_close(after.batch_stats["a"], before["a"], 0)
   assert np.abs(after.batch_stats["b"]["bn"]["mean"] - before["b"]["bn"]["mean"]).max() > 0
 

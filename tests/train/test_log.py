@@ -1,0 +1,97 @@
+"""Curves on disk: every step once, in three formats, also when a run is taken up again."""
+
+from __future__ import annotations
+
+import csv
+import json
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from prn_jax.train import log
+from prn_jax.train.log import MetricsLog, Stopwatch, duration, progress_line, read_metrics
+
+
+def csv_rows(folder: Path) -> list[dict[str, str]]:
+  with (folder / log.CSV).open() as file:
+    return list(csv.DictReader(file))
+
+
+def events(folder: Path) -> list[tuple[int, str, float]]:
+  """(step, tag, value) of the scalars in the TensorBoard files, read by their documented format."""
+  from tensorboardX.proto.event_pb2 import Event
+
+  found = []
+  for path in sorted(folder.glob("events.out.tfevents.*")):
+    data = path.read_bytes()
+    while data:
+      (length,) = struct.unpack("<Q", data[:8])
+      event = Event.FromString(data[12 : 12 + length])
+      found += [(event.step, value.tag, value.simple_value) for value in event.summary.value]
+      data = data[12 + length + 4 :]
+  return found
+
+
+def test_the_same_rows_in_all_formats(tmp_path: Path) -> None:
+  writer = MetricsLog(tmp_path)
+  writer.write(10, {"loss": 2.5, "learning_rate": 0.1})
+  writer.write(10, {"eval/AP50": 0.25})
+  writer.write(20, {"loss": float("nan"), "learning_rate": 0.05})
+  writer.close()
+  rows = csv_rows(tmp_path)
+  assert [row["step"] for row in rows] == ["10", "10", "20"]
+  assert rows[0] == {"step": "10", "loss": "2.5", "learning_rate": "0.1", "eval/AP50": ""}
+  assert rows[1]["eval/AP50"] == "0.25"
+  assert rows[2]["loss"] == "", "what is undefined is empty, not a word"
+  lines = [json.loads(line) for line in (tmp_path / log.JSONL).read_text().splitlines()]
+  assert lines == read_metrics(tmp_path)
+  assert lines[2] == {"step": 20, "loss": None, "learning_rate": 0.05}
+  assert (10, "train/loss", 2.5) in events(tmp_path)
+  assert (10, "eval/AP50", 0.25) in events(tmp_path)
+
+
+def test_taken_up_again_every_step_stands_once(tmp_path: Path) -> None:
+  first = MetricsLog(tmp_path)
+  for step in (10, 20, 30):
+    first.write(step, {"loss": 1.0 / step})
+  del first  # killed: nothing is closed
+  with (tmp_path / log.JSONL).open("a") as file:
+    file.write('{"step": 40, "lo')
+  second = MetricsLog(tmp_path, start_step=20)
+  second.write(30, {"loss": 0.5, "extra": 1.0})
+  second.close()
+  assert [row["step"] for row in read_metrics(tmp_path)] == [10, 20, 30]
+  assert [(row["step"], row["loss"], row["extra"]) for row in csv_rows(tmp_path)][-1] == ("30", "0.5", "1.0")
+
+
+def test_pictures_reach_tensorboard(tmp_path: Path) -> None:
+  writer = MetricsLog(tmp_path)
+  writer.image(3, "sheet", np.zeros((4, 5, 3), np.uint8))
+  writer.close()
+  assert (3, "sheet", 0.0) in events(tmp_path)
+
+
+def test_speed_leaves_pauses_out(monkeypatch: pytest.MonkeyPatch) -> None:
+  now = [100.0]
+  monkeypatch.setattr(log.time, "perf_counter", lambda: now[0])
+  watch = Stopwatch(batch_size=8, start_step=0, total_steps=100)
+  now[0] += 14
+  watch.waited(1.0)
+  watch.paused(4.0)
+  lap = watch.lap(20)
+  assert lap["images_per_sec"] == pytest.approx(16.0)  # 20 steps of 8 images in 14 - 4 seconds
+  assert lap["data_wait_frac"] == pytest.approx(0.1)
+  assert lap["eta_sec"] == pytest.approx(40.0)  # 80 steps at 0.5 s
+  now[0] += 5
+  assert watch.lap(30)["images_per_sec"] == pytest.approx(16.0)
+
+
+def test_line_of_progress() -> None:
+  values = {"grad_norm": 3.0, "loss": 2.0, "objectness": 0.1, "learning_rate": 0.001}
+  line = progress_line(1200, 5000, values | {"images_per_sec": 43.2, "data_wait_frac": 0.021, "eta_sec": 250.0})
+  assert line == ("step 1,200/5,000  loss 2  grad_norm 3  learning_rate 0.001  43 images/s  data wait 2%  4 min left")
+  assert duration(45) == "45 s"
+  assert duration(600) == "10 min"
+  assert duration(9000) == "2.5 h"

@@ -1,0 +1,203 @@
+"""`prn train` as a user runs it: what it leaves, what it says, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import prn_jax
+from prn_jax.cli.main import main
+from prn_jax.formats import darknet_cfg
+from prn_jax.graph.builder import Builder
+from prn_jax.train import exit_codes
+from prn_jax.train.log import read_metrics
+from tests.conftest import REPO
+from tests.nets import tiny_detector
+
+
+@pytest.fixture(scope="session")
+def detector_cfg(tmp_path_factory: pytest.TempPathFactory) -> Path:
+  path = tmp_path_factory.mktemp("cfg") / "tiny.cfg"
+  path.write_text(darknet_cfg.dump(tiny_detector(64, classes=4)))
+  return path
+
+
+def arguments(cfg: Path, workdir: Path, *more: str) -> list[str]:
+  return [
+    "train", "--config=default", f"--config.model={cfg}", "--config.data.train=synthetic:traffic:24",
+    "--config.data.valid=synthetic:traffic:9@valid", "--config.batch_size=8", "--config.total.steps=6",
+    "--config.log_every.steps=2", "--config.eval.every.steps=3", "--config.optim.ema_decay=0.9", "--config.eval.conf=0.05",
+    "--config.data.cache_mb=100", f"--workdir={workdir}", *more,
+  ]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def run(detector_cfg: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+  """A finished run, by the real program."""
+  workdir = tmp_path_factory.mktemp("runs") / "detector"
+  command = [sys.executable, "-m", "prn_jax.cli.main", *arguments(detector_cfg, workdir, "--json")]
+  done = subprocess.run(command, capture_output=True, text=True, cwd=REPO, timeout=300, check=False)
+  assert done.returncode == 0, done.stderr
+  result = json.loads(done.stdout.splitlines()[-1])
+  assert result["reason"] == "done"
+  assert result["step"] == 6
+  assert set(result["metrics"]) >= {"AP", "AP50"}
+  assert len(result["params_sha256"]) == 64
+  assert "start: random weights in all" in done.stderr
+  assert "step 6/6  loss" in done.stderr
+  assert "evaluation at step 3: AP" in done.stderr
+  return workdir
+
+
+def test_a_run_directory_holds_what_it_should(run: Path) -> None:
+  assert json.loads((run / "config.json").read_text())["batch_size"] == 8
+  assert darknet_cfg.parse((run / "graph.cfg").read_text(), "graph.cfg").graph.width == 64
+  assert json.loads((run / "env.json").read_text())["packages"]["jax"]
+  steps = [row["step"] for row in read_metrics(run)]
+  assert steps == [2, 3, 4, 6, 6]
+  rows = read_metrics(run)
+  assert {"loss", "grad_norm", "iou", "learning_rate", "images_per_sec", "data_wait_frac"} <= rows[0].keys()
+  assert "eval/AP50" in rows[1]
+  assert (run / "checkpoints" / "6" / "manifest.json").is_file()
+  assert json.loads((run / "eval" / "coco.json").read_text())["images"] == 9
+  assert (run / "eval" / "pr_curves.png").is_file()
+  assert len(list((run / "eval" / "examples").glob("*.jpg"))) == 9
+  assert list(run.glob("events.out.tfevents.*"))
+
+
+def test_a_run_is_a_model(run: Path) -> None:
+  model = prn_jax.load(run)
+  assert model.names == ("car", "truck", "bus", "person")
+  assert model.graph.width == 64
+  assert model.has_weights
+
+
+def test_a_finished_run_is_left_as_it_is(run: Path, detector_cfg: Path, capsys: pytest.CaptureFixture[str]) -> None:
+  before = (run / "metrics.jsonl").read_text()
+  assert main(arguments(detector_cfg, run)) == 0
+  assert "going on" in capsys.readouterr().err
+  assert (run / "metrics.jsonl").read_text() == before
+
+
+def test_other_settings_need_another_directory(
+  run: Path, detector_cfg: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+  assert main(arguments(detector_cfg, run, "--config.optim.learning_rate=0.5")) == exit_codes.BAD_INPUT
+  message = capsys.readouterr().err
+  assert "holds a run of another configuration:\n  optim.learning_rate: 0.001, now 0.5" in message
+  assert "--allow-changes" in message
+
+
+def test_longer_with_permission(
+  run: Path, detector_cfg: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+  import shutil
+
+  copy = tmp_path / "copy"
+  shutil.copytree(run, copy)
+  assert main(arguments(detector_cfg, copy, "--config.total.steps=8", "--allow-changes")) == 0
+  assert "after step 6" in capsys.readouterr().err
+  assert [row["step"] for row in read_metrics(copy)] == [2, 3, 4, 6, 6, 8, 8]
+
+
+def test_a_directory_with_other_things_is_left_alone(
+  detector_cfg: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+  (tmp_path / "thesis.tex").write_text("x")
+  assert main(arguments(detector_cfg, tmp_path)) == exit_codes.BAD_INPUT
+  assert "is not empty and holds no run" in capsys.readouterr().err
+  assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_divergence_names_step_layer_and_images(
+  detector_cfg: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+  code = main(
+    arguments(
+      detector_cfg, tmp_path / "run", "--config.optim.learning_rate=1e30", "--config.optim.schedule.policy=constant",
+      "--config.data.valid=", "--config.optim.momentum=0.0", "--config.log_every.steps=1",
+    )
+  )  # fmt: skip
+  message = capsys.readouterr().err
+  assert code == exit_codes.DIVERGED
+  assert "training diverged at step" in message
+  assert "layer '" in message
+  assert "train_0_00000" in message, "the ids of the images"
+  assert "lower it" in message
+
+
+def test_profile_of_some_steps(detector_cfg: Path, tmp_path: Path) -> None:
+  more = ("--config.profile_steps=(1, 2)", "--config.data.valid=", "--config.total.steps=4")
+  assert main(arguments(detector_cfg, tmp_path / "run", *more)) == 0
+  assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
+
+
+def test_several_sizes(detector_cfg: Path, tmp_path: Path) -> None:
+  more = ("--config.sizes=((96, 64),)", "--config.resize_every_steps=1", "--config.data.valid=")
+  assert main(arguments(detector_cfg, tmp_path / "run", *more)) == 0
+  assert len(read_metrics(tmp_path / "run")) == 3
+
+
+def classifier_files(folder: Path) -> tuple[Path, Path]:
+  """A cfg and a folder of images in two colours, which anything can tell apart."""
+  g = Builder(16, 16, name="colours")
+  g.conv(4, 3, padding=1, batch_normalize=True, activation="leaky", name="a")
+  g.avgpool(name="pool")
+  g.conv(2, 1, name="scores")
+  g.softmax(name="probabilities")
+  (folder / "colours.cfg").write_text(darknet_cfg.dump(g.graph()))
+  rng = np.random.default_rng(0)
+  for name, colour in (("blue", (0, 0, 200)), ("red", (200, 0, 0))):
+    (folder / "images" / name).mkdir(parents=True)
+    for i in range(12):
+      pixels = np.clip(np.array(colour) + rng.integers(0, 55, (16, 16, 3)), 0, 255).astype(np.uint8)
+      Image.fromarray(pixels).save(folder / "images" / name / f"{i}.png")
+  return folder / "colours.cfg", folder / "images"
+
+
+def test_a_classifier_learns_two_colours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+  cfg, images = classifier_files(tmp_path)
+  code = main(
+    [
+      "train", "--config=default:classify", f"--config.model={cfg}", f"--config.data.train=imagefolder:{images}",
+      f"--config.data.valid=imagefolder:{images}", "--config.batch_size=8", "--config.total.epochs=10.",
+      "--config.optim.learning_rate=0.1", "--config.bn_momentum=0.5", "--config.dtype=bfloat16", "--config.remat",
+      f"--workdir={tmp_path / 'run'}", "--json",
+    ]
+  )  # fmt: skip
+  assert code == 0
+  result = json.loads(capsys.readouterr().out.splitlines()[-1])
+  assert result["metrics"] == {"top1": 1.0, "top5": 1.0}
+  losses = [row["loss"] for row in read_metrics(tmp_path / "run") if "loss" in row]
+  assert losses[-1] < 0.5
+
+
+@pytest.mark.parametrize(
+  ("more", "message"),
+  [
+    (["--config.batch_size=9"], r"batch_size 9 cannot be divided among 8 devices"),
+    (["--config.task=classify"], r"config\.augment"),
+    (["--config.data.train=imagefolder:nowhere"], r"nowhere"),
+    (["--config.eval.metric=AP51", "--config.total.steps=1"], r"config\.eval\.metric is 'AP51'.*did you mean.*AP5"),
+    (["--config.weights=missing.weights"], r"cannot read weights 'missing\.weights'"),
+    (
+      ["--config.loss.head.ignore_tresh=0.5"],
+      r"config\.loss\.head has no key 'ignore_tresh' \(did you mean 'ignore_thresh'",
+    ),
+    (["--config.optim.freeze_until=stemm"], r"stemm.*did you mean 'stem'"),
+    (["--config.total.steps=0"], r"config\.total is empty; give the length of the run"),
+  ],
+)
+def test_wrong_input_is_refused_before_the_first_step(
+  more: list[str], message: str, detector_cfg: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+  import re
+
+  assert main(arguments(detector_cfg, tmp_path / "run", *more)) == exit_codes.BAD_INPUT
+  assert re.search(message, capsys.readouterr().err, re.DOTALL)
