@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from prn_jax.graph import Graph
-from prn_jax.models import build_graph, list_models
+from prn_jax.models import build_graph, get_spec, list_models
 from prn_jax.network import Network, expected_variables, flatten_variables, init_variables
 
 QUICK_COMPILE = {"xla_backend_optimization_level": 0}
@@ -18,9 +18,17 @@ BIG = (
   "darknet53-prn-bottleneck",
   "darknet53-prn-expand",
   "darknet53-prn-shrink",
+  "densenet121",
   "densenet201",
   "efficientnet-b0",
   "enet-b0-prn",
+  "mpelee-prn",
+  "pelee-fpn",
+  "pelee-prn",
+  "pelee-prn-3l",
+  "pelee-ssd",
+  "pelee-yolov3",
+  "peleenet",
   "resnet101",
   "resnet152",
   "yolov3",
@@ -52,9 +60,10 @@ def test_shapes_at_the_default_size(name):
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in BIG)) for n in list_models()])
 def test_forward_pass_at_a_small_size(name):
-  graph = build_graph(name, width=64, height=64)
+  size = max(64, get_spec(name).stride)
+  graph = build_graph(name, width=size, height=size)
   variables = init_variables(graph)
-  x = np.random.default_rng(0).random((1, 64, 64, 3), np.float32)
+  x = np.random.default_rng(0).random((1, size, size, 3), np.float32)
   outputs = jax.jit(Network(graph).apply, compiler_options=QUICK_COMPILE)(variables, x)
   assert set(outputs) == {head.name for head in graph.heads}
   for head in graph.heads:

@@ -24,15 +24,24 @@ class Row(NamedTuple):
 # As Darknet prints them for the public cfgs; for models without one, what their graphs have.
 TABLE = {
   "csdarknet53-omega": Row(256, 108, 27_642_184, 27_677_512, "13.071"),
+  "darknet-cifar": Row(32, 37, 521_306, 524_282, "0.034"),
   "darknet19": Row(224, 27, 20_842_376, 20_856_776, "5.585"),
   "darknet53": Row(256, 78, 41_609_928, 41_645_640, "18.576"),
   "darknet53-fprn": Row(256, 124, 41_609_928, 41_645_640, "18.576"),
   "darknet53-prn-bottleneck": Row(256, 78, 27_515_912, 27_543_752, "12.501"),
   "darknet53-prn-expand": Row(256, 78, 26_585_576, 26_612_872, "11.805"),
   "darknet53-prn-shrink": Row(256, 78, 21_367_816, 21_394_120, "9.840"),
+  "densenet121": Row(256, 186, 7_915_688, 7_936_168, "7.534"),
   "densenet201": Row(256, 306, 17_173_160, 17_206_440, "10.850"),
   "efficientnet-b0": Row(224, 136, 4_853_720, 4_890_040, "0.915"),
   "enet-b0-prn": Row(416, 146, 4_770_414, 4_808_270, "3.731"),
+  "mpelee-prn": Row(416, 196, 3_761_982, 3_774_622, "4.805"),
+  "pelee-fpn": Row(416, 172, 3_737_310, 3_748_574, "4.836"),
+  "pelee-prn": Row(416, 175, 3_147_486, 3_158_750, "4.039"),
+  "pelee-prn-3l": Row(416, 184, 3_344_733, 3_356_509, "5.036"),
+  "pelee-ssd": Row(304, 215, 5_981_012, 5_998_420, "2.570"),
+  "pelee-yolov3": Row(416, 174, 3_901_662, 3_913_438, "5.057"),
+  "peleenet": Row(224, 165, 2_802_248, 2_811_976, "1.017"),
   "resnet101": Row(256, 138, 41_772_584, 41_870_248, "19.709"),
   "resnet152": Row(256, 206, 57_416_232, 57_559_976, "29.412"),
   "resnet50": Row(256, 70, 22_780_456, 22_825_896, "10.007"),
@@ -47,6 +56,7 @@ TABLE = {
   "yolov3-tiny": Row(416, 24, 8_852_366, 8_858_734, "5.571"),
   "yolov3-tiny-3l": Row(608, 31, 9_003_087, 9_009_967, "15.172"),
   "yolov3-tiny-prn": Row(416, 28, 4_935_182, 4_939_758, "3.467"),
+  "yolov3-tiny-prn-3l": Row(416, 37, 5_132_429, 5_137_517, "4.464"),
   "yolov4": Row(608, 162, 64_363_101, 64_429_405, "128.459"),
   "yolov4-csp": Row(512, 175, 52_921_437, 52_986_205, "77.003"),
   "yolov4-tiny": Row(416, 38, 6_056_606, 6_062_814, "6.910"),
@@ -130,10 +140,11 @@ def test_published_figures_are_those_of_the_reference(shared):
 
 @pytest.mark.parametrize("name", sorted(TABLE))
 def test_published_costs_are_near_the_graphs(name):
-  """All sources, also those that leave out pools or count weights in files: within 3%."""
+  """All sources, also those that leave out pools: within 3%; parameters, learnable or as in the file, within 1%."""
   for figures in get_spec(name).published:
     found = cost(build_graph(name, width=figures.size, height=figures.size))
     if figures.bflops:
       assert found.bflops == pytest.approx(figures.bflops, rel=0.03), figures
     if figures.params_m:
-      assert found.params / 1e6 == pytest.approx(figures.params_m, rel=0.01), figures
+      counts = (found.params / 1e6, found.weight_file_floats / 1e6)
+      assert any(count == pytest.approx(figures.params_m, rel=0.01) for count in counts), figures
