@@ -129,24 +129,22 @@ def test_colours_change():
 
 
 def test_all_operations_of_randaugment_are_there():
-  assert set(OPERATIONS) == set(
-    [
-      "identity",
-      "autocontrast",
-      "equalize",
-      "rotate",
-      "solarize",
-      "posterize",
-      "color",
-      "contrast",
-      "brightness",
-      "sharpness",
-      "shear_x",
-      "shear_y",
-      "translate_x",
-      "translate_y",
-    ]
-  )
+  assert set(OPERATIONS) == {
+    "identity",
+    "autocontrast",
+    "equalize",
+    "rotate",
+    "solarize",
+    "posterize",
+    "color",
+    "contrast",
+    "brightness",
+    "sharpness",
+    "shear_x",
+    "shear_y",
+    "translate_x",
+    "translate_y",
+  }
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
