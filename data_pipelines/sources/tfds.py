@@ -209,17 +209,17 @@ def _builder(name: str, where: str) -> Any:
         f"data '{where}': tfds knows no data set '{name}'{near}. Expected a name of its catalogue, or a folder with "
         "prepared data."
       ) from None
-    except ImportError as error:
+    except ImportError:
       try:
         return tfds.core.read_only_builder.builder_from_files(name)
       except Exception:
-        raise DataError(_needs_tensorflow(name, where, error)) from None
+        raise DataError(_needs_tensorflow(name, where)) from None
     except Exception as error:  # an unknown config or version, a damaged folder, ...
       raise DataError(f"data '{where}' cannot be opened: {error}") from error
 
 
-def _needs_tensorflow(name: str, where: str, error: ImportError) -> str:
-  text = f"data '{where}': tfds needs TensorFlow to build it ({error}), which prn_jax does without."
+def _needs_tensorflow(name: str, where: str) -> str:
+  text = f"data '{where}': tfds needs TensorFlow to build it, which prn_jax does without."
   if name.split("/")[0] == "coco":
     return (
       f"{text} Give COCO's own files: coco:ANNOTATIONS.json:IMAGES_DIR; `prn data prepare coco:... OUT` makes "
