@@ -20,12 +20,13 @@ COMMANDS = {
   "summary": "layer table and totals of a network",
   "predict": "detect or classify in photos",
   "train": "train a network by a configuration file",
+  "plan": "what a training will need: steps, operations, memory",
   "eval": "score a model on annotated data, with tables and plots",
   "data": "look at annotated data, prepare it for training, cluster anchors",
   "convert": "convert between Darknet, Orbax and safetensors, or to ONNX, with a proof",
   "verify": "check whether two models compute the same",
 }
-CONFIGURED = ("train",)  # commands that take --config.KEY=VALUE
+CONFIGURED = ("train", "plan")  # commands that take --config.KEY=VALUE
 EPILOG = """MODEL is a registered name, a .cfg file, or a saved model directory.
 Exit codes: 0 ok, 1 the answer is no, 2 bad input, 3 internal error."""
 

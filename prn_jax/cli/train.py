@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     "--config", metavar="FILE", required=True, help="configuration file, or the name of a shipped one"
   )
-  parser.add_argument("--workdir", metavar="DIR", required=True, help="run directory")
+  parser.add_argument("--workdir", metavar="DIR", help="run directory")
   parser.add_argument("--print-config", action="store_true", help="print the configuration and end")
   parser.add_argument(
     "--allow-changes", action="store_true", help="go on in a run directory although the configuration has changed"
@@ -44,6 +44,8 @@ def run(args: argparse.Namespace) -> int:
   if args.print_config:
     print(json.dumps(to_dict(config), indent=1))
     return DONE
+  if not args.workdir:
+    raise PrnError("give a run directory: --workdir=DIR.")
   folder = output_folder(args.workdir)
   use_compilation_cache()
 

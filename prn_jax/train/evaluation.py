@@ -86,7 +86,7 @@ class Evaluator:
       )
       return rest | {"found": found}
 
-    self._run = jit(run, in_shardings=(replicated(mesh), split(mesh)), out_shardings=replicated(mesh))
+    self._run = jit(run, mesh, in_shardings=(replicated(mesh), split(mesh)), out_shardings=replicated(mesh))
 
   @property
   def metric(self) -> str:

@@ -83,8 +83,12 @@ class Experiment:
     return darknet_cfg.dump(self.graph, self.training)
 
 
-def open_experiment(config: TrainConfig) -> Experiment:
+def open_experiment(config: TrainConfig, mesh: jax.sharding.Mesh | None = None) -> Experiment:
   """Opens the data, builds the network, prepares the steps; nothing is compiled yet.
+
+  Args:
+    config: see `TrainConfig`.
+    mesh: where to train; by default on all devices of all processes.
 
   Raises:
     PrnError: data, network and settings do not fit together, or one of them is wrong.
@@ -92,7 +96,7 @@ def open_experiment(config: TrainConfig) -> Experiment:
   dataset = open_spec(config.data.train, config.data.on_bad_data)
   graph, training, resize = build_network(config, len(dataset.names))
   _check_task(config, graph, dataset)
-  mesh = make_mesh()
+  mesh = mesh or make_mesh()
   check_batch_size(config.batch_size, config.optim.accumulate, mesh)
   durations = _durations(config, len(dataset))
   layers = training.layers if training else {}

@@ -306,7 +306,7 @@ def digest(params: Any) -> str:
 def _check_hosts(experiment: Experiment, hosts: Hosts) -> None:
   """Raises HostsDifferError unless all processes are about to do the same."""
   text = json.dumps(to_dict(experiment.config), sort_keys=True)
-  facts = {
+  facts: dict[str, str | int | float] = {
     "config": hashlib.sha256(text.encode()).hexdigest()[:12],
     "training images": len(experiment.dataset),
     "classes": ",".join(experiment.names),

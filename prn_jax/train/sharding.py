@@ -85,13 +85,13 @@ def compile_step(recipe: Recipe, mesh: Mesh, bn_scope: BnScope | str = BnScope.G
   else:
     step = functools.partial(train_step, recipe=recipe)
   return jit(
-    step, donate_argnums=0, in_shardings=(replicated(mesh), split(mesh)), out_shardings=(replicated(mesh),) * 2
+    step, mesh, donate_argnums=0, in_shardings=(replicated(mesh), split(mesh)), out_shardings=(replicated(mesh),) * 2
   )
 
 
-def jit(function: Callable[..., Any], **options: Any) -> Any:
-  """`jax.jit`, on CPU with the compiler options of `prn_jax.inference` where this jaxlib knows them."""
-  if jax.default_backend() != "cpu" or not _knows_cpu_options():
+def jit(function: Callable[..., Any], mesh: Mesh, **options: Any) -> Any:
+  """`jax.jit`, for CPUs with the compiler options of `prn_jax.inference` where this jaxlib knows them."""
+  if mesh.devices.flat[0].platform != "cpu" or not _knows_cpu_options():
     return jax.jit(function, **options)
   return jax.jit(function, compiler_options=CPU_OPTIONS, **options)
 

@@ -1,0 +1,37 @@
+"""`prn plan`: what a training will need, without starting it."""
+
+from __future__ import annotations
+
+import argparse
+
+from prn_jax.cli.common import add_json, print_json
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  parser.epilog = "Opens the data and compiles every step, runs none. --config.KEY=VALUE as for 'prn train'."
+  parser.add_argument(
+    "--config", metavar="FILE", required=True, help="configuration file, or the name of a shipped one"
+  )
+  parser.add_argument(
+    "--topology", metavar="NAME", default="", help="TPU that need not be here, as v5e:2x4 (needs libtpu)"
+  )
+  parser.add_argument("--devices", type=int, metavar="N", help="pretend that this machine has N CPU devices")
+  add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+  import jax
+
+  from prn_jax.cli.train import read_config
+  from prn_jax.train.config import typed
+  from prn_jax.train.plan import make_plan
+
+  if args.devices:
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_num_cpu_devices", args.devices)
+  plan = make_plan(typed(read_config(args.config, args.config_keys)), args.topology)
+  if args.json:
+    print_json(plan.to_json())
+  else:
+    print(plan.text())
+  return 0
