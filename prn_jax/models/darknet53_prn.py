@@ -1,15 +1,15 @@
 """Partial residual forms of Darknet-53, and YOLOv3 on two of them.
 
 Paper: Wang, Liao, Chen, Hsieh, "Enriching Variety of Layer-wise Learning Information by Gradient Combination"
-(ICCVW 2019), sections 3 and 4.2, table 2, figure 11. Reference: the paper; the authors' cfg files are not public.
+(ICCVW 2019), sections 3 and 4.2, table 2, figure 11. Reference: the paper. Its repository has no cfg of these;
+an author attached one of yolov3-prn to issue 5 of WongKinYiu/PartialResidualNetworks, which we have not seen.
 
 - fprn: Darknet-53 whose shortcuts add the first half of the channels. The published operations are those of
   YOLOv3, as they must be; Darknet today counts additions too, 0.02% more.
 - shrink, expand, bottleneck: a stage of c channels and n units has units of c(1 - (1 - gamma)i/n) channels, i = 1..n
   (shrink; expand runs the other way, bottleneck down and up). The paper's figure shows 240 for the first unit of the
   stage of 256, which is gamma = 1/2.
-- yolov3-prn is, in the author's words (issue 5 of the paper's repository), "Darknet53-PRN with YOLOv3 head", with
-  YOLOv3's masks. Taken as shrink with gamma = 1/2 and 1x1 convolutions half as wide as their unit it has
+- yolov3-prn is, in the author's words (ibid.), "Darknet53-PRN with YOLOv3 head", with YOLOv3's masks. Taken as shrink with gamma = 1/2 and 1x1 convolutions half as wide as their unit it has
   42.539 BFLOPs in convolutions and 42.548 with additions; published: 42.429, 0.28% less (at 320: 25.106, the same
   ratio, so both are one figure). Tried without meeting it: 1x1 widths by the unit's input (45.51), by the mean of
   input and output (44.02) or kept (50.45); counting units from 0 (50.53); a stage of 64 or of 64 and 128 left as it

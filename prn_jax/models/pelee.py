@@ -3,7 +3,7 @@
 Papers: Wang, Li, Ling, "Pelee: A Real-Time Object Detection System on Mobile Devices" (NeurIPS 2018), table 1 and
 section 3; for the partial residual head: see prn.py. Reference: the authors' Robert-JunWang/PeleeNet and Pelee
 (Apache-2.0) for PeleeNet and its SSD; README and Results.md of WongKinYiu/PartialResidualNetworks for the figures
-of the others, whose cfg files were never published ("just follow the prototxt provided by Wang", issue 15 there).
+of the others, whose cfg files were never published ("just follow the prototxt provided by Wang", its issue 15).
 "# Parameter" there counts what a weights file holds, so rolling statistics too.
 
 - pelee-prn: PeleeNet and tiny-PRN's head without its first unit. Meets every published figure: 4.039 BFLOPs at 416
@@ -13,12 +13,13 @@ of the others, whose cfg files were never published ("just follow the prototxt p
   those that meet all three figures: 4.836 (4.84), 2.861 (2.86), 3.749M (3.75).
 - pelee-yolov3 ("Pelee-YOLOv3-tiny" in Results.md): one more 1x1 and 3x3 convolution behind that join, as YOLOv3
   alternates them; the plainest of those that meet 5.06, 2.99 and 3.91M (5.057, 2.992, 3.913M). YOLOv3-tiny's own
-  widths do not: its 3x3 with 256 filters alone would give 5.29M.
+  widths do not: its 3x3 with 256 filters at p4 alone would give 4.52M.
 - pelee-prn-3l: a third level that does what p4 does: 3.357M (3.36), 5.036 (5.03) and 2.980 at 320. The sources print
   3.98 there, an erratum for 2.98: 5.03 / 1.69.
 - mpelee-prn ("Pelee2-PRN (private)" in Results.md): nothing about it is published but its cost, 4.76, 2.82 and
-  3.81M. Of PeleeNets with other numbers of layers alone, 3/5/10/6 comes nearest: 4.805 (+0.9%), 2.843 (+0.8%),
-  3.775M (-0.9%). None with one or two such changes to layers, growth, bottleneck widths or stem meets all three.
+  3.81M. Of PeleeNets in which two numbers of layers differ, 3/5/10/6 comes nearest: 4.805 (+0.9%), 2.843 (+0.8%),
+  3.775M (-0.9%). No tried change of one or two numbers (layers, growth, bottleneck widths, stem, last 1x1) meets
+  all three.
 - pelee-ssd: the authors' SSD: extra layers, residual prediction blocks, six sets of six boxes, the 19x19 map used
   twice. SSD predicts 4 + 81 values a box and YOLO 4 + 1 + 80; so [yolo] heads with SSD's default boxes as anchors
   cost the same, and stand in for SSD's box code and softmax. 5.981M learnable values (5.98); 2.570 BFLOPs, of

@@ -1,0 +1,245 @@
+"""Writes docs/paper.md: what the partial residual paper and its authors published, and what our graphs have.
+
+`python -m prn_jax.paper` writes the page; a test checks that the committed one is current. Needs no JAX.
+"""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from prn_jax.graph.cost import Cost, cost
+from prn_jax.models import build_graph, get_spec
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "paper.md"
+PAPER, README, RESULTS = SOURCES = ("paper", "README", "Results.md")
+COUNTED = ("conv", "connected")  # kinds that Darknet's older count knows
+
+
+class Figure(NamedTuple):
+  """Figures of one model at one size, as printed.
+
+  Attributes:
+    model: registered name.
+    size: width and height of the input in pixels.
+    sources: which of `SOURCES` print them.
+    bflops: billions of operations, a multiply-add counting two.
+    params_m: "# parameter" in millions.
+    ap, ap50: COCO test-dev, percent.
+  """
+
+  model: str
+  size: int
+  sources: tuple[str, ...]
+  bflops: float
+  params_m: float | None = None
+  ap: float | None = None
+  ap50: float | None = None
+
+
+class Erratum(NamedTuple):
+  """A printed figure that cannot be right.
+
+  Attributes:
+    model, size: whose; size 0 where it is a statement on all sizes.
+    printed, right: both as text.
+    reason: how we know.
+  """
+
+  model: str
+  size: int
+  printed: str
+  right: str
+  reason: str
+
+
+# Paper: tables 2 and 3. README and Results.md: WongKinYiu/PartialResidualNetworks.
+FIGURES = (
+  Figure("yolov3", 320, (PAPER,), 38.973, ap=28.2),
+  Figure("yolov3", 416, (PAPER,), 65.864, ap=31.0),
+  Figure("yolov3-fprn", 320, (PAPER,), 38.973, ap=29.2),
+  Figure("yolov3-fprn", 416, (PAPER,), 65.864, ap=31.5),
+  Figure("yolov3-prn", 320, (PAPER,), 25.106, ap=28.4),
+  Figure("yolov3-prn", 416, (PAPER,), 42.429, ap=30.8),
+  Figure("yolov3-tiny", 416, (PAPER, README), 5.571, 8.86, ap50=33.1),
+  Figure("yolov3-tiny-prn", 416, (PAPER, README), 3.467, 4.95, ap50=33.1),
+  Figure("enet-b0-prn", 320, (PAPER, README), 2.208, ap50=41.0),
+  Figure("enet-b0-prn", 416, (README,), 3.730, ap50=45.5),
+  Figure("pelee-ssd", 304, (PAPER, README), 2.58, 5.98, ap50=38.3),
+  Figure("pelee-prn", 320, SOURCES, 2.39, 3.16, 20.9, 40.9),
+  Figure("pelee-prn", 416, SOURCES, 4.04, 3.16, 23.3, 45.0),
+  Figure("pelee-prn-3l", 320, (README, RESULTS), 3.98, 3.36, 21.2, 42.5),
+  Figure("pelee-prn-3l", 416, (README, RESULTS), 5.03, 3.36, 24.1, 46.3),
+  Figure("pelee-fpn", 320, (README, RESULTS), 2.86, 3.75, 21.3, 41.4),
+  Figure("pelee-fpn", 416, (README, RESULTS), 4.84, 3.75, 23.9, 45.7),
+  Figure("pelee-yolov3", 320, (README, RESULTS), 2.99, 3.91, 21.2, 41.4),
+  Figure("pelee-yolov3", 416, (README, RESULTS), 5.06, 3.91, 23.6, 45.3),
+  Figure("mpelee-prn", 320, (README, RESULTS), 2.82, 3.81, 22.2, 42.7),
+  Figure("mpelee-prn", 416, (README, RESULTS), 4.76, 3.81, 24.8, 46.8),
+)
+ERRATA = (
+  Erratum("pelee-prn-3l", 320, "3.98 BFLOPs", "2.98", "5.03 at 416 shrinks by (416/320)^2 = 1.69, as all others do"),
+  Erratum("yolov3-tiny-prn", 416, "4.95M parameters", "4.94M", "the published weights hold 4,939,758 values"),
+  Erratum(
+    "yolov3-tiny-prn", 0, "37% fewer parameters than YOLOv3-tiny", "44%", "1 - 4.94 / 8.86; the operations fall by 38%"
+  ),
+)
+# Models of the paper without figures of their cost, and comparators.
+OTHERS = (
+  "darknet53", "darknet53-fprn", "darknet53-prn-shrink", "darknet53-prn-expand", "darknet53-prn-bottleneck",
+  "yolov3-tiny-prn-3l", "peleenet", "resnet101", "resnet152", "densenet121", "densenet201",
+)  # fmt: skip
+EXPLAINED = ("darknet53_prn", "prn", "pelee", "efficientnet", "densenet")  # files of prn_jax/models
+NOT_BUILT = {
+  "tiny-dsod": "a comparator. It upsamples bilinearly, for which Darknet has no layer, and the sources that we could "
+  "read name its depthwise dense blocks without their number and widths.",
+}
+
+
+def corrected(figure: Figure) -> Figure:
+  """The figure with its errata corrected, in the digits of the sources."""
+  if (figure.model, figure.size) == ("pelee-prn-3l", 320):
+    return figure._replace(bflops=2.98)
+  if figure.model == "yolov3-tiny-prn":
+    return figure._replace(params_m=4.94)
+  return figure
+
+
+def conv_bflops(found: Cost) -> float:
+  """Billions of operations of convolutions alone, the count that table 2 has."""
+  return sum(row.flops for row in found.layers if row.layer.kind in COUNTED) / 1e9
+
+
+def costs() -> dict[tuple[str, int], Cost]:
+  """(model, size) -> cost of our graph, for every row of `FIGURES`."""
+  return {
+    (figure.model, figure.size): cost(build_graph(figure.model, width=figure.size, height=figure.size))
+    for figure in FIGURES
+  }
+
+
+def reasoning(module: str) -> str:
+  """What the header of a file of `prn_jax/models` says, without its table."""
+  text = sys.modules[f"prn_jax.models.{module}"].__doc__ or ""
+  lines = [line for line in textwrap.dedent(text).splitlines() if not line.startswith("|")]
+  return "\n".join(lines).strip()
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+  """A Markdown table."""
+  lines = [header, ["---"] * len(header), *rows]
+  return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def difference(ours: float, theirs: float) -> str:
+  return f"{(ours / theirs - 1) * 100:+.2f}%".replace("-0.00", "+0.00")
+
+
+def by_source(figure: Figure, value: Callable[[Figure], float | None], digits: str) -> list[str]:
+  number = value(figure)
+  return [format(number, digits) if number is not None and source in figure.sources else "" for source in SOURCES]
+
+
+def name_of(figure: Figure) -> str:
+  marks = {"reconstructed": " (r)", "exact": "", "own": ""}
+  return f"{figure.model}{marks[get_spec(figure.model).status]}"
+
+
+def operations(found: dict[tuple[str, int], Cost]) -> str:
+  rows = []
+  for figure in FIGURES:
+    ours, right = found[figure.model, figure.size], corrected(figure).bflops
+    erratum = " (erratum)" if right != figure.bflops else ""
+    digits = ".3f" if figure.model.startswith(("yolov3", "enet")) else ".2f"
+    printed = [text + erratum if text else "" for text in by_source(figure, lambda f: f.bflops, digits)]
+    rows.append(
+      [name_of(figure), str(figure.size), *printed, f"{conv_bflops(ours):.3f}", f"{ours.bflops:.3f}",
+       difference(ours.bflops, right)]
+    )  # fmt: skip
+  return table(["model", "size", *SOURCES, "ours, convolutions", "ours, all", "difference"], rows)
+
+
+def parameters(found: dict[tuple[str, int], Cost]) -> str:
+  rows, seen = [], set()
+  for figure in FIGURES:
+    if figure.params_m is None or figure.model in seen:
+      continue
+    seen.add(figure.model)
+    ours, right = found[figure.model, figure.size], corrected(figure).params_m
+    assert right is not None
+    erratum = " (erratum)" if right != figure.params_m else ""
+    printed = [text + erratum if text else "" for text in by_source(figure, lambda f: f.params_m, ".2f")]
+    rows.append(
+      [name_of(figure), *printed, f"{ours.weight_file_floats:,}", f"{ours.params:,}",
+       difference(ours.weight_file_floats / 1e6, right)]
+    )  # fmt: skip
+  return table(
+    ["model", *(f"{s}, M" for s in SOURCES), "ours, values in the file", "ours, learnable", "difference"], rows
+  )
+
+
+def accuracies() -> str:
+  rows = [
+    [name_of(f), str(f.size), ", ".join(f.sources), *(f"{v:.1f}" if v is not None else "" for v in (f.ap, f.ap50))]
+    for f in FIGURES
+  ]
+  return table(["model", "size", "sources", "AP", "AP50"], rows)
+
+
+def others() -> str:
+  rows = []
+  for name in OTHERS:
+    spec = get_spec(name)
+    found = cost(build_graph(name))
+    printed = next((f"{p.bflops:g} ({p.source})" for p in spec.published if p.bflops and p.size == spec.width), "")
+    mark = " (r)" if spec.status == "reconstructed" else ""
+    rows.append([f"{name}{mark}", str(spec.width), f"{found.params:,}", f"{found.bflops:.3f}", printed, spec.reference])
+  return table(["model", "size", "learnable", "BFLOPs", "published BFLOPs", "reference"], rows)
+
+
+HEAD = """# The paper's figures and ours
+
+Wang, Liao, Chen, Hsieh, "Enriching Variety of Layer-wise Learning Information by Gradient Combination" (ICCVW 2019).
+Written by `python -m prn_jax.paper`; do not edit. (r): reconstructed, there is no public cfg; the reasoning stands
+below. Differences are those of our full count from the printed figure, or from the corrected one.
+
+## Operations
+
+Billions, a multiply-add counting two. Darknet of 2019 counted convolutions, then pools; today's counts the additions
+of shortcuts as well ("ours, all"). Table 2 has the older count: YOLOv3's 65.864 are convolutions alone.
+"""
+PARAMETERS = """## Parameters
+
+The sources count what a weights file holds: rolling means and variances too."""
+ACCURACIES = """## Accuracy
+
+As published, COCO test-dev, percent: AP in table 2 and Results.md, AP50 in table 3, README and Results.md. Nobody has trained these on COCO here; the page states no figure of ours."""
+ERRATA_TEXT = "## Errata"
+OTHERS_TEXT = "## Models of the paper without figures, and comparators"
+REASONING = """## Reconstructions, and how each was found
+
+From the headers of the files in `prn_jax/models`."""
+
+
+def page() -> str:
+  """The whole of docs/paper.md."""
+  found = costs()
+  errata = table(
+    ["model", "size", "printed", "right", "because"],
+    [[e.model, str(e.size or "all"), e.printed, e.right, e.reason] for e in ERRATA],
+  )
+  missing = "\n".join(f"- {name}: {why}" for name, why in NOT_BUILT.items())
+  parts = [
+    HEAD, operations(found), PARAMETERS, parameters(found), ACCURACIES, accuracies(), ERRATA_TEXT, errata,
+    OTHERS_TEXT, others(), "Not built:", missing, REASONING,
+  ]  # fmt: skip
+  for module in EXPLAINED:
+    parts += [f"### `{module}.py`", reasoning(module)]
+  return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+if __name__ == "__main__":
+  PAGE.write_text(page(), encoding="utf-8")
