@@ -216,7 +216,8 @@ PARAMETERS = """## Parameters
 The sources count what a weights file holds: rolling means and variances too."""
 ACCURACIES = """## Accuracy
 
-As published, COCO test-dev, percent: AP in table 2 and Results.md, AP50 in table 3, README and Results.md. Nobody has trained these on COCO here; the page states no figure of ours."""
+As published, COCO test-dev, percent: AP in table 2 and Results.md, AP50 in table 3, README and
+Results.md. Nobody has trained these on COCO here; the page states no figure of ours."""
 ERRATA_TEXT = "## Errata"
 OTHERS_TEXT = "## Models of the paper without figures, and comparators"
 REASONING = """## Reconstructions, and how each was found

@@ -16,7 +16,7 @@ an author attached one of yolov3-prn to issue 5 of WongKinYiu/PartialResidualNet
   (50.45); counting units from 0 (50.53); a stage of 64 or of 64 and 128 left as it is (44.62, 47.47); the levels
   taken from full-width maps; other steps in the stages that the figure does not show. Of 580,608 combinations of
   14 schedules, gamma in sixteenths, 48 rules for the 1x1 widths, stages left alone and roundings, 17 meet it, as
-  many as chance gives, and none of them has the figure's 240.
+  many as chance gives, and none of them has gamma = 1/2.
 
 | model                    | size | parameters | BFLOPs |
 |--------------------------|------|------------|--------|

@@ -3,9 +3,9 @@
 Paper: Wang, Liao, Chen, Hsieh, "Enriching Variety of Layer-wise Learning Information by Gradient Combination"
 (ICCVW 2019), figure 4. Reference: yolov3-tiny-prn.cfg. Differs from the reference: nothing.
 
-yolov3-tiny-prn-3l has no published cfg. Its author's advice (issue 13 of WongKinYiu/PartialResidualNetworks) is to make
-three levels as yolov3-tiny_3l.cfg does; so level p3 repeats what p4 does, from p4's convolution, 128 channels wide, with
-YOLOv3's nine anchors and masks.
+yolov3-tiny-prn-3l has no published cfg. Its author's advice (issue 13 of WongKinYiu/PartialResidualNetworks) is to
+make three levels as yolov3-tiny_3l.cfg does; so level p3 repeats what p4 does, from p4's convolution, 128 channels
+wide, with YOLOv3's nine anchors and masks.
 
 | model              | size | parameters | BFLOPs |
 |--------------------|------|------------|--------|
