@@ -1,0 +1,28 @@
+"""Darknet53 with partial residuals on ImageNet, 256x256: the paper's characteristic 1 and 2 (figures 5 and 11).
+
+The argument names the network: fprn, prn-shrink (default), prn-expand or prn-bottleneck, and after a comma the share of
+channels, as "fprn,0.5" (sparsity) or "prn-shrink,0.75" (gamma). Training is that of Darknet53, so that only the network
+differs; the paper does not publish its own.
+Expected: the order of figure 11, shrink best. No figures are published for ImageNet. Not yet run.
+Run: prn train --config=imagenet_darknet53_prn:prn-shrink,0.75 --workdir=runs/imagenet_darknet53_prn_shrink
+     prn train --config=imagenet_darknet53_prn --workdir=runs/imagenet_darknet53_prn
+"""
+
+from __future__ import annotations
+
+import ml_collections
+
+from configs import imagenet_darknet53
+
+OPTIONS = {"fprn": "sparsity", "prn-shrink": "gamma", "prn-expand": "gamma", "prn-bottleneck": "gamma"}
+
+
+def get_config(variant: str = "prn-shrink") -> ml_collections.ConfigDict:
+  name, _, share = variant.partition(",")
+  if name not in OPTIONS:
+    raise ValueError(f"there is no variant '{name}'; expected one of {', '.join(OPTIONS)}")
+  config = imagenet_darknet53.get_config()
+  config.model = f"darknet53-{name}"
+  if share:
+    config.model_options[OPTIONS[name]] = float(share)
+  return config
