@@ -93,7 +93,9 @@ def train(experiment: Experiment, workdir: Path, hosts: Hosts | None = None, *, 
   """
   hosts = hosts or Hosts()
   _check_hosts(experiment, hosts)
-  _prepare(experiment, workdir, hosts.is_main, allow_changes)
+  if hosts.is_main:
+    _prepare(experiment, workdir, allow_changes)
+  hosts.gather("run directory", None)  # nobody looks at it before it is complete
   with Checkpoints(workdir / "checkpoints", keep=experiment.config.keep_checkpoints) as checkpoints:
     return _Run(experiment, workdir, checkpoints, hosts).run()
 
@@ -107,6 +109,7 @@ class _Run:
     self.watchdog = Watchdog(hosts)
     self.compiled: set[Size] = set()
     self.state, self.start_step = self._start()
+    hosts.check_same({"first step": self.start_step}, "first step")
     self.log = MetricsLog(workdir, self.start_step) if self.is_main else None
     self.watch = Stopwatch(self.config.batch_size, self.start_step, experiment.total_steps)
     self.values: dict[str, float] = {}
@@ -315,7 +318,7 @@ def _check_hosts(experiment: Experiment, hosts: Hosts) -> None:
   hosts.check_same(facts)
 
 
-def _prepare(experiment: Experiment, workdir: Path, is_main: bool, allow_changes: bool) -> None:
+def _prepare(experiment: Experiment, workdir: Path, allow_changes: bool) -> None:
   """Makes the run directory, or checks that the one that exists is of the same configuration."""
   file, now = workdir / "config.json", json.loads(json.dumps(to_dict(experiment.config)))
   if file.is_file():
@@ -332,7 +335,6 @@ def _prepare(experiment: Experiment, workdir: Path, is_main: bool, allow_changes
       )
   elif workdir.is_dir() and any(workdir.iterdir()):
     raise ConfigError(f"'{workdir}' is not empty and holds no run (no config.json). Give a new --workdir.")
-  if is_main:
-    write_text(file, json.dumps(now, indent=1))
-    write_text(workdir / "graph.cfg", experiment.graph_cfg())
-    write_text(workdir / "env.json", json.dumps(environment(experiment), indent=1))
+  write_text(file, json.dumps(now, indent=1))
+  write_text(workdir / "graph.cfg", experiment.graph_cfg())
+  write_text(workdir / "env.json", json.dumps(environment(experiment), indent=1))
