@@ -151,6 +151,13 @@ class Checkpoints:
     best = files.best_of(self._complete())
     return _optional(_from_first_process(-1 if best is None else best))
 
+  def best(self) -> tuple[int, float] | None:
+    """(step, metric) of the best finished checkpoint as this process sees it; None if none has a metric."""
+    metrics = self._complete()
+    step = files.best_of(metrics)
+    metric = None if step is None else metrics[step]
+    return None if step is None or metric is None else (step, metric)
+
   def metrics(self) -> dict[int, float | None]:
     """Step -> metric of the finished checkpoints, as this process sees them."""
     return self._complete()

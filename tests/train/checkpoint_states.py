@@ -146,3 +146,13 @@ def shared_state(step: int) -> dict[str, jax.Array]:
   specs = {"replicated": jax.sharding.PartitionSpec(), "split": jax.sharding.PartitionSpec("data")}
   shardings = {key: jax.sharding.NamedSharding(_mesh(), spec) for key, spec in specs.items()}
   return {key: jax.make_array_from_callback(v.shape, shardings[key], v.__getitem__) for key, v in values.items()}
+
+
+def largest_file(checkpoint: Path) -> Path:
+  return max((path for path in checkpoint.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+
+
+def flip(path: Path) -> None:
+  data = bytearray(path.read_bytes())
+  data[len(data) // 2] ^= 4
+  path.write_bytes(data)

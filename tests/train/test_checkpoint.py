@@ -1,4 +1,4 @@
-"""Checkpoints of a run: whole after any kill, verified, for any number of devices, and loadable as a model."""
+"""Checkpoints of a run: whole after any kill, verified, and for any number of devices."""
 
 from __future__ import annotations
 
@@ -18,19 +18,16 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from PIL import Image
 
-import prn_jax
-from prn_jax.cli.main import main
 from prn_jax.errors import CheckpointError, PrnError
 from prn_jax.formats import checkpoints as files
-from prn_jax.network import flatten_variables
-from prn_jax.train.checkpoint import Checkpoints, load_params
-from tests.nets import random_model
+from prn_jax.train.checkpoint import Checkpoints
 from tests.train.checkpoint_states import (
   EXIT_AT_POINT,
   META,
   assert_same,
+  flip,
+  largest_file,
   metric_of,
   save_and_die,
   save_forever,
@@ -63,16 +60,6 @@ def save_steps(checkpoints: Checkpoints, *steps: int, metric: bool = False) -> N
   for step in steps:
     checkpoints.save(step, state_of(step), META, metric=metric_of(step) if metric else None)
   checkpoints.wait()
-
-
-def largest_file(checkpoint: Path) -> Path:
-  return max((path for path in checkpoint.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
-
-
-def flip(path: Path) -> None:
-  data = bytearray(path.read_bytes())
-  data[len(data) // 2] ^= 4
-  path.write_bytes(data)
 
 
 # Round trips
@@ -145,7 +132,7 @@ def test_sharded_arrays_change_their_sharding(checkpoints: Checkpoints) -> None:
 def test_newest_and_best_are_kept(checkpoints: Checkpoints) -> None:
   save_steps(checkpoints, *range(1, 8), metric=True)  # metrics 7 3 10 6 2 9 5
   assert checkpoints.metrics() == {3: 10.0, 6: 9.0, 7: 5.0}
-  assert (checkpoints.latest_step(), checkpoints.best_step()) == (7, 3)
+  assert (checkpoints.latest_step(), checkpoints.best_step(), checkpoints.best()) == (7, 3, (3, 10.0))
   state, meta = checkpoints.restore(state_of(0), step=checkpoints.best_step())
   assert_same(state, state_of(3))
   assert meta["metric"] == 10.0
@@ -153,7 +140,7 @@ def test_newest_and_best_are_kept(checkpoints: Checkpoints) -> None:
 
 def test_metric_can_come_later_and_nan_is_none(checkpoints: Checkpoints) -> None:
   checkpoints.save(1, state_of(1), META)
-  assert checkpoints.best_step() is None
+  assert checkpoints.best_step() is checkpoints.best() is None
   assert not checkpoints.save(1, state_of(1), META, metric=0.25)
   assert not checkpoints.save(1, state_of(1), META)  # does not take it away
   checkpoints.save(2, state_of(2), META, metric=float("nan"), wait=True)
@@ -177,6 +164,7 @@ def test_going_back_is_refused(checkpoints: Checkpoints) -> None:
 # Kills
 
 
+@pytest.mark.slow
 def test_kill_at_any_time_20_times(tmp_path: Path, programs: Any) -> None:
   rng = np.random.default_rng(0)
   finished, started, bests = 0, 0, []
@@ -277,6 +265,7 @@ def test_two_processes_and_the_death_of_one(tmp_path: Path, programs: Any) -> No
       np.testing.assert_array_equal(np.asarray(state[key]), np.asarray(value))
     checkpoints.save(3, shared_state(3), META, wait=True)
     assert list(checkpoints.metrics()) == [2, 3]
+  assert start_two(programs, tmp_path, dies=False) == [(3, 5), (3, 5)]  # and back to two
 
 
 # Damage
@@ -460,72 +449,3 @@ def test_error_in_training_does_not_hide_behind_the_checkpoint(tmp_path: Path, m
 
   with pytest.raises(RuntimeError, match="diverged"):
     train()
-
-
-# A run as a model
-
-
-def write_run(run: Path, *, ema: bool, names: bool = True) -> dict[int, Any]:
-  """A run directory with checkpoints of steps 1 to 3, the second the best; step -> model."""
-  models = {step: random_model(seed=step, resize="letterbox") for step in (1, 2, 3)}
-  averages = {step: random_model(seed=10 + step) for step in (1, 2, 3)}
-  meta = {"graph_cfg": models[1].cfg(), "resize": "letterbox"} | ({"names": ["cat", "dog"]} if names else {})
-  with Checkpoints(run / "checkpoints", keep=3) as checkpoints:
-    for step, model in models.items():
-      state = state_of(step)._replace(params=model.variables["params"], batch_stats=model.variables["batch_stats"])
-      average = averages[step].variables if ema else {}
-      state = state._replace(ema_params=average.get("params"), ema_batch_stats=average.get("batch_stats"))
-      checkpoints.save(step, state, meta, metric=[None, 0.1, 0.9, 0.5][step])
-  return averages if ema else models
-
-
-@pytest.mark.parametrize("ema", [True, False])
-def test_run_directory_is_a_model(tmp_path: Path, ema: bool, caplog: pytest.LogCaptureFixture) -> None:
-  models = write_run(tmp_path / "run", ema=ema)
-  with caplog.at_level(logging.INFO):
-    loaded = prn_jax.load(tmp_path / "run")
-  assert loaded.digest() == models[2].digest()
-  assert (loaded.names, loaded.resize, loaded.graph.name) == (("cat", "dog"), "letterbox", "tiny")
-  assert f"step 2 (metric 0.9), {'averaged (EMA)' if ema else 'plain'} weights" in caplog.text
-  assert prn_jax.load(tmp_path / "run" / "checkpoints" / "3").digest() == models[3].digest()
-  assert prn_jax.load(tmp_path / "run" / "checkpoints").digest() == models[2].digest()
-
-
-def test_commands_take_a_run_directory(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-  models = write_run(tmp_path / "run", ema=True)
-  assert main(["convert", str(tmp_path / "run"), str(tmp_path / "out.weights")]) == 0
-  models[2].save(tmp_path / "expected.weights")
-  assert (tmp_path / "out.weights").read_bytes() == (tmp_path / "expected.weights").read_bytes()
-  assert main(["summary", str(tmp_path / "run"), "--json"]) == 0
-  assert json.loads(capsys.readouterr().out.splitlines()[-1])["name"] == "tiny"
-  Image.new("RGB", (40, 30)).save(tmp_path / "photo.png")
-  assert main(["predict", str(tmp_path / "run"), str(tmp_path / "photo.png"), "--out", str(tmp_path / "out")]) == 0
-
-
-def test_load_params_chooses(tmp_path: Path) -> None:
-  write_run(tmp_path, ema=True)
-  plain, meta = load_params(tmp_path, 1, ema=False)
-  assert meta["step"] == 1
-  expected = flatten_variables(random_model(seed=1).variables)
-  for key, value in flatten_variables(plain).items():
-    np.testing.assert_array_equal(value, expected[key], err_msg=key)
-  assert load_params(tmp_path, "latest")[1]["step"] == 3
-  with pytest.raises(CheckpointError, match=r"no finished checkpoint of step 9; it has 1, 2, 3"):
-    load_params(tmp_path, 9)
-
-
-def test_names_and_graph_come_from_the_run_where_the_checkpoint_has_none(tmp_path: Path) -> None:
-  write_run(tmp_path, ema=False, names=False)
-  (tmp_path / "config.json").write_text(json.dumps({"names": ["owl", "fox"]}))
-  assert prn_jax.load(tmp_path).names == ("owl", "fox")
-
-
-def test_run_without_checkpoint_and_damaged_best(tmp_path: Path) -> None:
-  (tmp_path / "fresh" / "checkpoints").mkdir(parents=True)
-  with pytest.raises(CheckpointError, match=r"fresh' holds no finished checkpoint. Train until the first one"):
-    prn_jax.load(tmp_path / "fresh")
-  write_run(tmp_path / "run", ema=False)
-  flip(largest_file(tmp_path / "run" / "checkpoints" / "2" / "state"))
-  with pytest.raises(CheckpointError, match=r"has changed .* Give another checkpoint of the run, for example '.*/3'"):
-    prn_jax.load(tmp_path / "run")
-  assert prn_jax.load(tmp_path / "run" / "checkpoints" / "3").has_weights
