@@ -14,15 +14,14 @@ import json
 import os
 import re
 import shutil
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from data_pipelines.images import ImageError
+from data_pipelines.in_threads import in_order
 from data_pipelines.parallel import default_threads
 from data_pipelines.record_bytes import encode_record
 from data_pipelines.records import (
@@ -30,17 +29,15 @@ from data_pipelines.records import (
   Dataset,
   OnBadData,
   Problem,
-  ProblemKind,
   ProblemLog,
   RecordList,
   Renumbered,
 )
-from data_pipelines.shrink import ShrinkOptions, shrink
+from data_pipelines.shrink import ShrinkOptions, image_problem, shrink
 from data_pipelines.sources.arrayrecord import INDEX_FILE, VERSION, Index, Shard, Split, read_index, sha256_of
 from data_pipelines.spec import open_spec, parse_spec
 from prn_jax.errors import PrnError
 
-T = TypeVar("T")
 RECORDS_PER_SHARD = 2000
 PLAN_FILE = "plan.json"
 # Stored as they are: JPEG and PNG do not get smaller. Group size 1 is what random access needs.
@@ -132,14 +129,10 @@ def prepare(
     job = _Job(folder, name, spec, dataset, options, count, OnBadData(on_bad_data))
     done = _finished(job)
     num_kept = len(done)
-    with ThreadPoolExecutor(num_threads or default_threads()) as pool:
-      steps = _write_missing(job, done, pool)
-      total = sum(len(job.range_of(number)) for number in range(count) if number not in done)
-      try:
-        for _ in progress(steps, total) if progress else steps:
-          pass
-      finally:
-        pool.shutdown(cancel_futures=True)
+    steps = _write_missing(job, done, num_threads or default_threads())
+    total = sum(len(job.range_of(number)) for number in range(count) if number not in done)
+    for _ in progress(steps, total) if progress else steps:
+      pass
     return _publish(job, done, num_kept)
 
 
@@ -251,15 +244,15 @@ def _text(value: Any) -> str:
 # -- writing -----------------------------------------------------------------------------------------------------------
 
 
-def _write_missing(job: _Job, done: dict[int, Shard], pool: ThreadPoolExecutor) -> Iterator[None]:
+def _write_missing(job: _Job, done: dict[int, Shard], num_threads: int) -> Iterator[None]:
   """Writes the shards that are not in `done` and puts them there; yields after every image."""
   for number in range(job.num_shards):
     if number not in done:
       job.work.mkdir(parents=True, exist_ok=True)
-      done[number] = yield from _write_shard(job, number, pool)
+      done[number] = yield from _write_shard(job, number, num_threads)
 
 
-def _write_shard(job: _Job, number: int, pool: ThreadPoolExecutor) -> Generator[None, None, Shard]:
+def _write_shard(job: _Job, number: int, num_threads: int) -> Generator[None, None, Shard]:
   from array_record.python.array_record_module import ArrayRecordWriter
 
   path = job.folder / job.file_of(number)
@@ -269,7 +262,7 @@ def _write_shard(job: _Job, number: int, pool: ThreadPoolExecutor) -> Generator[
   try:
     writer = ArrayRecordWriter(str(beside), WRITER_OPTIONS)
     try:
-      for item in _in_order(pool, lambda index: _entry(job, index), job.range_of(number)):
+      for item in in_order(lambda index: _entry(job, index), job.range_of(number), num_threads):
         if isinstance(item, Problem):
           log.report(item.path, item.line, item.reason, item.kind, "the image is left out")
         else:
@@ -296,23 +289,8 @@ def _entry(job: _Job, index: int) -> bytes | Problem:
     record = job.dataset[index]
     smaller, image = shrink(record, job.options)
   except (ImageError, DataError) as error:
-    path = record.image if record is not None and isinstance(record.image, Path) else Path(job.spec)
-    reason = str(error) if isinstance(error, DataError) else str(error).removesuffix(".")
-    kind = ProblemKind.UNREADABLE_IMAGE if isinstance(error, ImageError) else ProblemKind.MALFORMED
-    return Problem(path, None, reason, kind)
+    return image_problem(error, record, job.spec)
   return encode_record(smaller, image)
-
-
-def _in_order(pool: ThreadPoolExecutor, make: Callable[[int], T], indices: Iterable[int]) -> Iterator[T]:
-  """`make` of every index, in order, a few ahead of the consumer."""
-  ahead = 4 * pool._max_workers
-  waiting: deque[Future[T]] = deque()
-  for index in indices:
-    waiting.append(pool.submit(make, index))
-    if len(waiting) >= ahead:
-      yield waiting.popleft().result()
-  while waiting:
-    yield waiting.popleft().result()
 
 
 def _publish(job: _Job, done: dict[int, Shard], num_kept: int) -> Prepared:

@@ -12,8 +12,9 @@ import numpy as np
 from PIL import Image
 
 from data_pipelines.decoding import read_reduced
-from data_pipelines.images import read_image
-from data_pipelines.records import DataError, Record, image_size
+from data_pipelines.images import ImageError, read_image
+from data_pipelines.records import DataError, Problem, ProblemKind, Record, image_size
+from prn_jax.errors import PrnError
 
 _EXIF_ORIENTATION = 0x0112
 _OVERSAMPLING = 2  # a JPEG may be decoded at 1/2, 1/4 or 1/8 where this many times the wanted size is left
@@ -91,18 +92,8 @@ def shrink(record: Record, options: ShrinkOptions) -> tuple[Record, bytes]:
     images.ImageError: the image cannot be decoded.
     DataError: the image has another size than the annotations say.
   """
-  name = str(record.image_id) if isinstance(record.image, bytes) else str(record.image)
-  data = _bytes_of(record, name)
-  try:
-    width, height = image_size(data)
-  except DataError:
-    read_image(data, name=name)  # words the message
-    raise
-  if record.width and record.height and (record.width, record.height) != (width, height):
-    raise DataError(
-      f"image '{name}' is {width}x{height}, but the annotations say {record.width}x{record.height}, "
-      "so its boxes cannot be trusted"
-    )
+  name, data = named_bytes(record)
+  width, height = checked_size(record, name, data)
   target = options.target(width, height)
   if target == (width, height) and _may_stay(data, options):
     read_image(data, name=name)
@@ -115,14 +106,52 @@ def shrink(record: Record, options: ShrinkOptions) -> tuple[Record, bytes]:
   return _scaled(record, (width, height), target), _encode(picture, options)
 
 
-def _bytes_of(record: Record, name: str) -> bytes:
+def named_bytes(record: Record) -> tuple[str, bytes]:
+  """What messages call the image of a record, and the bytes of its file.
+
+  Raises:
+    images.ImageError: the file is missing or unreadable.
+  """
   if isinstance(record.image, bytes):
-    return record.image
+    return str(record.image_id), record.image
   try:
-    return Path(record.image).read_bytes()
+    return str(record.image), record.image.read_bytes()
   except OSError:
-    read_image(record.image, name=name)  # words the message
+    read_image(record.image)  # words the message
     raise
+
+
+def checked_size(record: Record, name: str, data: bytes) -> tuple[int, int]:
+  """Width and height of the image in pixels, upright.
+
+  Raises:
+    images.ImageError: it is no image.
+    DataError: the annotations say another size.
+  """
+  try:
+    size = image_size(data)
+  except DataError:
+    read_image(data, name=name)  # words the message
+    raise
+  if record.width and record.height and (record.width, record.height) != size:
+    raise DataError(
+      f"image '{name}' is {size[0]}x{size[1]}, but the annotations say {record.width}x{record.height}, "
+      "so its boxes cannot be trusted"
+    )
+  return size
+
+
+def image_problem(error: PrnError, record: Record | None, spec: str) -> Problem:
+  """What is wrong with an image as an entry of the log.
+
+  Args:
+    error: what came of reading or decoding it.
+    record: None where the record itself could not be read.
+    spec: of the data, for images that are no files.
+  """
+  path = record.image if record is not None and not isinstance(record.image, bytes) else Path(spec)
+  kind = ProblemKind.UNREADABLE_IMAGE if isinstance(error, ImageError) else ProblemKind.MALFORMED
+  return Problem(path, None, str(error).removesuffix("."), kind)
 
 
 def _may_stay(data: bytes, options: ShrinkOptions) -> bool:

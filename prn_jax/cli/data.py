@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
-from prn_jax.cli.common import add_json, print_json, progress
+from prn_jax.cli.common import add_json, output_folder, print_json, progress
 from prn_jax.errors import PrnError
 
 MOST_LISTED = 20
@@ -15,7 +16,7 @@ SPEC_HELP = """SPEC is KIND:PATHS, one of
   coco:ANNOTATIONS.json:IMAGES_DIR   voc:VOCROOT:SPLIT          darknet:FILE.data:train|valid
   yolo:DATA.yaml:SPLIT               imagefolder:DIR            (or a .zip, .tar, .tar.gz of such a folder)
   arrayrecord:DIR:SPLIT              tfds:NAME:SPLIT            synthetic:traffic:N or N@valid"""
-EXAMPLES = """Examples:
+EXAMPLES = """Each action has --help, and --json for machines. Examples:
   prn data inspect voc:VOCdevkit/VOC2007:trainval --out look
   prn data prepare coco:instances_train2017.json:train2017 prepared --max-side 608
   prn data anchors arrayrecord:prepared:train --num 6 --size 416x416"""
@@ -24,7 +25,9 @@ EXAMPLES = """Examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.epilog = f"{EXAMPLES}\n\n{SPEC_HELP}"
   actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+  _add_inspect(_action(actions, "inspect", "counts, sizes, problems, a sheet of samples"))
   _add_prepare(_action(actions, "prepare", "write any source as sharded ArrayRecord, with images at their final size"))
+  _add_anchors(_action(actions, "anchors", "cluster the sizes of boxes into anchors for a network"))
 
 
 def _action(actions: Any, name: str, text: str) -> argparse.ArgumentParser:
@@ -48,6 +51,28 @@ def _add_policy(parser: argparse.ArgumentParser, default: str) -> None:
   )
 
 
+def _add_inspect(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument("--out", metavar="DIR", help="write samples.png, charts.png and summary.json here")
+  parser.add_argument(
+    "--quick", action="store_true", help="read headers only: damaged pixels and copied files are not found"
+  )
+  parser.add_argument("--workers", type=int, metavar="N", help="threads (default: one per core)")
+  _add_policy(parser, "skip")
+  add_json(parser)
+
+
+def _add_anchors(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument("--num", type=int, required=True, metavar="N", help="number of anchors, of all heads together")
+  parser.add_argument("--size", required=True, metavar="WxH", help="input of the network in pixels")
+  parser.add_argument(
+    "--resize", choices=("stretch", "letterbox"), default="stretch", help="how images come to it (default stretch)"
+  )
+  parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the clustering (default 0)")
+  parser.add_argument("--out", metavar="FILE.json", help="write anchors and figures here")
+  _add_policy(parser, "skip")
+  add_json(parser)
+
+
 def _add_prepare(parser: argparse.ArgumentParser) -> None:
   parser.add_argument("out", metavar="OUT", help="folder to write to; may hold other splits of the same classes")
   parser.add_argument(
@@ -66,15 +91,72 @@ def _add_prepare(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-  return {"prepare": _prepare}[args.action](args)
+  if getattr(args, "workers", None) is not None and args.workers < 1:
+    raise PrnError(f"--workers {args.workers}: expected at least 1.")
+  return {"inspect": _inspect, "prepare": _prepare, "anchors": _anchors}[args.action](args)
+
+
+def _inspect(args: argparse.Namespace) -> int:
+  import json
+
+  from data_pipelines.report import text, write_pictures
+  from data_pipelines.spec import open_spec
+  from data_pipelines.summary import summarize
+  from prn_jax.detect.draw import draw_boxes
+  from prn_jax.formats.files import write_text
+
+  folder = output_folder(args.out) if args.out else None
+  dataset = open_spec(args.spec, args.on_bad_data)
+  summary = summarize(
+    dataset,
+    args.spec,
+    decode=not args.quick,
+    on_bad_data=args.on_bad_data,
+    num_threads=args.workers,
+    progress=_bar,
+  )
+  if not args.json:
+    print(text(summary, most_problems=MOST_LISTED))
+  if folder:
+    files = write_pictures(summary, dataset, folder, draw_boxes)
+    write_text(folder / "summary.json", json.dumps(summary.to_json(), indent=1))
+    print(f"wrote {', '.join(map(str, files))} and {folder / 'summary.json'}", file=sys.stderr)
+  if args.json:
+    print_json(summary.to_json())
+  return 0
+
+
+def _anchors(args: argparse.Namespace) -> int:
+  import json
+
+  from data_pipelines.anchors import box_sizes, fit_anchors
+  from data_pipelines.records import count_problems
+  from data_pipelines.spec import open_spec
+  from prn_jax.formats.files import write_text
+
+  size = _size(args.size)
+  dataset = open_spec(args.spec, args.on_bad_data)
+  anchors = fit_anchors(box_sizes(dataset, size, args.resize), args.num, seed=args.seed)
+  _list_problems(count_problems(dataset.problems), map(str, dataset.problems))
+  result = {"spec": args.spec, "size": list(size), "resize": args.resize} | anchors.to_json()
+  recall = ", ".join(f"{share:.1%} at IoU {threshold:g}" for threshold, share in anchors.recall.items())
+  rows = zip(anchors.sizes_wh_px, anchors.counts, strict=True)
+  lines = [f"{w:>8g} x {h:<8g} best for {number:>7,} boxes" for (w, h), number in rows]
+  lines += [f"mean IoU with the best anchor {anchors.mean_iou:.4f} over {anchors.num_boxes:,} boxes; recall {recall}"]
+  lines += [anchors.cfg_line]
+  print("\n".join(lines), file=sys.stderr if args.json else sys.stdout)
+  if args.out:
+    write_text(Path(args.out), json.dumps(result, indent=1) + "\n")
+    print(f"wrote {args.out}", file=sys.stderr)
+  if args.json:
+    print_json(result)
+  return 0
 
 
 def _prepare(args: argparse.Namespace) -> int:
   from data_pipelines.prepare import prepare
   from data_pipelines.shrink import ShrinkOptions
 
-  if args.workers is not None and args.workers < 1:
-    raise PrnError(f"--workers {args.workers}: expected at least 1.")
   options = ShrinkOptions(
     size=_size(args.size) if args.size else None,
     max_side=args.max_side,

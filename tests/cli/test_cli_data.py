@@ -1,0 +1,91 @@
+"""`prn data` as users meet it: in a process of its own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.cli.test_cli import json_line, prn
+from tests.data_pipelines.pictures import write, write_image
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> str:
+  """A YOLO data set of four images; one is damaged, one has a box outside."""
+  for number in range(4):
+    write_image(tmp_path / "images" / "train" / f"{number}.jpg", 200, 100)
+    write(tmp_path / "labels" / "train" / f"{number}.txt", f"0 .5 .5 .{number + 1} .2\n1 .5 .5 .1 .{number + 3}\n")
+  path = tmp_path / "images" / "train" / "1.jpg"
+  path.write_bytes(path.read_bytes()[:-60])
+  write(tmp_path / "labels" / "train" / "2.txt", "0 .5 .5 .3 .2\n1 .9 .5 .4 .1\n")
+  return f"yolo:{write(tmp_path / 'data.yaml', 'names: [cat, dog]')}:train"
+
+
+def test_prepare_inspect_and_anchors(tmp_path: Path, spec: str) -> None:
+  out = tmp_path / "out"
+  assert "2.txt:2: x y w h = 0.9" in prn("data", "prepare", spec, out, expect=2).stderr
+  assert not out.exists()
+  result = prn("data", "prepare", spec, out, "--size", "64x48", "--shards", 2, "--on-bad-data", "skip", "--json")
+  values = json_line(result)
+  assert values["spec"] == f"arrayrecord:{out}:train"
+  assert (values["images"], values["shards"], values["shards_kept"]) == (3, 2, 0)
+  assert values["left_out"] == {"outside the image": 1, "unreadable image": 1}
+  assert "left out: 1 outside the image, 1 unreadable image\n" in result.stderr
+  again = prn("data", "prepare", spec, out, "--size", "64x48", "--shards", 2, "--on-bad-data", "skip")
+  assert "3 images in 2 shards" in again.stdout
+  assert "2 of them from an earlier run" in again.stdout
+  assert "size 64x48, now none" in prn(
+    "data", "prepare", spec, out, "--shards", 2, "--on-bad-data", "skip", expect=2
+  ).stderr  # fmt: skip
+
+  prepared = values["spec"]
+  look = prn("data", "inspect", prepared, "--out", tmp_path / "look", "--json")
+  figures = json_line(look)
+  assert (figures["images"], figures["objects"], figures["problems"]) == (3, 6, [])
+  assert figures["image_sizes"] == [[64, 48, 3]]
+  assert json.loads((tmp_path / "look" / "summary.json").read_text())["objects"] == 6
+  assert Image.open(tmp_path / "look" / "samples.png").size[0] > 1000
+  assert (tmp_path / "look" / "charts.png").stat().st_size > 10_000
+
+  file = tmp_path / "anchors.json"
+  found = json_line(prn("data", "anchors", prepared, "--num", 3, "--size", "416x416", "--out", file, "--json"))
+  assert json.loads(file.read_text()) == found
+  assert (found["size"], len(found["anchors"]), found["num_boxes"]) == ([416, 416], 3, 6)
+  assert 0 < found["mean_iou"] <= 1
+  assert set(found["recall"]) == {"0.25", "0.5", "0.75"}
+  shown = prn("data", "anchors", prepared, "--num", 3, "--size", "416x416").stdout
+  assert shown.splitlines()[-1] == "anchors = " + ",  ".join(f"{w:g},{h:g}" for w, h in found["anchors"])
+
+
+def test_inspect_skips_and_lists_by_default(spec: str) -> None:
+  text = prn("data", "inspect", spec).stdout
+  assert "2 problems, left out here: 1 outside the image, 1 unreadable image" in text
+  assert "1.jpg" in text
+  assert "the box is clipped to the image" in prn("data", "inspect", spec, "--on-bad-data", "stop", expect=2).stderr
+  assert "No problems" not in text
+  quick = json_line(prn("data", "inspect", spec, "--quick", "--json"))
+  assert (quick["images"], quick["problem_counts"]) == (4, {"outside the image": 1})
+
+
+@pytest.mark.parametrize(
+  ("arguments", "message"),
+  [
+    (("prepare", "{spec}", "{out}", "--size", "big"), "--size big: expected WIDTHxHEIGHT in pixels"),
+    (("prepare", "{spec}", "{out}", "--workers", "0"), "--workers 0: expected at least 1"),
+    (("prepare", "{spec}", "{out}", "--quality", "101"), "quality is 101; expected 1 to 100"),
+    (("prepare", "{spec}", "{out}", "--max-side", "3", "--size", "3x3"), "not allowed with argument --max-side"),
+    (("anchors", "{spec}", "--num", "99", "--size", "416x416"), "99 anchors cannot be found: the 8 boxes have"),
+    (("anchors", "{spec}", "--num", "2", "--size", "416"), "--size 416: expected WIDTHxHEIGHT"),
+    (("inspect", "coko:a:b"), "unknown kind 'coko' (did you mean 'coco'?)"),
+    (("inspect", "{spec}", "--out", "{file}"), "it is a file"),
+    (("look", "{spec}"), "invalid choice: 'look'"),
+  ],
+)
+def test_mistakes(tmp_path: Path, spec: str, arguments: tuple[str, ...], message: str) -> None:
+  file = write(tmp_path / "file", "")
+  filled = [text.format(spec=spec, out=tmp_path / "out", file=file) for text in arguments]
+  assert message in prn("data", *filled, expect=2).stderr
+  assert not (tmp_path / "out").exists()
