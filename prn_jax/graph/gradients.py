@@ -1,0 +1,344 @@
+"""Gradient combinations: which gradients reach which channels of each layer, from which layer, and when.
+
+Paper: Wang, Liao, Chen, Hsieh, "Enriching Variety of Layer-wise Learning Information by Gradient Combination"
+(ICCVW 2019), section 3. The definitions, and how its closed forms follow, stand in docs/analysis.md.
+
+A layer with a kernel (convolution, matrix product) takes the gradient at its output, passes it on to its input, and
+counts one timestamp. Everything else (shortcut, route, pool, activation, ...) passes the gradient on at the same
+timestamp, a partial shortcut only into the first channels of its source. The *source* of a gradient is the layer
+with a kernel that it left last, or the loss.
+
+The number of paths from the loss grows exponentially with depth, so they are never listed: for every source and
+every interval of channels one integer holds the number of paths of each length, `_Paths.bits` bits each.
+"""
+
+from __future__ import annotations
+
+import collections
+import heapq
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple
+
+from prn_jax.errors import GraphError
+from prn_jax.graph.graph import INPUT, Graph, Layer, Shape, Wiring
+
+LOSS = "loss:"  # prefix of the sources that are losses; no layer has ":" in its name
+MIXES_CHANNELS = ("softmax", "region")  # without a kernel, but every output channel depends on every input channel
+StageBy = Literal["size", "name"]
+
+
+class ChannelRange(NamedTuple):
+  """Channels start to end - 1 of a layer, which all receive the same gradients.
+
+  Attributes:
+    start, end: the channels.
+    timestamps: lengths of the paths from the loss, in layers with kernels, this one included (so at least 1).
+    paths: how many paths of each of these lengths arrive.
+    sources: names of the layers that the paths left last; "loss:HEAD" for the loss at a head.
+    parts: (source, part): a source whose gradient a shortcut or a route cuts up gives different parts of it to
+      different sets of layers.
+  """
+
+  start: int
+  end: int
+  timestamps: tuple[int, ...]
+  paths: tuple[int, ...]
+  sources: tuple[str, ...]
+  parts: frozenset[tuple[str, int]]
+
+
+class LayerGradients(NamedTuple):
+  """The gradients at the output of one layer with weights; `ranges` cover its channels in order."""
+
+  name: str
+  kind: str
+  shape: Shape
+  ranges: tuple[ChannelRange, ...]
+
+  @property
+  def timestamps(self) -> tuple[int, ...]:
+    """All timestamps at which a gradient arrives."""
+    return tuple(sorted({t for part in self.ranges for t in part.timestamps}))
+
+  @property
+  def sources(self) -> tuple[str, ...]:
+    """All sources, those nearest to the loss first."""
+    return tuple(dict.fromkeys(s for part in self.ranges for s in part.sources))
+
+  @property
+  def timestamp_combinations(self) -> int:
+    """Number of different combinations of timestamps (with the number of paths of each) over the ranges."""
+    return len({(part.timestamps, part.paths) for part in self.ranges if part.timestamps})
+
+  @property
+  def source_combinations(self) -> int:
+    """Number of different combinations of sources (and parts of sources) over the ranges."""
+    return len({part.parts for part in self.ranges if part.parts})
+
+
+class Totals(NamedTuple):
+  """Sums over layers: of their timestamps, sources, and combinations of each."""
+
+  timestamps: int
+  sources: int
+  timestamp_combinations: int
+  source_combinations: int
+
+
+class Stage(NamedTuple):
+  """A run of layers with weights."""
+
+  name: str
+  layers: tuple[LayerGradients, ...]
+
+  @property
+  def totals(self) -> Totals:
+    return totals(self.layers)
+
+
+def totals(layers: Sequence[LayerGradients]) -> Totals:
+  return Totals(
+    timestamps=sum(len(layer.timestamps) for layer in layers),
+    sources=sum(len(layer.sources) for layer in layers),
+    timestamp_combinations=sum(layer.timestamp_combinations for layer in layers),
+    source_combinations=sum(layer.source_combinations for layer in layers),
+  )
+
+
+def stages(layers: Sequence[LayerGradients], by: StageBy = "size") -> tuple[Stage, ...]:
+  """Cuts layers into stages where the output size changes, or the name in front of the first "_".
+
+  A stage of a size (or name) that came before is numbered: "26x26", "13x13", "26x26 #2".
+  """
+  runs: list[tuple[str, list[LayerGradients]]] = []
+  for layer in layers:
+    size = f"{layer.shape.width}x{layer.shape.height}"
+    key = size if by == "size" else layer.name.split("_", 1)[0]
+    if not runs or runs[-1][0] != key:
+      runs.append((key, []))
+    runs[-1][1].append(layer)
+  seen: collections.Counter[str] = collections.Counter()
+  result = []
+  for key, members in runs:
+    seen[key] += 1
+    result.append(Stage(key if seen[key] == 1 else f"{key} #{seen[key]}", tuple(members)))
+  return tuple(result)
+
+
+def gradients(graph: Graph) -> tuple[LayerGradients, ...]:
+  """The gradients at the output of every layer with a kernel (or a learned vector), in graph order.
+
+  Args:
+    graph: any network; the loss acts on `graph.heads`, on each one by itself.
+
+  Returns:
+    One entry per layer with weights. A layer that no head depends on has one range without gradients.
+
+  Raises:
+    GraphError: the graph has no layer with a kernel.
+
+  Example: the block c1 -> c2, shortcut(c1), loss gives c2 {1} and c1 {1, 2}: directly, and through c2.
+  """
+  if not any(is_step(graph, layer) for layer in graph):
+    raise GraphError(
+      f"network '{graph.name}' has no convolution and no connected layer, so no gradient can be told from another."
+    )
+  return _Paths(graph).layers()
+
+
+def is_step(graph: Graph, layer: Layer) -> bool:
+  """True if the gradient needs one timestamp to pass the layer: it has a kernel, its own or a shared one."""
+  return any(array.path.endswith("kernel") for array in layer.arrays(graph.input_shapes(layer)))
+
+
+# -- how one layer passes a gradient back ------------------------------------------------------------------
+
+
+class _Piece(NamedTuple):
+  """An interval of channels with the interval of its source that it came from.
+
+  `exact`: channel by channel; otherwise any channel of the interval comes from any channel of the origin.
+  """
+
+  start: int
+  end: int
+  origin_start: int
+  origin_end: int
+  exact: bool
+
+  def cut(self, start: int, end: int, shift: int) -> _Piece | None:
+    """What lies in [start, end), moved by `shift`; None if nothing does."""
+    low, high = max(start, self.start), min(end, self.end)
+    if low >= high:
+      return None
+    origin = (self.origin_start + low - self.start, self.origin_start + high - self.start)
+    kept = origin if self.exact else (self.origin_start, self.origin_end)
+    return _Piece(low + shift, high + shift, *kept, self.exact)
+
+  def spread(self, channels: int) -> _Piece:
+    """The same gradient after a layer that mixes all channels."""
+    return _Piece(0, channels, self.origin_start, self.origin_end, exact=False)
+
+
+def _back(graph: Graph, layer: Layer, piece: _Piece) -> Iterator[tuple[str, _Piece]]:
+  """Where `piece` of the output's gradient goes in a layer without a kernel: (input, piece of it)."""
+  shapes = graph.input_shapes(layer)
+  channels = graph.shapes[layer.name].channels
+  start = 0
+  for name, shape in zip(layer.inputs, shapes, strict=True):
+    part: _Piece | None
+    if layer.kind == "shortcut":
+      part = piece.cut(0, min(shape.channels, channels), 0)  # eq. 1: the common channels
+    elif layer.wiring is Wiring.SOURCES:  # route: one after the other
+      groups, group = getattr(layer, "groups", 1), getattr(layer, "group_id", 0)
+      count = shape.channels // groups
+      part = piece.cut(start, start + count, group * count - start)
+      start += count
+    elif shape.channels == channels and layer.kind not in MIXES_CHANNELS:
+      part = piece
+    else:  # reorg, pools over channels, softmax, the one-channel scale of scale_channels, ...
+      part = piece.spread(shape.channels)
+    if part:
+      yield name, part
+
+
+def _through(graph: Graph, layer: Layer, start: int, end: int) -> tuple[int, int]:
+  """Input channels that the output channels start to end - 1 of a layer with a kernel depend on."""
+  source, output = graph.shapes[layer.inputs[0]].channels, graph.shapes[layer.name].channels
+  groups = getattr(layer, "groups", 1)
+  per_group = output // groups
+  return start // per_group * (source // groups), -(-end // per_group) * (source // groups)
+
+
+# -- all layers --------------------------------------------------------------------------------------------
+
+
+class _Arrival(NamedTuple):
+  source: str
+  piece: _Piece
+  paths: int
+
+
+class _Paths:
+  """Sends every gradient to the layers that it reaches without passing a kernel, the loss first.
+
+  A set of paths is one integer; digit t in base 2**bits is the number of paths of length t.
+  """
+
+  def __init__(self, graph: Graph) -> None:
+    self.graph = graph
+    self.index = {layer.name: i for i, layer in enumerate(graph)}
+    self.steps = {layer.name for layer in graph if is_step(graph, layer)}
+    self.receives = self.steps | {layer.name for layer in graph if not layer.inputs and graph.arrays(layer)}
+    self.bits = _most_paths(graph).bit_length() + 1
+    self.arrivals: dict[str, list[_Arrival]] = {name: [] for name in self.receives}
+    self.order: dict[str, int] = {}  # source -> rank, the loss first
+    self.cuts: dict[str, list[tuple[int, int, str]]] = {}  # source -> (from, to, receiver) over its own channels
+
+  def layers(self) -> tuple[LayerGradients, ...]:
+    for head in self.graph.heads:
+      channels = self.graph.shapes[head.name].channels
+      self._send(LOSS + head.name, {(head.name, _Piece(0, channels, 0, channels, exact=True)): 1 << self.bits})
+    for layer in reversed(self.graph.layers):
+      if layer.name in self.steps:
+        self._send(layer.name, self._emitted(layer))
+    parts = {source: _parts(cuts) for source, cuts in self.cuts.items()}
+    return tuple(self._summary(layer, parts) for layer in self.graph if layer.name in self.receives)
+
+  def _emitted(self, layer: Layer) -> dict[tuple[str, _Piece], int]:
+    """Gradients at the input of a layer with a kernel, one timestamp later than at its output."""
+    result: dict[tuple[str, _Piece], int] = collections.defaultdict(int)
+    for arrival in self.arrivals[layer.name]:
+      start, end = _through(self.graph, layer, arrival.piece.start, arrival.piece.end)
+      result[layer.inputs[0], _Piece(start, end, start, end, exact=True)] += arrival.paths << self.bits
+    return result
+
+  def _send(self, source: str, emitted: dict[tuple[str, _Piece], int]) -> None:
+    """Delivers what `source` emitted to the next layers with weights, through all others."""
+    self.order[source] = len(self.order)
+    waiting: dict[str, dict[_Piece, int]] = {}
+    queue: list[int] = []
+
+    def put(name: str, piece: _Piece, paths: int) -> None:
+      if name == INPUT:
+        return
+      if name not in waiting:
+        waiting[name] = collections.defaultdict(int)
+        heapq.heappush(queue, -self.index[name])
+      waiting[name][piece] += paths
+
+    for (name, piece), paths in emitted.items():
+      put(name, piece, paths)
+    while queue:  # the last layer first: everything that reaches a layer is there before it is passed on
+      layer = self.graph.layers[-heapq.heappop(queue)]
+      for piece, paths in waiting.pop(layer.name).items():
+        if layer.name in self.receives:
+          self.arrivals[layer.name].append(_Arrival(source, piece, paths))
+          self.cuts.setdefault(source, []).append((piece.origin_start, piece.origin_end, layer.name))
+        else:
+          for name, part in _back(self.graph, layer, piece):
+            put(name, part, paths)
+
+  def _summary(self, layer: Layer, parts: dict[str, list[tuple[int, int, int]]]) -> LayerGradients:
+    arrivals = self.arrivals[layer.name]
+    shape = self.graph.shapes[layer.name]
+    # where parts of a source end, this layer's ranges end too
+    pieces: list[tuple[int, int, int, tuple[str, int]]] = []
+    for arrival in arrivals:
+      for low, high, part in parts[arrival.source]:
+        if arrival.piece.exact:
+          shift = arrival.piece.start - arrival.piece.origin_start
+          start, end = max(low + shift, arrival.piece.start), min(high + shift, arrival.piece.end)
+        elif low < arrival.piece.origin_end and high > arrival.piece.origin_start:
+          start, end = arrival.piece.start, arrival.piece.end
+        else:
+          continue
+        if start < end:
+          pieces.append((start, end, arrival.paths, (arrival.source, part)))
+    ranges: list[ChannelRange] = []
+    ends = sorted({0, shape.channels, *(p[0] for p in pieces), *(p[1] for p in pieces)})
+    for start, end in itertools.pairwise(ends):
+      here = frozenset(p[3] for p in pieces if p[0] <= start and end <= p[1])
+      paths = sum(a.paths for a in arrivals if a.piece.start <= start and end <= a.piece.end)
+      times, counts = self._unpacked(paths)
+      if ranges and (ranges[-1].parts, ranges[-1].timestamps, ranges[-1].paths) == (here, times, counts):
+        ranges[-1] = ranges[-1]._replace(end=end)
+      else:
+        names = tuple(sorted({source for source, _ in here}, key=self.order.__getitem__))
+        ranges.append(ChannelRange(start, end, times, counts, names, here))
+    return LayerGradients(layer.name, layer.kind, shape, tuple(ranges))
+
+  def _unpacked(self, paths: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    digits = []
+    mask = (1 << self.bits) - 1
+    time = 0
+    while paths:
+      if count := paths & mask:
+        digits.append((time, count))
+      paths >>= self.bits
+      time += 1
+    return tuple(t for t, _ in digits), tuple(n for _, n in digits)
+
+
+def _most_paths(graph: Graph) -> int:
+  """A bound on the number of paths from the losses to any one layer."""
+  count = dict.fromkeys(graph.shapes, 0)
+  for head in graph.heads:
+    count[head.name] += 1
+  for layer in reversed(graph.layers):
+    for name in layer.inputs:
+      count[name] += count[layer.name]
+  return max(count.values())
+
+
+def _parts(cuts: Sequence[tuple[int, int, str]]) -> list[tuple[int, int, int]]:
+  """(from, to, part) over a source's channels: channels that reach the same layers are one part."""
+  ends = sorted({end for cut in cuts for end in cut[:2]})
+  numbers: dict[frozenset[str], int] = {}
+  result = []
+  for start, end in itertools.pairwise(ends):
+    reached = frozenset(name for low, high, name in cuts if low <= start and end <= high)
+    if reached:
+      result.append((start, end, numbers.setdefault(reached, len(numbers))))
+  return result
