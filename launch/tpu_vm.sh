@@ -50,9 +50,10 @@ mountpoint -q ~/runs || gcsfuse --implicit-dirs $(quoted "$BUCKET") ~/runs"
 train() {
   need BUCKET "the bucket for the run directories"
   need_number MAX_RESTARTS
-  local environ=(env "PRN_JOIN_TIMEOUT_SEC=$JOIN_TIMEOUT_SEC" PYTHONUNBUFFERED=1)
-  on_all_workers "cd ~/prn_jax && PATH=\$PWD/.venv/bin:\$PATH launch/worker.sh start $RUN_NAME $MAX_RESTARTS \
-  $(quoted "${environ[@]}" prn train "--config=$CONFIG") --workdir=\$HOME/runs/$RUN_NAME${TRAIN_ARGS[*]:+ $(quoted "${TRAIN_ARGS[@]}")}"
+  local command environ=(env "PRN_JOIN_TIMEOUT_SEC=$JOIN_TIMEOUT_SEC" PYTHONUNBUFFERED=1)
+  command="$(quoted "${environ[@]}" prn train "--config=$CONFIG") --workdir=\$HOME/runs/$RUN_NAME"
+  if ((${#TRAIN_ARGS[@]})); then command+=" $(quoted "${TRAIN_ARGS[@]}")"; fi
+  on_all_workers "cd ~/prn_jax && PATH=\$PWD/.venv/bin:\$PATH launch/worker.sh start $RUN_NAME $MAX_RESTARTS $command"
 }
 
 parse_options help "$@"

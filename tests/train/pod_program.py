@@ -1,0 +1,48 @@
+"""`prn train`, writing the sha256 of every image and truth that reaches this process's devices to $BATCH_LOG.PROCESS.
+
+python -m tests.train.pod_program --config=FILE --workdir=DIR ...
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from prn_jax.cli.main import main
+from prn_jax.train import loop
+
+
+def row_hashes(batch: dict[str, jax.Array]) -> dict[int, str]:
+  """{row of the global batch: sha256 over all keys}, for the rows on this process's devices."""
+  found: dict[int, Any] = {}
+  for key in sorted(batch):
+    for shard in batch[key].addressable_shards:
+      for row, value in enumerate(np.asarray(shard.data), shard.index[0].start or 0):
+        found.setdefault(row, hashlib.sha256()).update(f"{key} {value.shape} {value.dtype}".encode() + value.tobytes())
+  return {row: total.hexdigest() for row, total in found.items()}
+
+
+@contextlib.contextmanager
+def recorded(*args: Any, **kwargs: Any) -> Iterator[Iterator[tuple[int, Any]]]:
+  def record(batches: Iterator[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
+    with open(f"{os.environ['BATCH_LOG']}.{jax.process_index()}", "a") as log:
+      for step, batch in batches:
+        for row, text in sorted(row_hashes(batch).items()):
+          print(step, row, text, file=log, flush=True)
+        yield step, batch
+
+  with on_devices(*args, **kwargs) as batches:
+    yield record(batches)
+
+
+if __name__ == "__main__":
+  on_devices = loop.on_devices
+  loop.on_devices = recorded
+  sys.exit(main(["train", *sys.argv[1:]]))

@@ -1,0 +1,128 @@
+"""`prn train` on many hosts, imitated on this machine: the same batches and losses, and how a run survives its hosts."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from launch.fake_pod import Pod
+from prn_jax.formats import darknet_cfg
+from prn_jax.train.exit_codes import HOST_LOST, PREEMPTED
+from prn_jax.train.log import read_metrics
+from tests.conftest import REPO
+from tests.nets import tiny_detector
+
+RUN_SEC = 300.0
+
+
+@pytest.fixture(scope="session")
+def detector_cfg(tmp_path_factory: pytest.TempPathFactory) -> Path:
+  path = tmp_path_factory.mktemp("pod") / "tiny.cfg"
+  path.write_text(darknet_cfg.dump(tiny_detector(64, classes=4)))
+  return path
+
+
+def train(
+  cfg: Path, workdir: Path, processes: int, devices: int, steps: int, *more: str, supervised: bool = False
+) -> Pod:
+  supervisor = [sys.executable, "-m", "launch.supervise", "--max-restarts=2", "--backoff-sec=1", "--"]
+  command = [
+    *(supervisor if supervised else []), sys.executable, "-m", "tests.train.pod_program", "--config=default", f"--config.model={cfg}",
+    "--config.data.train=synthetic:traffic:24", "--config.data.valid=synthetic:traffic:9@valid", "--config.batch_size=8",
+    f"--config.total.steps={steps}", "--config.log_every.steps=1", "--config.checkpoint_every.steps=4",
+    "--config.eval.conf=0.05", "--config.hosts.silence_timeout_sec=10.0", f"--workdir={workdir}", *more,
+  ]  # fmt: skip
+  environ = dict(os.environ) | {
+    "PYTHONPATH": str(REPO), "BATCH_LOG": f"{workdir}.batches", "PRN_JOIN_TIMEOUT_SEC": "120",
+  }  # fmt: skip
+  return Pod(command, processes=processes, devices=devices, environ=environ, out=io.StringIO())
+
+
+def rows(workdir: Path) -> dict[tuple[int, int], set[str]]:
+  """(step, row of the global batch) -> hashes seen by any process, in any life of the run."""
+  found: dict[tuple[int, int], set[str]] = {}
+  for file in workdir.parent.glob(f"{workdir.name}.batches.*"):
+    for line in file.read_text().splitlines():
+      step, row, text = line.split()
+      found.setdefault((int(step), int(row)), set()).add(text)
+  return found
+
+
+def losses(workdir: Path) -> list[float]:
+  return [row["loss"] for row in read_metrics(workdir) if "loss" in row]
+
+
+@pytest.fixture(scope="session")
+def alone(detector_cfg: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+  """A run of one process with four devices."""
+  workdir = tmp_path_factory.mktemp("pod") / "alone"
+  with train(detector_cfg, workdir, 1, 4, 12) as pod:
+    assert pod.wait(timeout_sec=RUN_SEC) == {0: 0}, pod.lines
+  return workdir
+
+
+@pytest.mark.slow
+def test_two_processes_train_like_one(alone: Path, detector_cfg: Path, tmp_path: Path) -> None:
+  workdir = tmp_path / "pair"
+  with train(detector_cfg, workdir, 2, 2, 12) as pod:
+    assert pod.wait(timeout_sec=RUN_SEC) == {0: 0, 1: 0}, pod.lines
+  one, two = rows(alone), rows(workdir)
+  assert set(one) == {(step, row) for step in range(12) for row in range(8)}
+  assert two == one
+  assert all(len(hashes) == 1 for hashes in two.values())
+  assert len(losses(workdir)) == 12
+  assert losses(workdir) == pytest.approx(losses(alone), rel=1e-5)
+
+
+@pytest.mark.slow
+def test_killed_host_ends_the_other_and_the_run_goes_on(alone: Path, detector_cfg: Path, tmp_path: Path) -> None:
+  workdir = tmp_path / "killed"
+  with train(detector_cfg, workdir, 2, 2, 12) as pod:
+    assert pod.wait_for_line("step 6/12  loss", RUN_SEC), pod.lines
+    pod.processes[1].kill()
+    codes = pod.wait(grace_sec=30.0)
+    assert codes == {0: HOST_LOST, 1: 128 + signal.SIGKILL}, pod.lines
+    assert any("process 1 (" in line and "is gone" in line for line in pod.lines), pod.lines
+  with train(detector_cfg, workdir, 2, 2, 12) as pod:
+    assert pod.wait(timeout_sec=RUN_SEC) == {0: 0, 1: 0}, pod.lines
+    assert any("going on in" in line and "after step 4" in line for line in pod.lines), pod.lines
+  # Both lives saw the batches of an undisturbed run, each step the same in either life.
+  assert rows(workdir) == rows(alone)
+  assert losses(workdir) == pytest.approx(losses(alone), rel=1e-5)
+
+
+@pytest.mark.slow
+def test_sigterm_to_one_host_saves_on_all_and_fewer_hosts_go_on(
+  alone: Path, detector_cfg: Path, tmp_path: Path
+) -> None:
+  workdir = tmp_path / "preempted"
+  with train(detector_cfg, workdir, 2, 2, 12) as pod:
+    assert pod.wait_for_line("step 3/12  loss", RUN_SEC), pod.lines
+    pod.processes[1].send_signal(signal.SIGTERM)
+    assert pod.wait(timeout_sec=RUN_SEC) == {0: PREEMPTED, 1: PREEMPTED}, pod.lines
+    assert any("asked to stop: saved step" in line for line in pod.lines), pod.lines
+  with train(detector_cfg, workdir, 1, 4, 12) as pod:
+    assert pod.wait(timeout_sec=RUN_SEC) == {0: 0}, pod.lines
+  assert rows(workdir) == rows(alone)
+  assert losses(workdir) == pytest.approx(losses(alone), rel=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the supervisor's child from /proc")
+def test_supervised_hosts_go_on_by_themselves(alone: Path, detector_cfg: Path, tmp_path: Path) -> None:
+  workdir = tmp_path / "supervised"
+  with train(detector_cfg, workdir, 2, 2, 12, supervised=True) as pod:
+    assert pod.wait_for_line("step 6/12  loss", RUN_SEC), pod.lines
+    supervisor = pod.processes[0].pid  # of the coordinator: its death aborts JAX on the other host
+    child = int(Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()[0])
+    os.kill(child, signal.SIGKILL)
+    assert pod.wait(timeout_sec=RUN_SEC) == {0: 0, 1: 0}, pod.lines
+  for process in (0, 1):
+    assert any(line.startswith(f"[{process}] supervise: restart 1 of 2") for line in pod.lines), pod.lines
+  assert rows(workdir) == rows(alone)
+  assert losses(workdir) == pytest.approx(losses(alone), rel=1e-5)
