@@ -114,7 +114,7 @@ class _Run:
     self.watch = Stopwatch(self.config.batch_size, self.start_step, experiment.total_steps)
     self.values: dict[str, float] = {}
     self.figures: Figures | None = None
-    self.best: tuple[int, float] | None = None
+    self.best = checkpoints.best()
     self.pending: list[Any] = []
 
   def run(self) -> Outcome:
@@ -250,13 +250,24 @@ class _Run:
     self.checkpoints.wait()
     if reason is Reason.PREEMPTED:
       self._say(f"asked to stop: saved step {done:,}. The same command goes on from here.")
-    elif self.figures and self.experiment.evaluator and self.is_main:
-      self.experiment.evaluator.report(self.figures, self.workdir / "eval", self.config.eval.num_pictures)
+    elif self.experiment.evaluator:
+      self._report(done)
     if self.log:
       self.log.close()
     problems = self.experiment.dataset.problems
     if problems:
       self._say(f"{len(problems)} bad entries were left out of the training data ('prn data inspect' lists them)")
+
+  def _report(self, done: int) -> None:
+    """Tables, curves and pictures of the last evaluation, once in a run's life."""
+    assert self.experiment.evaluator is not None
+    folder = self.workdir / "eval"
+    if self.hosts.gather("report exists", folder.is_dir())[0] and self.figures is None:
+      return
+    if self.figures is None:  # killed between the last checkpoint and the report
+      self._evaluate(done)
+    if self.is_main and self.figures is not None:
+      self.experiment.evaluator.report(self.figures, folder, self.config.eval.num_pictures)
 
   def _check_finite(self) -> None:
     """Raises DivergedError after a step that was not finite."""
@@ -333,7 +344,7 @@ def _prepare(experiment: Experiment, workdir: Path, allow_changes: bool) -> None
         f"'{workdir}' holds a run of another configuration:\n  {listed}\nUse another --workdir, take the old values, or "
         "give --allow-changes to go on with the new ones."
       )
-  elif workdir.is_dir() and any(workdir.iterdir()):
+  elif workdir.is_dir() and any(not path.name.startswith(".config.json.") for path in workdir.iterdir()):
     raise ConfigError(f"'{workdir}' is not empty and holds no run (no config.json). Give a new --workdir.")
   write_text(file, json.dumps(now, indent=1))
   write_text(workdir / "graph.cfg", experiment.graph_cfg())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -97,8 +98,6 @@ def test_other_settings_need_another_directory(
 def test_longer_with_permission(
   run: Path, detector_cfg: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-  import shutil
-
   copy = tmp_path / "copy"
   shutil.copytree(run, copy)
   assert main(arguments(detector_cfg, copy, "--config.total.steps=8", "--allow-changes")) == 0
@@ -201,3 +200,23 @@ def test_wrong_input_is_refused_before_the_first_step(
 
   assert main(arguments(detector_cfg, tmp_path / "run", *more)) == exit_codes.BAD_INPUT
   assert re.search(message, capsys.readouterr().err, re.DOTALL)
+
+
+def test_killed_before_its_report_a_run_makes_it_up(
+  run: Path, detector_cfg: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+  copy = tmp_path / "copy"
+  shutil.copytree(run, copy)
+  shutil.rmtree(copy / "eval")
+  assert main(arguments(detector_cfg, copy, "--json")) == 0
+  again = json.loads(capsys.readouterr().out.splitlines()[-1])
+  assert (copy / "eval" / "coco.json").is_file()
+  assert again["metrics"]["AP50"] == pytest.approx(
+    json.loads((run / "eval" / "coco.json").read_text())["metrics"]["AP50"]
+  )
+  assert again["best"] is not None
+
+
+def test_killed_while_it_wrote_its_first_file_a_run_starts(detector_cfg: Path, tmp_path: Path) -> None:
+  (tmp_path / ".config.json.x7.tmp").write_text("{")
+  assert main(arguments(detector_cfg, tmp_path, "--config.total.steps=1", "--config.data.valid=")) == 0
