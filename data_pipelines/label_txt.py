@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from data_pipelines.records import (
   DataError,
   Object,
@@ -16,6 +18,8 @@ from data_pipelines.records import (
   image_ids_of,
   make_record,
 )
+
+MAX_RELATIVE = 2.0  # boxes may reach beyond their image by mistake, but not by the size of another one
 
 
 def read_records(
@@ -76,7 +80,7 @@ def read_objects(
   if not path.is_file():
     return []
   try:
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = path.read_text(encoding="utf-8-sig").splitlines()  # some editors begin a file with a mark
   except UnicodeDecodeError as error:
     log.report(path, None, f"no text: byte {error.start}", ProblemKind.MALFORMED, "its objects are left out")
     return []
@@ -91,6 +95,10 @@ def read_objects(
     if w <= 0 or h <= 0:
       reason = f"box width {w:g} and height {h:g} (relative) must be positive"
       log.report(path, number, reason, ProblemKind.ZERO_SIZE, "the box is left out")
+      continue
+    if max(abs(x), abs(y), w, h) > MAX_RELATIVE and np.isfinite([x, y, w, h]).all():
+      reason = f"x y w h = {x:g} {y:g} {w:g} {h:g} look like pixels; expected values relative to the image, 0 to 1"
+      log.report(path, number, reason, ProblemKind.MALFORMED, "the box is left out")
       continue
     width, height = size
     corners = ((x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height)

@@ -51,7 +51,7 @@ def _object_lines(summary: Summary) -> list[str]:
   return [
     f"  objects         {len(summary.classes):,}{among}",
     f"  per image       mean {counts.mean():.1f}, median {np.median(counts):g}, most {counts.max()}; "
-    f"in {int((counts == 0).sum()):,} none",
+    f"{int((counts == 0).sum()):,} without any",
   ]
 
 

@@ -38,13 +38,17 @@ def open_coco(parts: tuple[str, ...], log: ProblemLog) -> RecordList:
   if not folder.is_dir():
     raise DataError(f"data 'coco:{parts[0]}:{parts[1]}': there is no folder {folder}; expected the images there")
   categories = _by_id(content["categories"], "category", path, log)
-  ids = sorted(categories)
-  names = [str(categories[category].get("name", category)) for category in ids]
+  ids, names, index_of = _classes(categories, path, log)
   images = _by_id(content["images"], "image", path, log)
-  objects = _objects(content["annotations"], images, {category: index for index, category in enumerate(ids)}, path, log)
+  objects = _objects(content["annotations"], images, index_of, path, log)
   records: list[Record] = []
   for image_id, image in images.items():
-    file = folder / str(image.get("file_name", ""))
+    file_name = image.get("file_name")
+    if not isinstance(file_name, str) or not file_name:
+      reason = f"the image of id {image_id} has file_name {file_name!r}; expected the name of a file in {folder}"
+      log.report(path, None, reason, ProblemKind.MALFORMED, "the image is left out")
+      continue
+    file = folder / file_name
     if not file.is_file():
       reason = f"the image of id {image_id} in {path} does not exist"
       log.report(file, None, reason, ProblemKind.MISSING_IMAGE, "the image is left out")
@@ -86,6 +90,27 @@ def _by_id(entries: Sequence[Any], what: str, path: Path, log: ProblemLog) -> di
   return found
 
 
+def _classes(
+  categories: dict[int, dict[str, Any]], path: Path, log: ProblemLog
+) -> tuple[list[int], list[str], dict[int, int]]:
+  """Category ids and names in the order of the classes, and the class of every id."""
+  ids: list[int] = []
+  names: list[str] = []
+  index_of: dict[int, int] = {}
+  for category in sorted(categories):
+    name = str(categories[category].get("name", category))
+    if name in names:
+      first = ids[names.index(name)]
+      reason = f"the categories {first} and {category} are both called '{name}'"
+      log.report(path, None, reason, ProblemKind.DUPLICATE, f"objects of {category} count as {first}")
+      index_of[category] = names.index(name)
+      continue
+    index_of[category] = len(ids)
+    ids.append(category)
+    names.append(name)
+  return ids, names, index_of
+
+
 def _size(image: dict[str, Any]) -> tuple[int, int] | None:
   width, height = image.get("width"), image.get("height")
   return (width, height) if isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0 else None
@@ -113,6 +138,10 @@ def _objects(
       log.report(path, None, reason, ProblemKind.MALFORMED, "the annotation is left out")
       continue
     x, y, width, height = (float(value) for value in box)
+    if all(0 <= value <= 1 for value in (x, y, width, height)) and width > 0 and height > 0:
+      reason = f"{prefix}bbox {box} looks relative to the image; expected pixels"
+      log.report(path, None, reason, ProblemKind.MALFORMED, "the annotation is left out")
+      continue
     usable = checked_box((x, y, x + width, y + height), _size(images[image_id]), log, (path, None, prefix))
     if usable is not None:
       x1, y1, x2, y2 = usable

@@ -79,7 +79,7 @@ def read_data_file(path: Path) -> dict[str, str]:
 
 def _lines(path: Path) -> list[tuple[int, str]]:
   try:
-    text = path.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
   except (OSError, UnicodeDecodeError) as error:
     raise DataError(f"cannot read {path}: {error}") from error
   return [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]

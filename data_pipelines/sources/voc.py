@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
+from xml.parsers import expat
 
 from data_pipelines.records import (
   IMAGE_SUFFIXES,
@@ -19,6 +20,7 @@ from data_pipelines.records import (
   ProblemLog,
   Record,
   RecordList,
+  box_fault,
   checked_box,
   checked_image_size,
   finish,
@@ -52,11 +54,19 @@ VOC_NAMES = (
 
 
 class _Element(NamedTuple):
-  """One <object> as it stands in the file."""
+  """One <object> as it stands in the file; `number` counts from 1."""
 
+  number: int
   name: str
   box: tuple[float, float, float, float]
   is_difficult: bool
+
+
+class _Parsed(NamedTuple):
+  """One file: the <size> of the image that was labelled, and the objects."""
+
+  size: tuple[int, int] | None
+  elements: list[_Element]
 
 
 @register_source("voc:VOCROOT:SPLIT")
@@ -72,17 +82,23 @@ def open_voc(parts: tuple[str, ...], log: ProblemLog) -> RecordList:
     file.stem: file for file in sorted((root / "JPEGImages").iterdir()) if file.suffix.lower() in IMAGE_SUFFIXES
   }
   parsed = {stem: _parse(root / "Annotations" / f"{stem}.xml", log) for stem in stems}
-  names = _names(root, {element.name for found in parsed.values() if found for element in found})
+  names = _names(root, {element.name for found in parsed.values() if found for element in found.elements})
   index_of = {name: index for index, name in enumerate(names)}
   records: list[Record] = []
-  for stem, elements in parsed.items():
-    if elements is None:
+  for stem, found in parsed.items():
+    if found is None:
       continue
+    path = root / "Annotations" / f"{stem}.xml"
     file = images.get(stem, root / "JPEGImages" / f"{stem}.jpg")
     size = checked_image_size(file, log)
     if size is None:
       continue
-    objects = _objects(root / "Annotations" / f"{stem}.xml", elements, index_of, size, log)
+    if found.size not in (None, size):
+      said = f"{found.size[0]}x{found.size[1]}"
+      reason = f"<size> is {said}, but {file} is {size[0]}x{size[1]}, so its boxes cannot be trusted"
+      log.report(path, _line_of(path, "size", 1), reason, ProblemKind.MALFORMED, "the image is left out")
+      continue
+    objects = _objects(path, found.elements, index_of, size, log)
     records.append(make_record(file, stem, size, objects))
   return finish(names, range(len(names)), records, log, f"{root}, split '{split}',")
 
@@ -99,7 +115,11 @@ def _split_stems(root: Path, split: str, log: ProblemLog) -> list[str]:
     known = [file.stem for file in sorted(folder.glob("*.txt"))]
     raise DataError(f"no split '{split}' in {folder}{did_you_mean(split, known)}; found {', '.join(known) or 'none'}")
   stems: dict[str, int] = {}
-  for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+  try:
+    lines = path.read_text(encoding="utf-8-sig").splitlines()  # some editors begin a file with a mark
+  except UnicodeDecodeError as error:
+    raise DataError(f"cannot read the list of images {path}: {error}") from error
+  for number, line in enumerate(lines, 1):
     words = line.split()  # lists of one class carry a second word
     if not words:
       continue
@@ -121,8 +141,8 @@ def _names(root: Path, used: set[str]) -> list[str]:
   return sorted(used)
 
 
-def _parse(path: Path, log: ProblemLog) -> list[_Element] | None:
-  """The objects of one file, or None where it cannot be read at all."""
+def _parse(path: Path, log: ProblemLog) -> _Parsed | None:
+  """What one file says, or None where it cannot be read at all."""
   try:
     root = ElementTree.parse(path).getroot()
   except FileNotFoundError:
@@ -140,10 +160,33 @@ def _parse(path: Path, log: ProblemLog) -> list[_Element] | None:
       is_difficult = bool(int(difficult))
     except (KeyError, ValueError) as error:
       reason = f"object {number}: {error.args[0]}"
-      log.report(path, None, reason, ProblemKind.MALFORMED, "the object is left out")
+      log.report(path, _line_of(path, "object", number), reason, ProblemKind.MALFORMED, "the object is left out")
       continue
-    elements.append(_Element(name, (corners[0], corners[1], corners[2], corners[3]), is_difficult))
-  return elements
+    elements.append(_Element(number, name, (corners[0], corners[1], corners[2], corners[3]), is_difficult))
+  return _Parsed(_said_size(root), elements)
+
+
+def _said_size(root: ElementTree.Element) -> tuple[int, int] | None:
+  """The <size> of the image; None where it is missing or no size, as tools that never saw the image write 0."""
+  try:
+    width, height = (int(float(_text(root, f"size/{key}"))) for key in ("width", "height"))
+  except (KeyError, ValueError, OverflowError):
+    return None
+  return (width, height) if width > 0 and height > 0 else None
+
+
+def _line_of(path: Path, tag: str, number: int) -> int | None:
+  """The line in which the element `tag` begins for the `number`th time; only problems need it."""
+  lines: list[int] = []
+  parser = expat.ParserCreate()
+
+  def start(name: str, attributes: dict[str, str]) -> None:
+    if name == tag:
+      lines.append(parser.CurrentLineNumber)
+
+  parser.StartElementHandler = start
+  parser.Parse(path.read_bytes(), True)
+  return lines[number - 1] if number <= len(lines) else None
 
 
 def _text(element: ElementTree.Element, key: str) -> str:
@@ -157,12 +200,19 @@ def _objects(
   path: Path, elements: list[_Element], index_of: dict[str, int], size: tuple[int, int], log: ProblemLog
 ) -> list[Object]:
   objects = []
-  for number, element in enumerate(elements, 1):
+  for element in elements:
     x1, y1, x2, y2 = element.box
+    prefix = f"object {element.number} ('{element.name}'): "
+    if 0 < x2 <= 1 and 0 < y2 <= 1 and x1 < x2 and y1 < y2:
+      reason = f"{prefix}box {list(element.box)} looks relative to the image; expected pixels"
+      line = _line_of(path, "object", element.number)
+      log.report(path, line, reason, ProblemKind.MALFORMED, "the object is left out")
+      continue
     # Judged by the file's own numbers: equal corners are a slip of the mouse, not an object of one pixel.
     is_degenerate = x2 <= x1 or y2 <= y1
     corners = element.box if is_degenerate else (x1 - 1, y1 - 1, x2, y2)
-    usable = checked_box(corners, size, log, (path, None, f"object {number} ('{element.name}'): "))
+    line = _line_of(path, "object", element.number) if box_fault(corners, size) else None
+    usable = checked_box(corners, size, log, (path, line, prefix))
     if usable is not None:
       objects.append(Object(usable, index_of[element.name], is_difficult=element.is_difficult))
   return objects

@@ -51,7 +51,7 @@ def open_yolo(parts: tuple[str, ...], log: ProblemLog) -> RecordList:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
   try:
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
   except (OSError, UnicodeDecodeError) as error:
     raise DataError(f"cannot read {path}: {error}") from error
   except yaml.YAMLError as error:
@@ -111,7 +111,11 @@ def _place(text: str, root: Path, path: Path, key: str) -> Path:
 
 def _listed(list_path: Path) -> list[tuple[Path, Path, int | None]]:
   images: list[tuple[Path, Path, int | None]] = []
-  for number, line in enumerate(list_path.read_text(encoding="utf-8").splitlines(), 1):
+  try:
+    lines = list_path.read_text(encoding="utf-8-sig").splitlines()  # some editors begin a file with a mark
+  except (OSError, UnicodeDecodeError) as error:
+    raise DataError(f"cannot read the list of images {list_path}: {error}") from error
+  for number, line in enumerate(lines, 1):
     if line.strip():
       images.append((list_path.parent / Path(line.strip()).expanduser(), list_path, number))
   return images

@@ -87,7 +87,7 @@ def test_text_names_everything(tmp_path: Path) -> None:
   for wanted in (
     "  images          3\n",
     "  objects         15 (1 crowd regions)\n",
-    "  per image       mean 5.0, median 3, most 12; in 1 none\n",
+    "  per image       mean 5.0, median 3, most 12; 1 without any\n",
     "  image sizes     200x100 (3)\n",
     "  dog          14          2   93.3% ████████████████████████\n",
     "small 13 (87%), medium 1 (7%), large 1 (7%)",
