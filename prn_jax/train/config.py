@@ -111,6 +111,7 @@ class TrainConfig:
   Attributes:
     task: "detect" or "classify".
     model: registered name or .cfg file; model_options are the options of a registered one.
+    transforms: changes of the model, in order, as `prn convert --transform` takes them: ("shrink:0.75",).
     width, height: input in pixels; 0 keeps the model's.
     sizes: further (width, height) pairs for multi-scale training, each compiled once.
     resize_every_steps: distance of changes between `sizes`.
@@ -130,6 +131,7 @@ class TrainConfig:
   task: str = "detect"
   model: str = ""
   model_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  transforms: tuple[str, ...] = ()
   width: int = 0
   height: int = 0
   sizes: tuple[tuple[int, int], ...] = ()

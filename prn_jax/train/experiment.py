@@ -14,6 +14,7 @@ import optax
 from data_pipelines.pipeline import PipelineConfig
 from data_pipelines.records import DataError, Dataset
 from data_pipelines.spec import open_spec
+from prn_jax.errors import PrnError
 from prn_jax.formats import darknet_cfg
 from prn_jax.formats.darknet_training import Training
 from prn_jax.graph.graph import Graph
@@ -28,6 +29,7 @@ from prn_jax.train.sharding import StepFn, check_batch_size, compile_step, make_
 from prn_jax.train.start import StartReport, start_variables
 from prn_jax.train.step import Recipe
 from prn_jax.train.tasks import make_loss
+from prn_jax.transforms import partial_residual
 from prn_jax.transforms.num_classes import with_anchors, with_num_classes
 
 Size = tuple[int, int]
@@ -129,7 +131,12 @@ def open_experiment(config: TrainConfig, mesh: jax.sharding.Mesh | None = None) 
 
 
 def build_network(config: TrainConfig, classes: int) -> tuple[Graph, Training | None, str]:
-  """The graph with the data's number of classes, the config's size and anchors; training settings; resize mode."""
+  """The graph, transformed, with the data's number of classes, the config's size and anchors; training settings;
+  resize mode.
+
+  Raises:
+    PrnError: the config names a model, option or transform that does not exist or does not fit.
+  """
   path = Path(config.model)
   if path.suffix == ".cfg" or path.is_dir():
     if config.model_options:
@@ -141,6 +148,11 @@ def build_network(config: TrainConfig, classes: int) -> tuple[Graph, Training | 
     if "num_classes" in get_spec(config.model).options:
       options.setdefault("num_classes", classes)
     graph, training, resize = build_graph(config.model, **options), None, "stretch"
+  for i, text in enumerate(config.transforms):
+    try:
+      graph = partial_residual.apply(graph, text)
+    except PrnError as error:
+      raise ConfigError(f"config.transforms[{i}]: {error}") from None
   width, height = config.width or graph.width, config.height or graph.height
   if (width, height) != (graph.width, graph.height):
     graph = graph.resized(width, height)
