@@ -32,28 +32,26 @@ def random_graph(seed: int) -> Graph:
   """Up to six convolutions (some grouped, some depthwise) and matrix products between shortcuts and routes that read
   any earlier layer; every second one has two losses."""
   rng = random.Random(seed)
-  g = Builder(1, 1, channels=rng.randint(1, 6))
+  g = Builder(1, 1, channels=rng.choice([1, 2, 3, 4, 6]))
   names: list[str] = []
   steps = 0
   while steps < MOST_STEPS - 2:
-    kind = rng.choice(["conv", "conv", "grouped", "connected", "shortcut", "shortcut", "route", "upsample", "dropout"])
+    kind = rng.choice(["conv", "grouped", "grouped", "connected", *["shortcut"] * 4, "route", "route", "dropout"])
     if kind in ("shortcut", "route") and not names:
       continue
     if kind == "conv":
-      g.conv(rng.randint(1, 6))
+      g.conv(rng.choice([1, 2, 3, 4, 6]))
     elif kind == "grouped":
-      groups = rng.choice([d for d in range(1, 7) if g.shape().channels % d == 0])
+      groups = rng.choice([d for d in range(2, 13) if g.shape().channels % d == 0] or [1])
       g.conv(groups * rng.randint(1, 2), groups=groups)
     elif kind == "connected":
-      g.connected(rng.randint(1, 6))
+      g.connected(rng.choice([1, 2, 3, 4, 6]))
     elif kind == "shortcut":
       g.shortcut(*rng.sample(names, rng.randint(1, min(2, len(names)))))
     elif kind == "route":
       sources = [rng.choice(names) for _ in range(rng.randint(1, 3))]
       groups = rng.choice([d for d in (1, 1, 2, 3) if all(g.shape(s).channels % d == 0 for s in sources)])
       g.route(*sources, groups=groups, group_id=rng.randrange(groups))
-    elif kind == "upsample":
-      g.upsample(1)
     else:
       g.dropout()
     names.append(g.last)
@@ -105,7 +103,7 @@ def stacked(items: list[Scales]) -> Scales:
   return {name: np.stack([item[name] for item in items]) for name in items[0]}
 
 
-SEEDS = range(6)
+SEEDS = (0, 3, 6, 8, 10, 11)  # with partial gradients into grouped convolutions, and sources cut in parts
 
 
 @pytest.mark.parametrize("seed", SEEDS)
