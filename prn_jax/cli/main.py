@@ -18,6 +18,7 @@ from prn_jax.version import __version__
 COMMANDS = {
   "models": "list every registered model with its size and published figures",
   "summary": "layer table and totals of a network",
+  "analyze": "gradient combinations and live memory of a network (PRN paper, section 3)",
   "predict": "detect or classify in photos",
   "train": "train a network by a configuration file",
   "plan": "what a training will need: steps, operations, memory",

@@ -1,0 +1,160 @@
+"""Feature maps alive during inference, channel by channel, and what shortcuts keep alive.
+
+The paper (section 3, characteristic 1) argues that a partial residual connection needs less memory: only the channels
+that are added later must be kept while the branch runs. Here a channel of a map lives from the layer that computes it
+until the last layer that reads that channel; `graph.cost.peak_activation_bytes` instead keeps or frees whole maps.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prn_jax.graph.cost import FLOAT_BYTES
+from prn_jax.graph.graph import INPUT, Graph, Layer, Shape, Wiring
+
+PASSES_ON = ("dropout", "cost", "empty")  # at inference their output is their input
+
+
+class KeptMap(NamedTuple):
+  """A map that waits for a shortcut while the layers between run.
+
+  Attributes:
+    shortcut: the layer that adds it.
+    source: the map.
+    channels: channels of the sum: what a full residual connection of this shortcut adds.
+    kept_channels: channels that are added, and so must wait.
+    kept_bytes: their size, float32, batch 1.
+    full_bytes: size of the same map with `channels` channels.
+    steps: layers that run while it waits, the shortcut included.
+  """
+
+  shortcut: str
+  source: str
+  channels: int
+  kept_channels: int
+  kept_bytes: int
+  full_bytes: int
+  steps: int
+
+
+class Memory(NamedTuple):
+  """Live feature maps of a network, float32, batch 1, layers run in graph order, nothing computed twice.
+
+  Attributes:
+    live_bytes: for each layer, what is alive while it runs: its output, and every channel that it or a later layer
+      still reads, or that is a result.
+    shortcut_bytes: for each layer, the part of it that only waits for shortcuts: no other layer reads it from here on.
+    kept: every map that a shortcut waits for.
+  """
+
+  live_bytes: tuple[int, ...]
+  shortcut_bytes: tuple[int, ...]
+  kept: tuple[KeptMap, ...]
+
+  @property
+  def peak_bytes(self) -> int:
+    return max(self.live_bytes)
+
+  @property
+  def peak_index(self) -> int:
+    """Index of the layer at which the peak is reached."""
+    return self.live_bytes.index(self.peak_bytes)
+
+  @property
+  def kept_bytes(self) -> int:
+    """Sum over all shortcuts, which do not wait all at once."""
+    return sum(item.kept_bytes for item in self.kept)
+
+  @property
+  def full_bytes(self) -> int:
+    return sum(item.full_bytes for item in self.kept)
+
+
+class _View(NamedTuple):
+  """Where a layer's output lies: the map that holds it, and the first of its channels there."""
+
+  owner: str
+  first: int
+
+
+def live_memory(graph: Graph) -> Memory:
+  """Follows every channel of every map through one inference."""
+  index = {INPUT: -1} | {layer.name: i for i, layer in enumerate(graph)}
+  views = _views(graph)
+  owners = dict.fromkeys(view.owner for view in views.values())
+  # last step that reads a channel, by any layer and by layers that are no shortcuts; a map lives at least until it is
+  # computed
+  last = {name: np.full(graph.shapes[name].channels, index[name]) for name in owners}
+  last_other = {name: np.full(graph.shapes[name].channels, index[name]) for name in owners}
+  kept = []
+  for i, layer in enumerate(graph):
+    if views[layer.name].owner != layer.name:
+      continue  # a view; those who read it are what counts
+    for position, name in enumerate(layer.inputs):
+      start, end = _channels_read(layer, position, graph.shapes[name], graph.shapes[layer.name])
+      view = views[name]
+      span = slice(view.first + start, view.first + end)
+      last[view.owner][span] = i
+      if layer.kind != "shortcut" or position == 0:
+        last_other[view.owner][span] = i
+      else:
+        kept.append(_kept_map(graph, layer, name, end - start, i - index[view.owner]))
+  for head in graph.heads:
+    view = views[head.name]
+    span = slice(view.first, view.first + graph.shapes[head.name].channels)
+    last[view.owner][span] = last_other[view.owner][span] = len(graph)
+  live, waiting = _timeline(graph, index, last, last_other)
+  return Memory(tuple(live.tolist()), tuple(waiting.tolist()), tuple(kept))
+
+
+def _views(graph: Graph) -> dict[str, _View]:
+  """Routes with one source and layers that only pass on occupy no memory of their own."""
+  views = {INPUT: _View(INPUT, 0)}
+  for layer in graph:
+    if layer.kind in PASSES_ON:
+      views[layer.name] = views[layer.inputs[0]]
+    elif layer.wiring is Wiring.SOURCES and len(layer.inputs) == 1:
+      start, _ = _channels_read(layer, 0, graph.shapes[layer.inputs[0]], graph.shapes[layer.name])
+      owner, first = views[layer.inputs[0]]
+      views[layer.name] = _View(owner, first + start)
+    else:
+      views[layer.name] = _View(layer.name, 0)
+  return views
+
+
+def _channels_read(layer: Layer, position: int, source: Shape, output: Shape) -> tuple[int, int]:
+  """Channels of its input number `position` that a layer reads: (first, behind the last)."""
+  if layer.kind == "shortcut" and position > 0:
+    return 0, min(source.channels, output.channels)
+  if layer.wiring is Wiring.SOURCES:
+    count = source.channels // getattr(layer, "groups", 1)
+    start = count * getattr(layer, "group_id", 0)
+    return start, start + count
+  return 0, source.channels
+
+
+def _kept_map(graph: Graph, shortcut: Layer, source: str, channels: int, steps: int) -> KeptMap:
+  height, width, _ = graph.shapes[source]
+  per_channel = height * width * FLOAT_BYTES
+  full = graph.shapes[shortcut.name].channels
+  return KeptMap(shortcut.name, source, full, channels, channels * per_channel, full * per_channel, steps)
+
+
+def _timeline(
+  graph: Graph, index: dict[str, int], last: dict[str, NDArray[np.int_]], last_other: dict[str, NDArray[np.int_]]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+  """Bytes alive, and bytes that only wait for shortcuts, at each layer."""
+  change = np.zeros((2, len(graph) + 2), np.int64)
+  for name, ends in last.items():
+    per_channel = graph.shapes[name].height * graph.shapes[name].width * FLOAT_BYTES
+    first = max(index[name], 0)
+    change[0, first] += len(ends) * per_channel
+    np.subtract.at(change[0], ends + 1, per_channel)
+    waits = last_other[name] < ends
+    np.add.at(change[1], np.maximum(last_other[name][waits] + 1, first), per_channel)
+    np.subtract.at(change[1], ends[waits] + 1, per_channel)
+  live, waiting = change.cumsum(axis=1)[:, : len(graph)]
+  return live, waiting
