@@ -175,6 +175,9 @@ def _grids(
       interpolation="nearest", extent=(-0.5, columns - 0.5, first - 0.5, first + rows - 0.5),
     )  # fmt: skip
     axes.set_ylim(first - 0.5, first + rows - 0.5)
+    if max(rows, columns) <= MOST_NAMED:  # cells are large enough for borders
+      axes.hlines(np.arange(first, first + rows) - 0.5, -0.5, columns - 0.5, color="white", linewidth=1)
+      axes.vlines(np.arange(columns) - 0.5, first - 0.5, first + rows - 0.5, color="white", linewidth=1)
     finish(axes, model)
     _name_columns(axes, model)
     sums = model.totals

@@ -25,20 +25,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-  out = output_folder(args.out) if args.out else None
   models = [_analysis(name, args) for name in (args.model, args.vs) if name is not None]
-  files = _write(models, out) if out else []
+  details = [
+    tables.range_table(model, model.layer(args.layer)) if args.layer else tables.layer_table(model) for model in models
+  ]
+  files = _write(models, output_folder(args.out)) if args.out else []
   if args.json:
     values = models[0].to_json()
     values["vs"] = models[1].to_json() if len(models) > 1 else None
     print_json(values | {"files": [str(path) for path in files]})
     return 0
-  print(tables.stage_table(models))
-  for model in models:
-    print()
-    print(tables.range_table(model, model.layer(args.layer)) if args.layer else tables.layer_table(model))
-  print()
-  print(tables.memory_table(models))
+  print("\n\n".join([tables.stage_table(models), *details, tables.memory_table(models)]))
   if files:
     print(f"\nwrote {len(files)} files; open {files[-1]}")
   return 0
