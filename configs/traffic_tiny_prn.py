@@ -1,7 +1,8 @@
 """Traffic cameras (COCO annotations): YOLOv3-tiny-PRN at 416x256, from scratch. Source of the numbers: ours.
 
 Data: Roboflow's "ATL-version-2" at ROOT (default data/traffic): images/ and train.json, valid.json beside it, split by
-camera, since frames of one camera are nearly equal.
+camera, since frames of one camera are nearly equal (docs/training.md). The anchors are `prn data anchors` of the
+training images with --num 5 --size 416x256, behind one that no head of this network uses.
 Run: prn train --config=traffic_tiny_prn:ROOT --workdir=runs/traffic
 """
 
@@ -19,4 +20,5 @@ def get_config(root: str = "data/traffic") -> ml_collections.ConfigDict:
     f"coco:{root}/valid.json:{root}/images",
   )
   config.width, config.height = 416, 256
+  config.anchors = ((4.0, 4.0), (7.8, 5.4), (10.8, 10.1), (16.0, 16.7), (28.1, 28.1), (48.6, 55.2))
   return config

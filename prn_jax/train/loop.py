@@ -26,6 +26,7 @@ from prn_jax.network import flatten_variables
 from prn_jax.train import step as steps
 from prn_jax.train.checkpoint import Checkpoints
 from prn_jax.train.config import ConfigError, differences, to_dict
+from prn_jax.train.curves import write_curves
 from prn_jax.train.diagnose import DivergedError, diagnosis
 from prn_jax.train.evaluation import Figures
 from prn_jax.train.experiment import Experiment, Size, environment
@@ -254,6 +255,7 @@ class _Run:
       self._report(done)
     if self.log:
       self.log.close()
+      write_curves(self.workdir)
     problems = self.experiment.dataset.problems
     if problems:
       self._say(f"{len(problems)} bad entries were left out of the training data ('prn data inspect' lists them)")

@@ -70,6 +70,8 @@ def test_a_run_directory_holds_what_it_should(run: Path) -> None:
   assert (run / "eval" / "pr_curves.png").is_file()
   assert len(list((run / "eval" / "examples").glob("*.jpg"))) == 9
   assert list(run.glob("events.out.tfevents.*"))
+  with Image.open(run / "curves.png") as picture:
+    assert picture.width > 500
 
 
 def test_a_run_is_a_model(run: Path) -> None:
