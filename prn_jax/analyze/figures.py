@@ -18,9 +18,10 @@ if TYPE_CHECKING:
   from matplotlib.figure import Figure
 
 SHARES = "YlGnBu"  # colour map of shares of channels; nothing is white
-COUNTS = "viridis_r"
+COUNTS = "YlGnBu"
 LIVE, WAITING = "#C9D6E8", "#D55E00"
 LINE = "#8A929E"
+CUT = "#D1007A"  # visible on every colour of COUNTS
 MOST_NAMED = 42  # layers whose names fit below a figure
 PANEL_WIDTH_IN = 11.0
 FORMATS = ("png", "svg")
@@ -86,17 +87,19 @@ def plot_ranges(models: Sequence[Analysis]) -> Figure:
   colors = matplotlib.colormaps[COUNTS].with_extremes(under="#E6E8EC")  # no gradient at all
   most = max(len(part.sources) for model in models for layer in model.layers for part in layer.ranges)
   for axes, model in zip(panels, models, strict=True):
-    boxes, counts = [], []
+    boxes, counts, cuts = [], [], []
     for column, layer in enumerate(model.layers):
+      left, right = column - 0.45, column + 0.45
       for part in layer.ranges:
         low, high = (100 * c / layer.shape.channels for c in (part.start, part.end))
-        left, right = column - 0.46, column + 0.46
         boxes.append([(left, low), (left, high), (right, high), (right, low)])
         counts.append(len(part.sources))
-    patches = PolyCollection(
-      boxes, array=counts, cmap=colors, edgecolors="white", linewidths=0.8, clim=(1, max(most, 2))
-    )
+        if low:
+          cuts.append((low, left, right))
+    patches = PolyCollection(boxes, array=counts, cmap=colors, linewidths=0, clim=(0.5, max(most, 2)))
     axes.add_collection(patches)
+    if cuts:
+      axes.hlines(*zip(*cuts, strict=True), color=CUT, linewidth=1.1)
     axes.set_ylim(0, 100)
     axes.set_ylabel("channels of the layer (%)")
     combinations = model.totals.source_combinations

@@ -36,7 +36,7 @@ NOTES = {
   "sources": "Which layers' gradients reach a layer directly, that is, over shortcuts, routes and pools only. Rows from "
   "the losses at the bottom to the first layer on top. A step of the diagonal is the next layer; the triangles are "
   "stages whose shortcuts hand gradients far back.",
-  "ranges": "The channels of each layer, cut where the combination of sources or timestamps changes.",
+  "ranges": "The channels of each layer, cut (magenta) where the combination of sources or timestamps changes.",
   "memory": "A channel is alive from the layer that computes it to the last layer that reads it. Orange: maps that no "
   "layer reads any more but a later shortcut.",
 }

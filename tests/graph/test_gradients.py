@@ -121,6 +121,20 @@ def test_fprn(k: int) -> None:
   assert combinations(residual([FULL] * (k + 1), cut=2)) == (2 * k - 1, 2 * k)
 
 
+@pytest.mark.parametrize("k", EVEN_BLOCKS)
+def test_partial_residuals_have_the_timestamps_and_sources_of_resnet(k: int) -> None:
+  """What differs is which channels get them."""
+  half = shrinking(k // 2)
+  stages_of_k = [
+    residual(shrinking(k)),
+    residual(shrinking(k)[::-1]),
+    residual(half + half[:0:-1]),
+    residual([FULL] * (k + 1), cut=2),
+  ]
+  for graph in stages_of_k:
+    assert totals(gradients(graph))[:2] == ((1 + k) * k / 2, (1 + k) * k / 2)
+
+
 @pytest.mark.parametrize("k", BLOCKS)
 def test_timestamps_without_their_numbers_of_paths_would_not_fit(k: int) -> None:
   """Why a combination of timestamps counts paths: as bare sets, shrink would have 2k - 1."""
