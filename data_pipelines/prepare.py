@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import json
 import os
@@ -16,7 +17,6 @@ import re
 import shutil
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -131,8 +131,9 @@ def prepare(
     num_kept = len(done)
     steps = _write_missing(job, done, num_threads or default_threads())
     total = sum(len(job.range_of(number)) for number in range(count) if number not in done)
-    for _ in progress(steps, total) if progress else steps:
-      pass
+    with contextlib.closing(steps):  # an interrupt ends it here, not when it is collected
+      for _ in progress(steps, total) if progress else steps:
+        pass
     return _publish(job, done, num_kept)
 
 
@@ -152,7 +153,7 @@ class _Job:
   def work(self) -> Path:
     return self.folder / f".{self.split}"
 
-  @cached_property
+  @functools.cached_property
   def plan(self) -> dict[str, Any]:
     """What must be equal for two runs to write the same shards."""
     return {
@@ -244,7 +245,7 @@ def _text(value: Any) -> str:
 # -- writing -----------------------------------------------------------------------------------------------------------
 
 
-def _write_missing(job: _Job, done: dict[int, Shard], num_threads: int) -> Iterator[None]:
+def _write_missing(job: _Job, done: dict[int, Shard], num_threads: int) -> Generator[None, None, None]:
   """Writes the shards that are not in `done` and puts them there; yields after every image."""
   for number in range(job.num_shards):
     if number not in done:
@@ -262,13 +263,14 @@ def _write_shard(job: _Job, number: int, num_threads: int) -> Generator[None, No
   try:
     writer = ArrayRecordWriter(str(beside), WRITER_OPTIONS)
     try:
-      for item in in_order(lambda index: _entry(job, index), job.range_of(number), num_threads):
-        if isinstance(item, Problem):
-          log.report(item.path, item.line, item.reason, item.kind, "the image is left out")
-        else:
-          writer.write(item)
-          num_records += 1
-        yield
+      with in_order(functools.partial(_entry, job), job.range_of(number), num_threads) as items:
+        for item in items:
+          if isinstance(item, Problem):
+            log.report(item.path, item.line, item.reason, item.kind, "the image is left out")
+          else:
+            writer.write(item)
+            num_records += 1
+          yield
     finally:
       writer.close()
     shard = Shard(path.name, num_records, beside.stat().st_size, sha256_of(beside), _pairs(log.problems))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -71,11 +71,11 @@ class Summary:
   def is_classification(self) -> bool:
     return bool((self.labels >= 0).any())
 
-  @cached_property
+  @functools.cached_property
   def objects_per_class(self) -> NDArray[np.int64]:
     return np.bincount(self.classes, minlength=len(self.names))
 
-  @cached_property
+  @functools.cached_property
   def images_per_class(self) -> NDArray[np.int64]:
     """Images with the class as their label, or with an object of it."""
     if self.is_classification:
@@ -83,31 +83,31 @@ class Summary:
     pairs = np.unique(np.stack([self.image_of, self.classes]), axis=1)
     return np.bincount(pairs[1], minlength=len(self.names))
 
-  @cached_property
+  @functools.cached_property
   def objects_per_image(self) -> NDArray[np.int64]:
     return np.bincount(self.image_of, minlength=len(self.image_ids))
 
-  @cached_property
+  @functools.cached_property
   def box_sizes_wh_px(self) -> Floats:
     return self.boxes_xyxy_px[:, 2:] - self.boxes_xyxy_px[:, :2]
 
-  @cached_property
+  @functools.cached_property
   def sides_rel(self) -> Floats:
     """(m,) square root of the box's share of its image's area."""
     return np.sqrt((self.box_sizes_wh_px / self.sizes_wh_px[self.image_of]).prod(1))
 
-  @cached_property
+  @functools.cached_property
   def aspects(self) -> Floats:
     """(m,) width / height of the boxes."""
     return self.box_sizes_wh_px[:, 0] / self.box_sizes_wh_px[:, 1]
 
-  @cached_property
+  @functools.cached_property
   def coco_sizes(self) -> dict[str, int]:
     """Number of small, medium and large objects by COCO's limits."""
     bins = np.digitize(self.areas_px, [SMALL_SIDE_PX**2, MEDIUM_SIDE_PX**2])
     return dict(zip(("small", "medium", "large"), np.bincount(bins, minlength=3).tolist(), strict=True))
 
-  @cached_property
+  @functools.cached_property
   def notes(self) -> tuple[str, ...]:
     """What is no error, but worth a look."""
     return tuple(_notes(self))
@@ -198,20 +198,21 @@ def summarize(
   log = ProblemLog(on_bad_data)
   if decode and isinstance(dataset, ArrayRecordDataset):
     dataset.check_shards(log)
-  results = in_order(lambda i: _look(dataset, i, spec, decode), range(len(dataset)), num_threads or default_threads())
   seen: list[_Seen] = []
-  for item in progress(results, len(dataset)) if progress else results:
-    if isinstance(item, Problem):
-      log.report(item.path, item.line, item.reason, item.kind, "the image is left out")
-    else:
-      seen.append(item)
+  look = functools.partial(_look, dataset, spec, decode)
+  with in_order(look, range(len(dataset)), num_threads or default_threads()) as results:
+    for item in progress(results, len(dataset)) if progress else results:
+      if isinstance(item, Problem):
+        log.report(item.path, item.line, item.reason, item.kind, "the image is left out")
+      else:
+        seen.append(item)
   problems = (*dataset.problems, *log.problems)  # those of sources that read as they go are complete now
   if not seen:
     raise DataError(f"data '{spec}': none of {len(dataset)} images can be used; the first because of {problems[0]}")
   return _collected(dataset, spec, seen, problems, decode)
 
 
-def _look(dataset: Dataset, index: int, spec: str, decode: bool) -> _Seen | Problem:
+def _look(dataset: Dataset, spec: str, decode: bool, index: int) -> _Seen | Problem:
   record = None
   try:
     record = dataset[index]

@@ -10,7 +10,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -180,6 +182,7 @@ def test_damaged_shards_are_written_anew_and_others_stay(tmp_path: Path) -> None
 
 KILLED = """
 import sys
+import threading
 from data_pipelines.prepare import prepare
 from data_pipelines.shrink import ShrinkOptions
 prepare("synthetic:traffic:48", sys.argv[1], options=ShrinkOptions(max_side=160), num_shards=6, num_threads=2)
@@ -324,3 +327,31 @@ def test_real_coco(shared: Path, tmp_path: Path) -> None:
       new.boxes_xyxy_px / np.array([new.width, new.height] * 2, float),
       atol=1e-6,
     )
+
+
+def test_an_interrupt_leaves_whole_shards_alone(tmp_path: Path) -> None:
+  spec = coco(tmp_path, 9)
+
+  def interrupted(items: Iterable[object], total: int) -> Iterator[object]:
+    assert total == 9
+    for number, item in enumerate(items):
+      if number == 5:  # in the second of three shards
+        raise KeyboardInterrupt
+      yield item
+
+  with pytest.raises(KeyboardInterrupt):
+    prepare(spec, tmp_path / "out", num_shards=3, num_threads=3, progress=interrupted)
+  assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [".train", "train-00000-of-00003.array_record"]
+  assert prepare(spec, tmp_path / "out", num_shards=3).num_kept == 1
+
+
+def test_no_thread_outlives_its_work(tmp_path: Path) -> None:
+  """A generator that is dropped halfway must not be left to end its threads when it is collected, perhaps in one."""
+  spec = coco(tmp_path, 40)
+  for number in (3, 5):
+    (tmp_path / "images" / f"{number}.png").write_bytes(b"no image")
+  before = threading.active_count()
+  for _ in range(5):
+    with pytest.raises(DataError, match=r"3\.png"):
+      prepare(spec, tmp_path / "out", num_threads=8)
+    assert threading.active_count() == before
