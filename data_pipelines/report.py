@@ -251,7 +251,8 @@ def _image_size_chart(axis: Any, summary: Summary) -> None:
 def _count_chart(axis: Any, summary: Summary) -> None:
   counts = summary.objects_per_image
   most = int(counts.max())
-  edges = np.arange(most + 2) - 0.5 if most < 40 else np.linspace(-0.5, most + 0.5, 41)
+  step = -(-(most + 1) // 50)  # whole numbers of objects a bar, or some bars would stand for more than others
+  edges = np.arange(0, most + 1 + step, step) - 0.5
   axis.hist(counts, edges, color=BLUE, rwidth=0.9)
   axis.set(xlabel="objects", ylabel="images")
   axis.set_title(f"objects per image (median {np.median(counts):g})")
