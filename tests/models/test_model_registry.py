@@ -48,7 +48,7 @@ def test_detector_with_three_classes_at_another_size(name):
   graph = build_graph(name, width=160, height=96, num_classes=3)
   assert [head.classes for head in graph.heads] == [3] * len(build_graph(name).heads)
   coarsest = min((graph.shapes[head.name] for head in graph.heads), key=lambda shape: shape.width)
-  stride = get_spec(name).stride
+  stride = 16 if name == "traffic-nano-prn" else get_spec(name).stride  # its deepest map, at stride 32, has no head
   assert (coarsest.width, coarsest.height) == (160 // stride, 96 // stride)
   for head in graph.heads:
     anchors = len(head.anchor_indices) if head.kind == "yolo" else len(head.anchors)
