@@ -21,8 +21,9 @@ STAGES = ((32, 2), (64, 4), (128, 4))  # (channels, residual units)
 @register(
   "darknet-cifar", size=32, task="classify", reference="prn_jax: Darknet-53's plan at 32x32", status="own", stride=8
 )
-def darknet_cifar(g: Builder, num_classes: int = 10) -> None:
-  conv_bn(g, 16, 3, "leaky", name="stem")
+def darknet_cifar(g: Builder, num_classes: int = 10, width_multiplier: float = 1.0) -> None:
+  """`width_multiplier` multiplies all channels, for experiments that have to be shorter still."""
+  conv_bn(g, round(16 * width_multiplier), 3, "leaky", name="stem")
   for stage, (channels, units) in enumerate(STAGES, 1):
-    residual_stage(g, stage, channels, units, "leaky")
+    residual_stage(g, stage, round(channels * width_multiplier), units, "leaky")
   pooled_classifier(g, num_classes, dropout=0.0)

@@ -1,0 +1,26 @@
+"""CIFAR-10, 32x32: Darknet-53's plan in small, its residual form or a partial one (the paper's figure 11 in small).
+
+The argument is VARIANT or VARIANT,ROOT. VARIANT is "residual" or a transform of prn_jax.transforms.partial_residual:
+fprn:SPARSITY, shrink:GAMMA, expand:GAMMA, bottleneck:GAMMA. ROOT is as in cifar10_darknet. Training is the same for
+all, so that only the network differs. Source of the numbers: ours.
+All variants, several seeds, table and curves: python -m prn_jax.experiments.figure11 (docs/experiments.md).
+Run: prn train --config=cifar10_prn:shrink:0.75,ROOT --workdir=runs/cifar10_shrink
+     prn train --config=cifar10_prn --workdir=runs/cifar10_prn
+"""
+
+from __future__ import annotations
+
+import ml_collections
+
+from configs import cifar10_darknet
+
+RESIDUAL = "residual"
+
+
+def get_config(argument: str = "shrink:0.5") -> ml_collections.ConfigDict:
+  variant, _, root = argument.partition(",")
+  config = cifar10_darknet.get_config(root) if root else cifar10_darknet.get_config()
+  config.transforms = () if variant == RESIDUAL else (variant,)
+  config.batch_size = 64  # more updates than with 128, since runs may be short
+  config.optim.learning_rate = 0.1
+  return config

@@ -1,0 +1,53 @@
+"""Splits COCO annotations by camera, since frames of one camera are nearly equal."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Collection
+from pathlib import Path
+
+from prn_jax.errors import PrnError
+from prn_jax.formats.files import write_text
+
+
+def split_by_camera(annotations: Path, cameras: Path, valid: Collection[str], out: Path) -> tuple[Path, Path]:
+  """Writes train.json and valid.json into `out`.
+
+  Args:
+    annotations: COCO annotations.
+    cameras: a CSV with the columns `stem`, an image's name without its ending, and `scene_group`, its camera.
+    valid: cameras of the validation set; the others are for training.
+    out: folder.
+
+  Raises:
+    PrnError: a file cannot be read, an image has no camera, or one of the parts is empty.
+  """
+  try:
+    data = json.loads(annotations.read_text(encoding="utf-8"))
+    with cameras.open(newline="", encoding="utf-8") as file:
+      camera_of = {row["stem"]: row["scene_group"] for row in csv.DictReader(file)}
+  except OSError as error:
+    raise PrnError(f"cannot read '{error.filename}': {error.strerror}. Give the folder of the data set.") from None
+  except (ValueError, KeyError) as error:
+    raise PrnError(f"'{annotations}' or '{cameras}' is not what was expected: {error}.") from None
+  is_valid: dict[int, bool] = {}
+  for image in data["images"]:
+    stem = Path(image["file_name"]).stem
+    if stem not in camera_of:
+      raise PrnError(f"image '{image['file_name']}' of '{annotations}' has no row in '{cameras}'; expected its camera.")
+    is_valid[image["id"]] = camera_of[stem] in valid
+  if len(set(is_valid.values())) < 2:
+    raise PrnError(
+      f"cameras {', '.join(sorted(valid))} leave one part without images; '{cameras}' has "
+      f"{', '.join(sorted(set(camera_of.values())))}."
+    )
+  paths = []
+  for name, wanted in (("train.json", False), ("valid.json", True)):
+    part = data | {
+      "images": [one for one in data["images"] if is_valid[one["id"]] == wanted],
+      "annotations": [one for one in data["annotations"] if is_valid[one["image_id"]] == wanted],
+    }
+    write_text(out / name, json.dumps(part))
+    paths.append(out / name)
+  return paths[0], paths[1]

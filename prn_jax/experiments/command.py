@@ -1,0 +1,76 @@
+"""What the experiments' commands share: arguments, the order of work, exit codes."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from prn_jax.errors import PrnError
+from prn_jax.experiments import record
+from prn_jax.experiments.record import Record
+from prn_jax.experiments.runs import Job, finished, run_missing
+from prn_jax.formats.files import write_text
+from prn_jax.train.exit_codes import DONE, PREEMPTED, exit_code_of
+from prn_jax.train.log import say
+
+
+def parser(experiment: str, about: str) -> argparse.ArgumentParser:
+  """With --out, --seeds and --max-runs; the rest is the experiment's."""
+  result = argparse.ArgumentParser(prog=f"python -m prn_jax.experiments.{experiment}", description=about)
+  result.add_argument("--out", metavar="DIR", required=True, help="folder of the experiment; what is there is kept")
+  result.add_argument("--seeds", metavar="N", type=int, default=3, help="trainings of every variant (default 3)")
+  result.add_argument("--max-runs", metavar="N", type=int, help="trainings in this call; 0 only writes the report")
+  return result
+
+
+def execute(
+  jobs: Sequence[Job],
+  args: argparse.Namespace,
+  make_record: Callable[[Sequence[Job], Path], Record],
+  report: Callable[[Record, Path], None],
+) -> int:
+  """Trains what is missing; after every training, writes results.json and the report. Returns the exit code.
+
+  Args:
+    jobs: all trainings of the experiment.
+    args: of `parser`.
+    make_record: the record of what is finished in a folder.
+    report: writes table and pictures into a folder.
+  """
+  from prn_jax.cli.common import use_compilation_cache
+
+  use_compilation_cache()
+  out = Path(args.out)
+  try:
+    for _ in run_missing(jobs, out, args.max_runs):
+      _report(make_record(jobs, out), out, report)
+    made = make_record(jobs, out)
+    _report(made, out, report)
+  except PrnError as error:
+    say(f"error: {error}")
+    return exit_code_of(error)
+  missing = made.planned - len(made.runs)
+  print(f"{len(made.runs)} of {made.planned} trainings are finished; wrote {out}/", flush=True)
+  return PREEMPTED if missing and args.max_runs is None else DONE
+
+
+def _report(made: Record, out: Path, report: Callable[[Record, Path], None]) -> None:
+  if made.runs:
+    made.write(out / record.FILE)
+    report(made, out)
+
+
+def make_record(
+  experiment: str, command: str, settings: Mapping[str, Any], jobs: Sequence[Job], out: Path, **more: Any
+) -> Record:
+  """The record of the jobs that are finished in `out`."""
+  runs = finished(jobs, out)
+  return Record(experiment, command, record.machine(), settings, len(jobs), runs, **more)
+
+
+def write_report(made: Record, out: Path, section: Callable[[Record, str], list[str]], draw: Any) -> None:
+  """EXPERIMENT.md and EXPERIMENT.png in `out`."""
+  draw(made, out / f"{made.experiment}.png")
+  write_text(out / f"{made.experiment}.md", "\n".join(section(made, f"{made.experiment}.png")) + "\n")

@@ -1,0 +1,73 @@
+"""Writes docs/experiments.md, and the pictures in it, from the results in docs/experiments/.
+
+    python -m prn_jax.experiments.page [DIR ...]
+
+DIR are folders of experiments; their results.json are taken over first. Without one, page and pictures are made again
+from what is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from prn_jax.experiments import figure11, table2
+from prn_jax.experiments import record as records
+from prn_jax.experiments.record import Record
+from prn_jax.formats.files import write_text
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+SECTIONS: dict[str, Callable[[Record, str], list[str]]] = {"figure11": figure11.section, "table2": table2.section}
+PICTURES: dict[str, Callable[[Record, Path], object]] = {"figure11": figure11.picture, "table2": table2.picture}
+
+INTRODUCTION = """# The paper's experiments, at a small scale
+
+Wang, Liao, Chen, Hsieh, "Enriching Variety of Layer-wise Learning Information by Gradient Combination" (ICCVW 2019)
+trains on ImageNet and COCO. What stands here is much smaller: it shows that the experiments can be repeated, and what
+comes out at this scale. It is no reproduction of the paper's figures. Configurations for ImageNet are ready and not yet
+run (`configs/imagenet_darknet53.py`, `configs/imagenet_darknet53_prn.py`).
+
+Written by `python -m prn_jax.experiments.page`; do not edit. ± is the standard deviation over seeds; intervals are 95%
+by Student's t over the seeds that both sides have. A difference whose interval holds 0 is not told apart from none."""
+
+
+def page(docs: Path = DOCS) -> str:
+  """The text of experiments.md, from the results that are in docs/experiments/."""
+  parts = [INTRODUCTION]
+  for name, section in SECTIONS.items():
+    path = docs / "experiments" / f"{name}.json"
+    if path.is_file():
+      parts.append("\n".join(section(records.read(path), f"experiments/{name}.png")))
+  return "\n\n".join(parts) + "\n"
+
+
+def update(docs: Path, folders: Sequence[Path] = ()) -> None:
+  """Takes over the results of experiments' folders; writes pictures and page.
+
+  Raises:
+    PrnError: a folder holds no results.
+  """
+  for folder in folders:
+    found = records.read(folder / records.FILE)
+    found.write(docs / "experiments" / f"{found.experiment}.json")
+  for name, draw in PICTURES.items():
+    path = docs / "experiments" / f"{name}.json"
+    if path.is_file():
+      draw(records.read(path), path.with_suffix(".png"))
+  write_text(docs / "experiments.md", page(docs))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  parser = argparse.ArgumentParser(prog="python -m prn_jax.experiments.page", description="Writes docs/experiments.md.")
+  parser.add_argument("folders", metavar="DIR", type=Path, nargs="*", help="folder of an experiment")
+  parser.add_argument("--docs", metavar="DIR", type=Path, default=DOCS, help="folder of the page")
+  args = parser.parse_args(argv)
+  update(args.docs, args.folders)
+  print(f"wrote {args.docs / 'experiments.md'}")
+  return 0
+
+
+if __name__ == "__main__":
+  sys.exit(main())

@@ -1,0 +1,180 @@
+"""Several trainings after another in one process; what is finished is not repeated.
+
+An experiment's folder has runs/NAME/, the run directory of `prn train` with result.json once it is done. Starting again
+goes on where the last call ended, even within a run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from prn_jax.errors import PrnError
+from prn_jax.formats.files import write_text
+from prn_jax.graph.cost import cost
+from prn_jax.train.config import TrainConfig, differences, to_dict
+
+RESULT = "result.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+  """One training.
+
+  Attributes:
+    variant: what is compared, such as "shrink:0.5".
+    seed: of initialisation, order and augmentation.
+    config: of the training; its seed is `seed`.
+    group: what belongs into one table, such as a data set.
+  """
+
+  variant: str
+  seed: int
+  config: TrainConfig
+  group: str = ""
+
+  @property
+  def name(self) -> str:
+    """Of its folder."""
+    parts = [self.group, self.variant.replace(":", "_").replace(".", ""), f"seed{self.seed}"]
+    return "_".join(part for part in parts if part)
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+  """A finished training.
+
+  Attributes:
+    group, variant, seed: see `Job`.
+    params, bflops: of the network; see `prn_jax.graph.cost`.
+    train_images, epochs: size of the training set, and how often it was seen.
+    seconds: duration of training, with evaluations.
+    values: name -> figure at the end of training.
+    curve: rows {"epoch", name -> figure} of the evaluations.
+    loss: rows (epoch, training loss).
+  """
+
+  group: str
+  variant: str
+  seed: int
+  params: int
+  bflops: float
+  train_images: int
+  epochs: float
+  seconds: float
+  values: dict[str, float]
+  curve: list[dict[str, float]]
+  loss: list[tuple[float, float]]
+
+
+def finished(jobs: Sequence[Job], out: Path) -> list[Result]:
+  """Results of the jobs that are done, in the order of the jobs.
+
+  Raises:
+    PrnError: a result belongs to another configuration.
+  """
+  return [result for job in jobs if (result := _read(job, out)) is not None]
+
+
+def run_missing(jobs: Sequence[Job], out: Path, max_jobs: int | None = None) -> Iterator[Result]:
+  """Trains what is not finished, in the order of the jobs, and gives each result as soon as it is there.
+
+  Ends early, without an error, when the process is asked to stop (SIGTERM): the run is saved and goes on next time.
+
+  Args:
+    jobs: what is wanted.
+    out: folder of the experiment.
+    max_jobs: trainings in this call at most.
+
+  Raises:
+    PrnError: as `prn_jax.train.loop.train`, or as `finished`.
+  """
+  missing = [job for job in jobs if _read(job, out) is None]
+  for number, job in enumerate(missing[:max_jobs], 1):
+    _say(f"-- {job.name}: {number} of {len(missing)} that are missing")
+    result = _train(job, out)
+    if result is None:
+      return
+    yield result
+
+
+def _train(job: Job, out: Path) -> Result | None:
+  import jax
+
+  from prn_jax.train.experiment import open_experiment
+  from prn_jax.train.loop import Reason, train
+
+  began = time.time()
+  folder = _folder(job, out)
+  experiment = open_experiment(job.config)
+  outcome = train(experiment, folder)
+  if outcome.reason is not Reason.DONE:
+    return None
+  counted = cost(experiment.graph)
+  epochs_per_step = job.config.batch_size / len(experiment.dataset)
+  curve, loss = _curves(folder, epochs_per_step)
+  result = Result(
+    group=job.group,
+    variant=job.variant,
+    seed=job.seed,
+    params=counted.params,
+    bflops=counted.bflops,
+    train_images=len(experiment.dataset),
+    epochs=outcome.step * epochs_per_step,
+    seconds=time.time() - began,
+    values=outcome.values,
+    curve=curve,
+    loss=loss,
+  )
+  # Written last and at once: its presence says that the run is finished.
+  write_text(folder / RESULT, json.dumps(dataclasses.asdict(result), indent=1))
+  jax.clear_caches()  # programs of this network; the next seed gets them from disk
+  return result
+
+
+def _curves(folder: Path, epochs_per_step: float) -> tuple[list[dict[str, float]], list[tuple[float, float]]]:
+  from prn_jax.train.log import read_metrics
+
+  curve, loss = [], []
+  for row in read_metrics(folder):
+    epoch = round(row["step"] * epochs_per_step, 4)
+    figures = {key.removeprefix("eval/"): value for key, value in row.items() if key.startswith("eval/")}
+    if figures:
+      curve.append({"epoch": epoch} | figures)
+    if "loss" in row:
+      loss.append((epoch, row["loss"]))
+  return curve, loss
+
+
+def _folder(job: Job, out: Path) -> Path:
+  return out / "runs" / job.name
+
+
+def _read(job: Job, out: Path) -> Result | None:
+  folder = _folder(job, out)
+  if not (folder / RESULT).is_file():
+    return None
+  old = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+  changed = differences(old, json.loads(json.dumps(to_dict(job.config))))
+  if changed:
+    raise PrnError(
+      f"'{folder}' holds a run of another configuration ({'; '.join(changed[:4])}). Use another --out, or the old "
+      "settings: results of unequal training cannot be compared."
+    )
+  values: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+  return Result(**values | {"loss": [(epoch, loss) for epoch, loss in values["loss"]]})
+
+
+def by_seed(make: Callable[[str, int], Job], variants: Sequence[str], seeds: int) -> list[Job]:
+  """All variants with the first seed, then all with the second, ...: a table that is broken off is balanced."""
+  return [make(variant, seed) for seed in range(seeds) for variant in variants]
+
+
+def _say(text: str) -> None:
+  from prn_jax.train.log import say
+
+  say(text)

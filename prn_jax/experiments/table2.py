@@ -1,0 +1,214 @@
+"""The paper's table 2 in small: YOLOv3-tiny with concatenation, with the PRN head, and with a multi-source PRN head.
+
+    python -m prn_jax.experiments.table2 --vehicles ROOT --traffic ROOT --out DIR [--seeds 3] [--steps 1000] [--scale 1]
+
+Trains the variants of configs/small_head_vehicles.py on two small data sets, alike. Stop it at any time: the same
+command goes on. After every training it writes DIR/results.json, DIR/table2.md and DIR/table2.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from prn_jax.experiments.cameras import split_by_camera
+from prn_jax.experiments.command import execute, make_record, parser, write_report
+from prn_jax.experiments.curves import draw_curves, panels, save
+from prn_jax.experiments.record import Record, machine_text
+from prn_jax.experiments.runs import Job, Result
+from prn_jax.experiments.summary import (
+  difference,
+  estimate,
+  figures,
+  markdown_table,
+  with_deviation,
+  with_interval,
+)
+from prn_jax.formats.files import write_text
+from prn_jax.train.config import typed
+
+VARIANTS = ("yolov3-tiny", "yolov3-tiny-prn", "multi-source")
+BASELINE = VARIANTS[0]
+GROUPS = {"vehicles": "vehicles-openimages", "traffic": "traffic cameras (ATL-version-2)"}
+TRAFFIC_VALID = ("A",)  # the camera whose images validate; it has most of the bikes and buses
+AP50 = "AP50"
+STRIDE = 32
+
+
+def job(group: str, variant: str, seed: int, *, spec: tuple[str, str], steps: int, scale: float) -> Job:
+  """One training.
+
+  Args:
+    group: of `GROUPS`.
+    variant: of `VARIANTS`.
+    seed: see `Job`.
+    spec: training and validation images.
+    steps: length; 16 images each.
+    scale: multiplies the input's sides, rounded to multiples of 32.
+  """
+  from configs import small_head_traffic, small_head_vehicles
+
+  config = {"vehicles": small_head_vehicles, "traffic": small_head_traffic}[group].get_config(variant)
+  config.data.train, config.data.valid = spec
+  config.seed = seed
+  config.width, config.height = (
+    max(1, round(side * scale / STRIDE)) * STRIDE for side in (config.width, config.height)
+  )
+  config.total.epochs, config.total.steps = 0.0, steps
+  config.optim.schedule.burn_in_steps = min(config.optim.schedule.burn_in_steps, steps // 10)
+  config.eval.every.epochs, config.eval.every.steps = 0.0, max(1, steps // 5)
+  config.eval.num_pictures = 0
+  config.keep_checkpoints = 1
+  return Job(variant, seed, typed(config), group)
+
+
+def specs(args: argparse.Namespace) -> dict[str, tuple[str, str]]:
+  """Group -> training and validation images, of the data sets that are given."""
+  result = {}
+  if args.vehicles:
+    result["vehicles"] = (f"yolo:{args.vehicles}/data.yaml:train", f"yolo:{args.vehicles}/data.yaml:test")
+  if args.traffic:
+    root = Path(args.traffic)
+    train, valid = split_by_camera(
+      root / "derived" / "coco.json", root / "sources.csv", TRAFFIC_VALID, Path(args.out) / "traffic"
+    )
+    result["traffic"] = (f"coco:{train}:{root / 'images'}", f"coco:{valid}:{root / 'images'}")
+  return result
+
+
+# -- report --------------------------------------------------------------------------------------------------
+
+
+def picture(made: Record, path: Path) -> Path:
+  """AP50 over the epochs, one panel for each data set."""
+  groups = _groups(made.runs)
+  figure, axes = panels(len(groups))
+  for one, group in zip(axes, groups, strict=True):
+    draw_curves(one, _of(made.runs, group), {variant: variant for variant in VARIANTS}, AP50)
+    one.set_title(f"{group}; mean and deviation over seeds", fontsize=10)
+    one.legend(frameon=False, fontsize=8)
+  return save(figure, path)
+
+
+def section(made: Record, picture_path: str) -> list[str]:
+  """Markdown: what was run, table, picture, and what it shows."""
+  lines = [
+    "## Table 2 in small: YOLOv3-tiny's head",
+    "",
+    "YOLOv3-tiny joins its levels by concatenation; yolov3-tiny-prn is the paper's network; multi-source is YOLOv3-tiny "
+    "with its own backbone, whose levels are joined by partial residuals of several sources. All were trained alike, "
+    f"from random weights, for {made.settings['steps']:,} steps of 16 images (`configs/small_head_vehicles.py`, "
+    "`configs/small_head_traffic.py`: AdamW, cosine), at inputs of "
+    f"{', '.join(f'{size} ({group})' for group, size in made.settings['sizes'].items())}. mAP50 is COCO's AP50 of the "
+    "averaged weights after the last step, on the data sets' own test images or, for traffic, on cameras that "
+    "training has not seen.",
+    "",
+    f"{len(made.runs)} of {made.planned} trainings are finished. Run on {machine_text(made.machine)}, by",
+    "",
+    f"    {made.command}",
+    "",
+  ]
+  for group in _groups(made.runs):
+    lines += [f"{GROUPS[group]}, {_of(made.runs, group)[0].train_images} training images:", ""]
+    lines += [*_table(made, group), ""]
+  lines += [f"![AP50 over epochs]({picture_path})", "", *_findings(made.runs)]
+  return lines
+
+
+def _groups(results: Sequence[Result]) -> list[str]:
+  return [group for group in GROUPS if _of(results, group)]
+
+
+def _of(results: Sequence[Result], group: str) -> list[Result]:
+  return [r for r in results if r.group == group]
+
+
+def _table(made: Record, group: str) -> list[str]:
+  results, rows = _of(made.runs, group), []
+  for variant in VARIANTS:
+    values = list(figures(results, variant, AP50).values())
+    if not values:
+      rows.append([variant, "not yet run", "", "", "", "", ""])
+      continue
+    one = next(r for r in results if r.variant == variant)
+    less = difference(results, variant, BASELINE, AP50) if variant != BASELINE else None
+    milliseconds = made.latency.get(f"{group} {variant}")
+    rows.append([
+      variant, with_deviation(estimate(values)), str(len(values)), with_interval(less), f"{one.params:,}",
+      f"{one.bflops:.3f}", f"{milliseconds:.1f}" if milliseconds else "",
+    ])  # fmt: skip
+  header = ("network", "mAP50, %", "seeds", f"minus {BASELINE} (95%)", "parameters", "BFLOPs", "latency, ms")
+  return markdown_table(header, rows)
+
+
+def _findings(results: Sequence[Result]) -> list[str]:
+  lines = ["What it shows (the paper: yolov3-tiny-prn has yolov3-tiny's AP50 with 38% fewer operations):", ""]
+  for group in _groups(results):
+    for variant in VARIANTS[1:]:
+      less = difference(_of(results, group), variant, BASELINE, AP50)
+      if less is None:
+        continue
+      verdict = {1: "better", -1: "worse", 0: "not told apart"}[less.sign]
+      verdict = "one seed cannot tell" if less.num == 1 else f"{verdict} at this scale"
+      lines.append(f"- {group}, {variant} minus {BASELINE}: {with_interval(less)} points: {verdict}.")
+  latency = "- Latency is the least time of one forward pass of one image, batch norm folded, networks in turn."
+  return [*lines, latency]
+
+
+# -- command -------------------------------------------------------------------------------------------------
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  arguments = parser("table2", "Trains YOLOv3-tiny with three heads on small data sets and compares them.")
+  arguments.add_argument("--vehicles", metavar="ROOT", help="Vehicles-OpenImages: data.yaml, train/, test/")
+  arguments.add_argument("--traffic", metavar="ROOT", help="ATL-version-2: images/, derived/coco.json, sources.csv")
+  arguments.add_argument("--steps", metavar="N", type=int, default=1000, help="of 16 images (default 1000)")
+  arguments.add_argument(
+    "--scale", metavar="X", type=float, default=1.0, help="multiplies the input's sides (default 1)"
+  )
+  args = arguments.parse_args(argv)
+  if not (args.vehicles or args.traffic):
+    arguments.error("give --vehicles ROOT, --traffic ROOT or both")
+  given = specs(args)
+  jobs = [
+    job(group, variant, seed, spec=spec, steps=args.steps, scale=args.scale)
+    for seed in range(args.seeds)
+    for group, spec in given.items()
+    for variant in VARIANTS
+  ]
+  places = " ".join(f"--{group} ROOT" for group in given)
+  options = f"--seeds {args.seeds} --steps {args.steps} --scale {args.scale:g}"
+  command = f"python -m prn_jax.experiments.table2 {places} --out DIR {options}"
+  settings = {"steps": args.steps, "sizes": {j.group: f"{j.config.width}x{j.config.height}" for j in jobs}}
+
+  def made(jobs: Sequence[Job], out: Path) -> Record:
+    return make_record("table2", command, settings, jobs, out, latency=_latency(jobs, out))
+
+  return execute(jobs, args, made, lambda one, out: write_report(one, out, section, picture))
+
+
+def _latency(jobs: Sequence[Job], out: Path) -> dict[str, float]:
+  """Milliseconds of every group and variant; measured once, then kept in the experiment's folder."""
+  from data_pipelines.spec import open_spec
+  from prn_jax.experiments.latency import latencies
+  from prn_jax.train.experiment import build_network
+
+  path = out / "latency.json"
+  if path.is_file():
+    kept: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
+    return kept
+  measured: dict[str, float] = {}
+  for group in dict.fromkeys(j.group for j in jobs):
+    chosen = {j.variant: j.config for j in jobs if j.group == group}
+    classes = len(open_spec(next(iter(chosen.values())).data.train, "skip").names)
+    graphs = {variant: build_network(config, classes)[0] for variant, config in chosen.items()}
+    measured |= {f"{group} {variant}": value for variant, value in latencies(graphs).items()}
+  write_text(path, json.dumps(measured, indent=1))
+  return measured
+
+
+if __name__ == "__main__":
+  sys.exit(main())
