@@ -203,7 +203,7 @@ class _Run:
   def _after(self, done: int) -> None:
     """What is due after `done` updates."""
     experiment, is_last = self.experiment, done == self.experiment.total_steps
-    if done % experiment.log_steps == 0 or is_last:
+    if is_last or (experiment.log_steps and done % experiment.log_steps == 0):
       self._log(done)
     metric = None
     if experiment.evaluator and (is_last or (experiment.eval_steps and done % experiment.eval_steps == 0)):

@@ -139,6 +139,12 @@ def test_profile_of_some_steps(detector_cfg: Path, tmp_path: Path) -> None:
   assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
 
 
+def test_without_log_lines_only_the_last_step_is_told(detector_cfg: Path, tmp_path: Path) -> None:
+  more = ("--config.log_every.steps=0", "--config.data.valid=", "--config.total.steps=2")
+  assert main(arguments(detector_cfg, tmp_path / "run", *more)) == 0
+  assert [row["step"] for row in read_metrics(tmp_path / "run")] == [2]
+
+
 def test_several_sizes(detector_cfg: Path, tmp_path: Path) -> None:
   more = ("--config.sizes=((96, 64),)", "--config.resize_every_steps=1", "--config.data.valid=")
   assert main(arguments(detector_cfg, tmp_path / "run", *more)) == 0
