@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ast
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,7 @@ def _load(file: Path, argument: str) -> Any:
   assert spec is not None
   assert spec.loader is not None
   module = importlib.util.module_from_spec(spec)
+  sys.modules[spec.name] = module  # dataclasses look their module up
   try:
     spec.loader.exec_module(module)
     return module.get_config(argument) if argument else module.get_config()

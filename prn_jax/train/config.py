@@ -8,6 +8,7 @@ the key and the nearest one that exists.
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -51,9 +52,9 @@ class Duration:
       ConfigError: two units are given, or a negative one.
     """
     given = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if getattr(self, f.name)}
-    if len(given) > 1 or any(value < 0 for value in given.values()):
+    if len(given) > 1 or any(not 0 <= value < math.inf for value in given.values()):
       text = ", ".join(f"{key}.{unit}={value}" for unit, value in given.items())
-      raise ConfigError(f"{text}: expected one unit, and not below 0. Set the others to 0.")
+      raise ConfigError(f"{text}: expected one unit, finite and not below 0. Set the others to 0.")
     if not given:
       return 0
     exact = self.steps or (self.epochs * num_examples or self.examples) / batch_size
@@ -277,9 +278,9 @@ def _check(config: TrainConfig) -> None:
   ):
     if value not in allowed:
       raise ConfigError(f"config.{key} is '{value}'{did_you_mean(value, allowed)}; expected {' or '.join(allowed)}.")
-  for key, number in (("batch_size", config.batch_size), ("log_every", config.log_every.steps or 1)):
-    if number < 1:
-      raise ConfigError(f"config.{key} is {number}; expected at least 1.")
+  for key, number, low in (("batch_size", config.batch_size, 1), ("seed", config.seed, 0)):
+    if number < low:
+      raise ConfigError(f"config.{key} is {number}; expected at least {low}.")
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:

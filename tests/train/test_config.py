@@ -132,6 +132,7 @@ def changed(**values: Any) -> dict[str, Any]:
     ({"model": ""}, r"config\.model is empty; give a registered model"),
     ({"data__train": ""}, r"config\.data\.train is empty"),
     ({"batch_size": 0}, r"config\.batch_size is 0; expected at least 1"),
+    ({"seed": -1}, r"config\.seed is -1; expected at least 0"),
     ({"batch_size": 2.5}, r"config\.batch_size is 2\.5 \(float\); expected int"),
     ({"remat": 1}, r"config\.remat is 1 \(int\); expected bool"),
     ({"bn_scope": "local"}, r"config\.bn_scope is 'local'.*global or per_device"),
@@ -158,6 +159,9 @@ def test_durations() -> None:
   assert Duration(epochs=0.001).to_steps(10, 100, "x") == 1
   with pytest.raises(ConfigError, match=r"config\.total\.steps=1, config\.total\.epochs=2\.0: expected one unit"):
     Duration(steps=1, epochs=2.0).to_steps(10, 100, "config.total")
+  for value in (float("nan"), float("inf"), -1.0):
+    with pytest.raises(ConfigError, match=r"x\.epochs=.*expected one unit, finite and not below 0"):
+      Duration(epochs=value).to_steps(10, 100, "x")
 
 
 def test_differences_name_old_and_new_values_and_leave_free_keys_out() -> None:
@@ -178,6 +182,25 @@ def test_command_line_overrides() -> None:
   assert config.remat is True
   assert config.loss.head == {"ignore_thresh": 0.7, "iou_loss": "giou"}
   assert config.model_options == {"num_classes": 3}
+
+
+def test_configuration_of_ones_own_may_have_dataclasses(tmp_path: Path) -> None:
+  file = tmp_path / "mine.py"
+  file.write_text("""
+from __future__ import annotations
+import dataclasses
+from configs import default
+
+@dataclasses.dataclass
+class Mine:
+  rate: float = 0.25
+
+def get_config():
+  config = default.get_config()
+  config.optim.learning_rate = Mine().rate
+  return config
+""")
+  assert read_config(str(file), []).optim.learning_rate == 0.25
 
 
 @pytest.mark.parametrize(
