@@ -17,9 +17,11 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import IO
 
@@ -51,10 +53,11 @@ class Pod:
     self._readers: list[threading.Thread] = []
     self._lock, self._out = threading.Lock(), out
     port = free_port()
+    self._notes = tempfile.TemporaryDirectory(prefix="prn-pod-")
     for index in set(range(processes)) - set(skip):
       child = subprocess.Popen(
         [word.replace("{process}", str(index)) for word in command],
-        env=pod_environ(environ, index, processes, devices, port),
+        env=pod_environ(environ, index, processes, devices, port) | {"PRN_EXIT_NOTE": str(self._note(index))},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
         start_new_session=True,  # so that the end of the pod reaches grandchildren too
       )  # fmt: skip
@@ -68,6 +71,7 @@ class Pod:
 
   def __exit__(self, *_: object) -> None:
     self.kill()
+    self._notes.cleanup()
 
   def wait(self, grace_sec: float = 60.0, timeout_sec: float | None = None) -> dict[int, int]:
     """Waits for the end of all; returns their codes as `map_code` gives them.
@@ -85,7 +89,7 @@ class Pod:
     self.kill()
     for reader in self._readers:
       reader.join(5.0)
-    return {index: map_code(child.wait())[0] for index, child in self.processes.items()}
+    return {index: map_code(child.wait(), self._read_note(index))[0] for index, child in self.processes.items()}
 
   def kill(self) -> None:
     """Ends all processes that are left, stopped ones and children of theirs too."""
@@ -112,6 +116,12 @@ class Pod:
         break
       time.sleep(0.02)
     return any(text in line for line in list(self.lines))
+
+  def _note(self, index: int) -> Path:
+    return Path(self._notes.name) / str(index)
+
+  def _read_note(self, index: int) -> str:
+    return self._note(index).read_text() if self._note(index).exists() else ""
 
   def _copy(self, index: int, child: subprocess.Popen[str]) -> None:
     assert child.stdout is not None

@@ -2,8 +2,8 @@
 
   python -m launch.supervise [--max-restarts N] [--backoff-sec S] -- prn train --config=... --workdir=...
 
-JAX's coordination service ends a process with SIGABRT (134 in a shell) when the coordinator dies, before any code of
-ours can act. Only a parent can turn that into 76, "a host was lost, run again". The parent needs nothing but Python, so
+JAX's coordination service ends a process with SIGABRT (134 in a shell; older JAX: with code 1) when the coordinator dies,
+before any code of ours can act. Only a parent can turn that into 76, "a host was lost, run again". The parent needs nothing but Python, so
 it survives what kills its child; it imports neither JAX nor prn_jax. SIGTERM and SIGINT are passed on to the child.
 """
 
@@ -16,19 +16,25 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from types import FrameType
 
 HOST_LOST, PREEMPTED = 76, 75  # prn_jax.train.exit_codes, which a test compares
 
 
-def map_code(returncode: int) -> tuple[int, str]:
-  """Exit code that `subprocess` reported (negative: a signal) -> exit code to return, and what to say about it."""
-  if returncode in (-signal.SIGABRT, 128 + signal.SIGABRT):
+def map_code(returncode: int, note: str = "") -> tuple[int, str]:
+  """Exit code that `subprocess` reported (negative: a signal) -> exit code to return, and what to say about it.
+
+  Args:
+    returncode: as `subprocess` gives it.
+    note: what the process wrote to $PRN_EXIT_NOTE; "joined": it was in a run on many hosts and did not end by itself.
+  """
+  if returncode in (-signal.SIGABRT, 128 + signal.SIGABRT) or (returncode == 1 and note == "joined"):
     return HOST_LOST, (
-      "aborted (SIGABRT): JAX lost its coordinator or another host; the lines above say which. "
-      f"Counted as {HOST_LOST}: run again"
+      f"aborted: JAX lost its coordinator or another host; the lines above say which. Counted as {HOST_LOST}: run again"
     )
   if returncode in (-signal.SIGKILL, 128 + signal.SIGKILL):
     return 128 + signal.SIGKILL, "killed (SIGKILL): out of memory, or ended from outside; 'dmesg' may tell"
@@ -45,12 +51,18 @@ class Supervisor:
     self._child: subprocess.Popen[bytes] | None = None
     self.stopping = False
 
-  def run(self) -> int:
-    """Runs the command once; returns the code that `subprocess` reports."""
-    self._child = subprocess.Popen(self._command, preexec_fn=_follow_parent)  # safe: there are no threads
-    if self.stopping:  # the signal came between two lives
-      self._child.send_signal(signal.SIGTERM)
-    return self._child.wait()
+  def run(self) -> tuple[int, str]:
+    """Runs the command once; returns exit code and words of `map_code`."""
+    with tempfile.TemporaryDirectory(prefix="prn-") as folder:
+      note = Path(folder) / "note"
+      self._child = subprocess.Popen(
+        self._command, env={**os.environ, "PRN_EXIT_NOTE": str(note)},
+        preexec_fn=_follow_parent,  # safe: there are no threads
+      )  # fmt: skip
+      if self.stopping:  # the signal came between two lives
+        self._child.send_signal(signal.SIGTERM)
+      code = self._child.wait()
+      return map_code(code, note.read_text() if note.exists() else "")
 
   def handle(self, number: int, frame: FrameType | None) -> None:
     """Passes a signal on. A Ctrl-C reaches the child by itself: the terminal sends it to the whole group."""
@@ -88,7 +100,7 @@ def _restarting(supervisor: Supervisor, max_restarts: int, backoff_sec: float) -
   restarts = 0
   while True:
     try:
-      code, text = map_code(supervisor.run())
+      code, text = supervisor.run()
     except OSError as error:
       print(f"supervise: cannot start the command: {error}", file=sys.stderr)
       return 127

@@ -17,6 +17,7 @@ What happens when a host is missing, dies or hangs is measured in docs/pods.md.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import dataclasses
 import hashlib
@@ -33,7 +34,7 @@ from typing import Any
 
 from prn_jax.errors import PrnError
 from prn_jax.train.cluster import Cluster, find_cluster
-from prn_jax.train.exit_codes import HOST_LOST, end_process, exit_code_of
+from prn_jax.train.exit_codes import HOST_LOST, end_process, exit_code_of, tell_supervisor
 from prn_jax.train.peers import Peers
 from prn_jax.train.roster import LAST, differences
 
@@ -177,6 +178,8 @@ def initialize(settings: HostSettings | None = None, environ: Mapping[str, str] 
     silence_sec=settings.silence_timeout_sec,
   )
   peers.join()
+  tell_supervisor("joined")
+  atexit.register(tell_supervisor, "ended")
   who = f"process {cluster.process_id} of {cluster.process_count}"
   limit_sec = settings.join_timeout_sec + settings.silence_timeout_sec
   problem = f"{who}: JAX could not connect all hosts at {cluster.coordinator} although all answered the roll call"

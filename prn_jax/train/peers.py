@@ -28,7 +28,6 @@ from prn_jax.train.exit_codes import HOST_LOST, end_process
 from prn_jax.train.roster import MAX_LINE, RESTART, Roster
 
 Message = dict[str, Any]
-END_GRACE_SEC = 0.5  # process 0 outlives its last message, or the reset of its sockets could overtake it
 
 
 class Peers:
@@ -100,6 +99,8 @@ class Peers:
     self._send_sign_of_life()
     self._send({"failed": code, "text": text})
     self._ended.wait(2.0)
+    if self._roster is not None:
+      self._roster.outlive_others()
 
   def wait_for_verdict(self, timeout_sec: float) -> None:
     """After a failed collective: gives the wire time to name the process that is gone, which ends this one."""
@@ -155,7 +156,7 @@ class Peers:
     if self._failing or self._quiet:
       return  # this process knows better why it ends
     if self._roster is not None:
-      time.sleep(END_GRACE_SEC)
+      self._roster.outlive_others()
     end_process(code, f"process {self.index} of {self.count}: {text}")
 
   def _coordinator_lost(self, what: str) -> None:

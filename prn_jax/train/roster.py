@@ -18,6 +18,7 @@ from prn_jax.errors import PrnError
 from prn_jax.train.exit_codes import BAD_INPUT, HOST_LOST
 
 MAX_LINE = 1 << 20
+LINGER_SEC = 2.0
 NAG_SEC = 10.0  # how often a roll call that is not complete says who is missing
 RESTART = "Run the same command again on all hosts: it goes on from the last checkpoint."
 
@@ -78,11 +79,18 @@ class Roster:
     self._thread = threading.Thread(target=self._run, name="prn-roster", daemon=True)
     self._thread.start()
 
-  def close(self) -> None:
-    """Waits up to 2 s for the others to hang up (closing first could cut off what they have not read), then stops."""
-    deadline = time.monotonic() + 2.0
-    while self._members and time.monotonic() < deadline:
+  def outlive_others(self, timeout_sec: float = LINGER_SEC) -> None:
+    """Waits until the others have hung up.
+
+    If process 0 left first, the reset of its sockets could overtake its last words, and JAX would abort the others.
+    """
+    deadline = time.monotonic() + timeout_sec
+    while any(index > 0 for index in list(self._members)) and time.monotonic() < deadline:
       time.sleep(0.02)
+
+  def close(self) -> None:
+    """Stops the thread and hangs up, after the others."""
+    self.outlive_others()
     self._closed = True
     self._thread.join(2.0)
     for member in self._wires:

@@ -38,6 +38,9 @@ def test_codes_are_those_of_training() -> None:
   assert (supervise.HOST_LOST, supervise.PREEMPTED) == (exit_codes.HOST_LOST, exit_codes.PREEMPTED) == (76, 75)
 
 
+NOTES = "import os; open(os.environ['PRN_EXIT_NOTE'], 'w').write('{word}'); os._exit(1)"
+
+
 @pytest.mark.parametrize(
   ("code", "expected", "said"),
   [
@@ -46,6 +49,9 @@ def test_codes_are_those_of_training() -> None:
     ("raise SystemExit(75)", 75, "supervise: ended with exit code 75\n"),
     ("import os; os.abort()", 76, "JAX lost its coordinator or another host"),
     ("raise SystemExit(134)", 76, "Counted as 76: run again"),
+    ("raise SystemExit(1)", 1, "supervise: ended with exit code 1"),
+    (NOTES.format(word="joined"), 76, "Counted as 76: run again"),
+    (NOTES.format(word="ended"), 1, "supervise: ended with exit code 1"),
     ("import os; os.kill(os.getpid(), 9)", 137, "out of memory, or ended from outside"),
     ("import os; os.kill(os.getpid(), 11)", 139, "ended by SIGSEGV"),
   ],

@@ -67,16 +67,19 @@ def alone(detector_cfg: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_two_processes_train_like_one(alone: Path, detector_cfg: Path, tmp_path: Path) -> None:
-  workdir = tmp_path / "pair"
-  with train(detector_cfg, workdir, 2, 2, 12) as pod:
-    assert pod.wait(timeout_sec=RUN_SEC) == {0: 0, 1: 0}, pod.lines
-  one, two = rows(alone), rows(workdir)
-  assert set(one) == {(step, row) for step in range(12) for row in range(8)}
-  assert two == one
-  assert all(len(hashes) == 1 for hashes in two.values())
-  assert len(losses(workdir)) == 12
-  assert losses(workdir) == pytest.approx(losses(alone), rel=1e-5)
+def test_two_processes_train_like_one(detector_cfg: Path, tmp_path: Path) -> None:
+  # Two processes add gradients in another order than one; at the usual learning rate the rounding of that (1e-7 in each
+  # of the first 25 steps) grows tenfold every four steps, and says nothing about what the processes do.
+  slowly = "--config.optim.learning_rate=1e-4"
+  one, two = tmp_path / "one", tmp_path / "two"
+  for workdir, processes, devices in ((one, 1, 4), (two, 2, 2)):
+    with train(detector_cfg, workdir, processes, devices, 50, slowly) as pod:
+      assert set(pod.wait(timeout_sec=RUN_SEC).values()) == {0}, pod.lines
+  assert set(rows(one)) == {(step, row) for step in range(50) for row in range(8)}
+  assert all(len(hashes) == 1 for hashes in rows(one).values())
+  assert rows(two) == rows(one)
+  assert len(losses(two)) == 50
+  assert losses(two) == pytest.approx(losses(one), rel=1e-5)
 
 
 @pytest.mark.slow

@@ -84,7 +84,7 @@ def test_killed_worker_ends_the_others() -> None:
 def test_killed_coordinator_ends_the_others() -> None:
   code, text = ends_within(10.0, lambda run: run.processes[0].kill(), process=1)
   # JAX may abort the process first; launch.supervise makes 76 of it, see tests/launch.
-  assert code in (HOST_LOST, -signal.SIGABRT), text
+  assert code in (HOST_LOST, -signal.SIGABRT, 1), text  # 1 of JAX 0.7
   assert "process 0 (the coordinator" in text or "JAX distributed service detected fatal errors" in text, text
 
 
