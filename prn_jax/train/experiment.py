@@ -165,6 +165,8 @@ def _check_task(config: TrainConfig, graph: Graph, dataset: Dataset) -> None:
   if graph.detects != (config.task == "detect"):
     does = "detects" if graph.detects else "classifies"
     raise ConfigError(f"config.task is '{config.task}', but network '{graph.name}' {does}.")
+  if graph.detects and dataset[0].label is not None:
+    raise DataError(f"data '{config.data.train}' has classes of whole images, no boxes; a detector needs those.")
   if not graph.detects and dataset[0].label is None:
     raise DataError(f"data '{config.data.train}' has boxes, no classes of whole images; a classifier needs those.")
 

@@ -281,7 +281,8 @@ class _Run:
     batch = batch_at(experiment.dataset, self.config.augment, experiment.pipeline, bad_step, experiment.total_steps)
     ids = [experiment.dataset[int(index)].image_id for index in batch["index"]]
     recipe = experiment.recipes[size_of_step(experiment.pipeline, bad_step, experiment.total_steps)]
-    raise DivergedError(diagnosis(jax.device_get(self.state), batch, recipe, ids, rate))
+    with self.watchdog.phase("the search for what diverged", SLOW_SEC):
+      raise DivergedError(diagnosis(jax.device_get(self.state), batch, recipe, ids, rate))
 
   @contextlib.contextmanager
   def _profiled(self, step: int) -> Iterator[None]:

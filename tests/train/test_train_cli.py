@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -131,6 +132,33 @@ def test_divergence_names_step_layer_and_images(
   assert "layer '" in message
   assert "train_0_00000" in message, "the ids of the images"
   assert "lower it" in message
+
+
+def test_the_search_for_what_diverged_may_take_longer_than_a_step(
+  detector_cfg: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  def slow(*_: object) -> str:
+    time.sleep(5)
+    return "found"
+
+  barks: list[tuple[object, ...]] = []
+  monkeypatch.setattr("prn_jax.train.loop.diagnosis", slow)
+  monkeypatch.setattr("prn_jax.train.watchdog.Watchdog._bark", lambda self, *what: barks.append(what))
+  code = main(
+    arguments(
+      detector_cfg, tmp_path / "run", "--config.optim.learning_rate=1e30", "--config.optim.schedule.policy=constant",
+      "--config.data.valid=", "--config.optim.momentum=0.0", "--config.log_every.steps=6",
+      "--config.checkpoint_every.steps=6", "--config.hosts.step_timeout_sec=3",
+    )
+  )  # fmt: skip
+  assert code == exit_codes.DIVERGED
+  assert not barks
+
+
+def test_a_detector_needs_boxes(tmp_path: Path, detector_cfg: Path, capsys: pytest.CaptureFixture[str]) -> None:
+  _, images = classifier_files(tmp_path)
+  assert main(arguments(detector_cfg, tmp_path / "run", f"--config.data.train=imagefolder:{images}")) == 2
+  assert "has classes of whole images, no boxes; a detector needs those" in capsys.readouterr().err
 
 
 def test_profile_of_some_steps(detector_cfg: Path, tmp_path: Path) -> None:
