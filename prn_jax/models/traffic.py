@@ -5,6 +5,10 @@ package. It keeps the head of yolov3-tiny-prn (partial residuals into both level
 size. traffic-nano-prn is made to be trained from scratch on two CPU cores in minutes: nothing at strides 1 and 2, where
 most of the time of a training step would go, no max-pooling, wide where the maps are small.
 
+The carried weights of traffic-tiny-prn took 48 minutes on 2 busy CPU cores, in two runs (`prn_jax/train/traffic_demo.py`
+of commit fd0232b): 1,263 steps of 32 scenes with the CIoU loss of yolov4-tiny gave AP50 0.447 on 200 unseen scenes, then
+18 minutes with the squared error of yolov3-tiny-prn 0.850.
+
 The anchors are medians of k-means clusters (by IoU) of the boxes of 1,500 training scenes of `synthetic:traffic` at
 256x192, scaled to 192x160 for traffic-nano-prn.
 
