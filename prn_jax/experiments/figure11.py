@@ -30,6 +30,7 @@ from prn_jax.experiments.summary import (
 )
 from prn_jax.train.config import typed
 
+TITLE = "## Figure 11 in small: which partial residual network learns best"
 RESIDUAL = "residual"
 FAMILIES = ("shrink", "fprn", "expand", "bottleneck")
 GAMMAS = (0.5, 0.75)
@@ -83,7 +84,7 @@ def section(made: Record, picture_path: str) -> list[str]:
   residual = next((r for r in made.runs if r.variant == RESIDUAL), first)
   settings = made.settings
   return [
-    "## Figure 11 in small: which partial residual network learns best",
+    TITLE,
     "",
     f"CIFAR-10, {first.train_images:,} training and {settings['test_images']:,} test images. The network is darknet-cifar "
     f"(Darknet-53's plan, three stages of 2, 4 and 4 units) with {settings['width']:g} times its channels: "

@@ -10,17 +10,15 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from prn_jax.experiments import figure11, table2
 from prn_jax.experiments import record as records
-from prn_jax.experiments.record import Record
 from prn_jax.formats.files import write_text
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-SECTIONS: dict[str, Callable[[Record, str], list[str]]] = {"figure11": figure11.section, "table2": table2.section}
-PICTURES: dict[str, Callable[[Record, Path], object]] = {"figure11": figure11.picture, "table2": table2.picture}
+EXPERIMENTS = {"figure11": figure11, "table2": table2}
 
 INTRODUCTION = """# The paper's experiments, at a small scale
 
@@ -36,10 +34,13 @@ by Student's t over the seeds that both sides have. A difference whose interval 
 def page(docs: Path = DOCS) -> str:
   """The text of experiments.md, from the results that are in docs/experiments/."""
   parts = [INTRODUCTION]
-  for name, section in SECTIONS.items():
+  for name, module in EXPERIMENTS.items():
     path = docs / "experiments" / f"{name}.json"
     if path.is_file():
-      parts.append("\n".join(section(records.read(path), f"experiments/{name}.png")))
+      lines = module.section(records.read(path), f"experiments/{name}.png")
+    else:
+      lines = [module.TITLE, "", f"Not yet run: `python -m prn_jax.experiments.{name} --help`."]
+    parts.append("\n".join(lines))
   return "\n\n".join(parts) + "\n"
 
 
@@ -52,10 +53,10 @@ def update(docs: Path, folders: Sequence[Path] = ()) -> None:
   for folder in folders:
     found = records.read(folder / records.FILE)
     found.write(docs / "experiments" / f"{found.experiment}.json")
-  for name, draw in PICTURES.items():
+  for name, module in EXPERIMENTS.items():
     path = docs / "experiments" / f"{name}.json"
     if path.is_file():
-      draw(records.read(path), path.with_suffix(".png"))
+      module.picture(records.read(path), path.with_suffix(".png"))
   write_text(docs / "experiments.md", page(docs))
 
 

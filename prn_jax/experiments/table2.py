@@ -30,6 +30,7 @@ from prn_jax.experiments.summary import (
 from prn_jax.formats.files import write_text
 from prn_jax.train.config import typed
 
+TITLE = "## Table 2 in small: YOLOv3-tiny's head"
 VARIANTS = ("yolov3-tiny", "yolov3-tiny-prn", "multi-source")
 BASELINE = VARIANTS[0]
 GROUPS = {"vehicles": "vehicles-openimages", "traffic": "traffic cameras (ATL-version-2)"}
@@ -96,7 +97,7 @@ def picture(made: Record, path: Path) -> Path:
 def section(made: Record, picture_path: str) -> list[str]:
   """Markdown: what was run, table, picture, and what it shows."""
   lines = [
-    "## Table 2 in small: YOLOv3-tiny's head",
+    TITLE,
     "",
     "YOLOv3-tiny joins its levels by concatenation; yolov3-tiny-prn is the paper's network; multi-source is YOLOv3-tiny "
     "with its own backbone, whose levels are joined by partial residuals of several sources. All were trained alike, "

@@ -22,7 +22,9 @@ def result(variant: str, seed: int, top1: float, **more: object) -> Result:
   values = {"group": "", "params": 10, "bflops": 0.5, "train_images": 20, "epochs": 2.0, "seconds": 3.0}
   curve = [{"epoch": 1.0, "top1": top1 / 2}, {"epoch": 2.0, "top1": top1}]
   loss = [(1.0, 2.0), (2.0, 1.0)]
-  return Result(**values | {"variant": variant, "seed": seed, "values": {"top1": top1}, "curve": curve, "loss": loss} | more)  # type: ignore[arg-type]
+  return Result(
+    **values | {"variant": variant, "seed": seed, "values": {"top1": top1}, "curve": curve, "loss": loss} | more
+  )  # type: ignore[arg-type]
 
 
 def test_mean_deviation_and_interval() -> None:
