@@ -56,6 +56,7 @@ def draw_curves(axes: Axes, results: Sequence[Result], names: Mapping[str, str],
       spread = [point.deviation or 0.0 for point in points]
       low, high = ([m + side * s for m, s in zip(means, spread, strict=True)] for side in (-1, 1))
       axes.fill_between(epochs, low, high, color=color, alpha=0.15, linewidth=0)
+  axes.xaxis.get_major_locator().set_params(integer=True)
   axes.set_xlabel("epochs")
   axes.set_ylabel(f"{figure}, %")
 

@@ -89,7 +89,7 @@ def section(made: Record, picture_path: str) -> list[str]:
     f"CIFAR-10, {first.train_images:,} training and {settings['test_images']:,} test images. The network is darknet-cifar "
     f"(Darknet-53's plan, three stages of 2, 4 and 4 units) with {settings['width']:g} times its channels: "
     f"{residual.params:,} parameters, {residual.bflops:.4f} BFLOPs. Every variant was trained alike (`configs/"
-    f"cifar10_prn.py`: SGD, batch 64, cosine) for {first.epochs:.0f} epochs, which is short of convergence; top-1 is that "
+    f"cifar10_prn.py`: SGD, batch 64, cosine) for {round(first.epochs, 2):g} epochs, which is short of convergence; top-1 is that "
     "after the last epoch. For fprn gamma is the sparsity: the share of channels that a shortcut does not add.",
     "",
     f"{len(made.runs)} of {made.planned} trainings are finished. Run on {machine_text(made.machine)}, by",
