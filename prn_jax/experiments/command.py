@@ -52,7 +52,8 @@ def execute(
     say(f"error: {error}")
     return exit_code_of(error)
   missing = made.planned - len(made.runs)
-  print(f"{len(made.runs)} of {made.planned} trainings are finished; wrote {out}/", flush=True)
+  where = f"wrote {out}/" if made.runs else "nothing to report yet"
+  print(f"{len(made.runs)} of {made.planned} trainings are finished; {where}", flush=True)
   return PREEMPTED if missing and args.max_runs is None else DONE
 
 
