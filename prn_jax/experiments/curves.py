@@ -44,6 +44,8 @@ def draw_curves(axes: Axes, results: Sequence[Result], names: Mapping[str, str],
     names: variant -> text in the legend, in the order of the colours.
     figure: of the evaluations, such as "top1"; drawn in percent.
   """
+  from matplotlib.ticker import MaxNLocator
+
   for color, mark, (variant, name) in zip(COLORS, MARKS, names.items(), strict=False):
     chosen = [r for r in results if r.variant == variant]
     if not chosen:
@@ -56,7 +58,7 @@ def draw_curves(axes: Axes, results: Sequence[Result], names: Mapping[str, str],
       spread = [point.deviation or 0.0 for point in points]
       low, high = ([m + side * s for m, s in zip(means, spread, strict=True)] for side in (-1, 1))
       axes.fill_between(epochs, low, high, color=color, alpha=0.15, linewidth=0)
-  axes.xaxis.get_major_locator().set_params(integer=True)
+  axes.xaxis.set_major_locator(MaxNLocator(integer=True))
   axes.set_xlabel("epochs")
   axes.set_ylabel(f"{figure}, %")
 
