@@ -7,6 +7,8 @@ network runs as it is trained, not folded. All processes take part; every one of
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +21,24 @@ from data_pipelines.records import DataError, Dataset
 from prn_jax.classify.metrics import classification_metrics, top_classes, write_classification_report
 from prn_jax.detect import metrics, nms
 from prn_jax.detect.detections import Detections
-from prn_jax.errors import PrnError, did_you_mean
+from prn_jax.errors import did_you_mean
 from prn_jax.evaluate import Run, draw_examples, image_reader
 from prn_jax.graph.graph import Graph
 from prn_jax.network import Network, Variables
-from prn_jax.train.config import EvalConfig
+from prn_jax.train.config import ConfigError, EvalConfig
+from prn_jax.train.diagnose import DivergedError
 from prn_jax.train.sharding import jit, put_batch, replicated, split
 
 MOST_DETECTIONS = 300  # per image
 PICTURES_CONF = 0.25
+_VOC = ("mAP",)
+RATING = {  # protocol -> figures that can decide which checkpoint is best: higher is better
+  "coco": metrics.FIGURES,
+  "voc07": _VOC,
+  "voc": _VOC,
+  "darknet": ("mAP", "precision", "recall", "F1", "avg_iou", "TP"),
+}
+RATING_OF_CLASSIFIERS = ("top1", "top5")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +46,7 @@ class Figures:
   """Results of one evaluation.
 
   Attributes:
-    values: name -> figure.
+    values: name -> figure; NaN where it is not defined, as VOC's mAP without any box.
     results: image id -> detections; empty for classifiers.
     scored: what the figures come from: `metrics.EvalData` with `metrics.Evaluation`, or `ClassificationMetrics`.
   """
@@ -57,6 +68,9 @@ class Evaluator:
     dtype: compute dtype of the network.
     resize: "stretch" or "letterbox", for detectors.
     on_bad_data: "stop" at an image that cannot be decoded, or "skip" it.
+
+  Raises:
+    ConfigError: the protocol has no figure `config.metric`.
   """
 
   def __init__(
@@ -64,6 +78,7 @@ class Evaluator:
     dtype: Any = None, resize: str = "stretch", on_bad_data: str = "stop",
   ) -> None:  # fmt: skip
     self.graph, self.dataset, self.mesh, self.config = graph, dataset, mesh, config
+    self.metric = _metric(graph, config)
     self._on_bad_data = on_bad_data
     self._resize = resize if graph.detects else "center_crop"
     self._batch_size = -(-(config.batch_size or batch_size) // mesh.size) * mesh.size
@@ -88,17 +103,15 @@ class Evaluator:
 
     self._run = jit(run, mesh, in_shardings=(replicated(mesh), split(mesh)), out_shardings=replicated(mesh))
 
-  @property
-  def metric(self) -> str:
-    """The figure that decides which checkpoint is best; higher is better."""
-    default = "top1" if not self.graph.detects else "AP50" if self.config.protocol == "coco" else "mAP"
-    return self.config.metric or default
-
-  def __call__(self, variables: Variables) -> Figures:
+  def __call__(self, variables: Variables, on_batch: Callable[[], None] = lambda: None) -> Figures:
     """Figures of these variables.
 
+    Args:
+      variables: on the mesh.
+      on_batch: called after every batch.
+
     Raises:
-      PrnError: the network's outputs are not finite, or `config.metric` is not among the figures.
+      DivergedError: the network's outputs are not finite.
     """
     outputs: dict[int, tuple[Any, int, np.ndarray]] = {}
     with eval_batches(
@@ -114,15 +127,10 @@ class Evaluator:
         result = jax.device_get(self._run(variables, put_batch(batch, self.mesh)))
         for row in np.flatnonzero(result["index"] >= 0):
           outputs[int(result["index"][row])] = (result["found"], int(row), result["placement"][row])
+        on_batch()
     if len(outputs) != len(self.dataset):
       raise DataError(f"evaluation saw {len(outputs)} of {len(self.dataset)} images; each must be seen once.")
-    figures = self._detection(outputs) if self.graph.detects else self._classification(outputs)
-    if self.metric not in figures.values:
-      raise PrnError(
-        f"config.eval.metric is '{self.metric}'{did_you_mean(self.metric, figures.values)}; expected one of "
-        f"{', '.join(figures.values)}."
-      )
-    return figures
+    return self._detection(outputs) if self.graph.detects else self._classification(outputs)
 
   def report(self, figures: Figures, folder: Path, num_pictures: int = 0) -> None:
     """Writes tables, curves and pictures of an evaluation."""
@@ -142,10 +150,7 @@ class Evaluator:
       if not placement[0]:  # an image that could not be decoded
         continue
       if found.num_nonfinite[row]:
-        raise PrnError(
-          f"evaluation: network '{self.graph.name}' gave NaN or infinity for image '{self.dataset[index].image_id}'; the "
-          "training has diverged. Lower the learning rate."
-        )
+        raise self._diverged(index)
       results[self.dataset[index].image_id] = self._detections(found, row, placement)
     truths = (self.dataset[i] for i in range(len(self.dataset)))
     clip = self.config.protocol != "darknet"
@@ -156,7 +161,7 @@ class Evaluator:
       missing="leave_out" if len(results) < len(outputs) else "error",
     )
     evaluation = metrics.evaluate(data, self.config.protocol)
-    values = {key: float(value) for key, value in evaluation.metrics.items() if value is not None}
+    values = {key: math.nan if value is None else float(value) for key, value in evaluation.metrics.items()}
     return Figures(values, results, (data, evaluation))
 
   def _detections(self, found: Any, row: int, place: np.ndarray) -> Detections:
@@ -174,8 +179,29 @@ class Evaluator:
   def _classification(self, outputs: dict[int, tuple[Any, int, np.ndarray]]) -> Figures:
     order = [index for index in sorted(outputs) if outputs[index][2][0]]
     scores = np.stack([outputs[index][0][outputs[index][1]] for index in order])
+    for index in np.flatnonzero(~np.isfinite(scores).all(axis=1)):
+      raise self._diverged(order[index])
     labels = [self.dataset[index].label for index in order]
     result = classification_metrics(
       top_classes(scores), [-1 if one is None else one for one in labels], self.dataset.names
     )
     return Figures({"top1": result.top1, "top5": result.top5}, {}, result)
+
+  def _diverged(self, index: int) -> DivergedError:
+    return DivergedError(
+      f"evaluation: network '{self.graph.name}' gave NaN or infinity for image '{self.dataset[index].image_id}', although "
+      "the loss is finite: the training has diverged. Lower the learning rate, lengthen the warm-up "
+      "(optim.schedule.burn_in_steps), or clip the gradient (optim.clip_norm)."
+    )
+
+
+def _metric(graph: Graph, config: EvalConfig) -> str:
+  """The figure that decides which checkpoint is best."""
+  known = RATING[config.protocol] if graph.detects else RATING_OF_CLASSIFIERS
+  name = config.metric or ("top1" if not graph.detects else "AP50" if config.protocol == "coco" else "mAP")
+  if name not in known:
+    what = f"protocol '{config.protocol}'" if graph.detects else "a classifier"
+    raise ConfigError(
+      f"config.eval.metric is '{name}'{did_you_mean(name, known)}; expected a figure of {what}: {', '.join(known)}."
+    )
+  return name

@@ -53,9 +53,10 @@ class HostSettings:
     join_timeout_sec: a host that is not there after so long is named, and the others end. PRN_JOIN_TIMEOUT_SEC in the
       environment wins (launchers know how far apart hosts start).
     silence_timeout_sec: a process that gives no sign of life for so long is taken for dead.
-    start_timeout_sec: longest wait for another host in `check_same` and at the end of the run.
+    start_timeout_sec: longest wait for another host in `check_same`.
     first_step_timeout_sec: longest first step, compilation included.
-    step_timeout_sec: longest later step; phases such as an evaluation have limits of their own.
+    step_timeout_sec: longest later step; where steps are slow, 20 times the usual one.
+    pause_timeout_sec: longest save, report, or batch of an evaluation.
   """
 
   cluster: str = "auto"
@@ -64,6 +65,7 @@ class HostSettings:
   start_timeout_sec: float = 900.0
   first_step_timeout_sec: float = 3600.0
   step_timeout_sec: float = 300.0
+  pause_timeout_sec: float = 3600.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,14 +87,15 @@ class Hosts:
     if self.peers is not None:
       self.peers.report(step)
 
-  def gather(self, name: str, value: Any) -> list[Any]:
+  def gather(self, name: str, value: Any, timeout_sec: float | None = None) -> list[Any]:
     """One value of every process, in their order; also a barrier. Small JSON values, a name for each use.
 
-    A process that does not come within `start_timeout_sec` ends the run with HOST_LOST and its number.
+    A process that does not come within `timeout_sec` (None: `start_timeout_sec`) of the first ends the run with
+    HOST_LOST and its number.
     """
     if self.peers is None:
       return [value]
-    return self.peers.gather(name, value, self.settings.start_timeout_sec)
+    return self.peers.gather(name, value, self.settings.start_timeout_sec if timeout_sec is None else timeout_sec)
 
   def check_same(self, facts: Mapping[str, str | int | float], name: str = "start check") -> None:
     """Checks that all processes have the same facts, and the same code and number of local devices.
@@ -142,6 +145,8 @@ class Hosts:
   def close(self, exit_code: int = 0) -> None:
     """Ends the run together with the others: waits until all are here, then leaves JAX's distributed service.
 
+    The wait is long: process 0 still draws the report while the others are here already.
+
     Args:
       exit_code: what this process will return; used if leaving takes longer than 20 s although all are done.
     """
@@ -149,7 +154,7 @@ class Hosts:
       return
     import jax
 
-    self.gather(LAST, exit_code)
+    self.gather(LAST, exit_code, self.settings.start_timeout_sec + self.settings.pause_timeout_sec)
     with time_limit(20.0, exit_code, "all hosts are done, but JAX's distributed service does not end"):
       jax.distributed.shutdown()
     self.peers.close()

@@ -18,6 +18,7 @@ from typing import Any, TextIO
 from prn_jax.formats.files import write_text
 
 SHOWN = ("recall50", "grad_norm", "learning_rate")  # in the line of progress, beside the loss; the rest is in the files
+EVAL = "eval/"  # names of an evaluation's figures begin so
 CSV, JSONL = "metrics.csv", "metrics.jsonl"
 
 
@@ -37,9 +38,12 @@ class MetricsLog:
       self._add_columns(row)
     write_text(folder / JSONL, "".join(json.dumps(row) + "\n" for row in self._rows))
     self._jsonl = (folder / JSONL).open("a", encoding="utf-8")
+    self._csv: TextIO | None = None
     self._rewrite_csv()
     self._events: Any = None
-    self._start_step = start_step
+    # purge_step makes TensorBoard forget what an interrupted run wrote beyond its last checkpoint, if it had any.
+    is_resumed = start_step > 0 or any(folder.glob("events.out.tfevents.*"))
+    self._purge_step = start_step + 1 if is_resumed else None
 
   def write(self, step: int, values: Mapping[str, float]) -> None:
     """Adds a row; names with "/" are groups, as "eval/AP50". Infinite and undefined values are kept as null."""
@@ -47,7 +51,7 @@ class MetricsLog:
     self._rows.append(row)
     self._jsonl.write(json.dumps(row) + "\n")
     self._jsonl.flush()
-    if self._add_columns(row):
+    if self._add_columns(row) or self._csv is None:
       self._rewrite_csv()
     else:
       self._csv.write(_csv_line([row.get(column) for column in self._columns]))
@@ -57,13 +61,18 @@ class MetricsLog:
         self._writer().add_scalar(name if "/" in name else f"train/{name}", value, step)
     self._writer().flush()
 
+  def has_evaluation(self, step: int) -> bool:
+    """Whether an evaluation of this step stands here."""
+    return any(row["step"] == step and is_evaluation(row) for row in self._rows)
+
   def image(self, step: int, name: str, image_hwc: Any) -> None:
     """Adds a picture, (h, w, 3) uint8, to the TensorBoard events."""
     self._writer().add_image(name, image_hwc, step, dataformats="HWC")
 
   def close(self) -> None:
     self._jsonl.close()
-    self._csv.close()
+    if self._csv is not None:
+      self._csv.close()
     if self._events is not None:
       self._events.close()
 
@@ -75,16 +84,16 @@ class MetricsLog:
   def _rewrite_csv(self) -> None:
     lines = [_csv_line(self._columns)] if self._columns else []
     lines += [_csv_line([row.get(column) for column in self._columns]) for row in self._rows]
+    if self._csv is not None:
+      self._csv.close()  # the file takes the place of the one that it is open on
     write_text(self._folder / CSV, "".join(lines))
-    self._csv: TextIO = (self._folder / CSV).open("a", encoding="utf-8")
+    self._csv = (self._folder / CSV).open("a", encoding="utf-8")
 
   def _writer(self) -> Any:
     if self._events is None:
       from tensorboardX import SummaryWriter
 
-      # purge_step makes TensorBoard forget what an interrupted run wrote beyond its last checkpoint.
-      purge = self._start_step + 1 if self._start_step else None
-      self._events = SummaryWriter(str(self._folder), purge_step=purge)
+      self._events = SummaryWriter(str(self._folder), purge_step=self._purge_step)
     return self._events
 
 
@@ -100,6 +109,20 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     if isinstance(row, dict) and isinstance(row.get("step"), int):
       rows.append(row)
   return rows
+
+
+def is_evaluation(row: Mapping[str, Any]) -> bool:
+  """Whether a row of metrics.jsonl holds the figures of an evaluation."""
+  return any(key.startswith(EVAL) for key in row)
+
+
+def last_evaluation(folder: Path, last_step: int) -> tuple[int, dict[str, float]] | None:
+  """(step, figures) of the newest evaluation in metrics.jsonl, none after `last_step`; undefined figures are NaN."""
+  for row in reversed(read_metrics(folder)):
+    if row["step"] <= last_step and is_evaluation(row):
+      figures = {key.removeprefix(EVAL): value for key, value in row.items() if key.startswith(EVAL)}
+      return row["step"], {key: math.nan if value is None else value for key, value in figures.items()}
+  return None
 
 
 def _csv_line(cells: Sequence[Any]) -> str:

@@ -21,10 +21,11 @@ import selectors
 import socket
 import threading
 import time
+import traceback
 from typing import Any
 
 from prn_jax.errors import PrnError
-from prn_jax.train.exit_codes import HOST_LOST, end_process
+from prn_jax.train.exit_codes import HOST_LOST, INTERNAL, end_process
 from prn_jax.train.roster import MAX_LINE, RESTART, Roster
 
 Message = dict[str, Any]
@@ -116,6 +117,18 @@ class Peers:
       self._roster.close()
 
   def _run(self) -> None:
+    """The thread. It must not die alone: whoever waits in `join` or `gather` would wait for ever."""
+    try:
+      self._listen()
+    except Exception as error:  # whatever it is
+      if self._quiet or self._failing or self._ended.is_set():
+        return
+      traceback.print_exc()
+      text = f"the connection to the other processes failed: {type(error).__name__}: {error}"
+      self._send({"failed": INTERNAL, "text": text})
+      end_process(INTERNAL, f"process {self.index} of {self.count}: {text}")
+
+  def _listen(self) -> None:
     self._connect()
     interval_sec = min(1.0, self._silence_sec / 5)
     buffer, heard, said = b"", time.monotonic(), 0.0

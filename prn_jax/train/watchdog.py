@@ -7,13 +7,18 @@ life but takes no more steps, a data source that does not answer, and a device t
 from __future__ import annotations
 
 import contextlib
+import statistics
 import threading
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from types import TracebackType
 
 from prn_jax.train.exit_codes import HOST_LOST, end_process
 from prn_jax.train.hosts import Hosts
+
+SLOW_FACTOR = 20.0  # a step that takes so many times the usual one hangs, also where steps are slow
+NUM_USUAL = 5  # steps that must have been seen to call something usual
 
 
 class Watchdog:
@@ -24,7 +29,7 @@ class Watchdog:
 
     Args:
       hosts: the processes of the run; their settings give the limits that are None here.
-      step_sec: longest time between two `feed`.
+      step_sec: longest time between two `feed`, or `SLOW_FACTOR` times the usual one where that is longer.
       first_step_sec: longest time to the first `feed`; it holds the compilation.
     """
     self._hosts = hosts
@@ -32,6 +37,9 @@ class Watchdog:
     first_sec = hosts.settings.first_step_timeout_sec if first_step_sec is None else first_step_sec
     self._lock = threading.Lock()
     self._step = -1
+    self._recent_sec: deque[float] = deque(maxlen=100)  # steps without a phase in between
+    self._first_step_sec = 0.0  # the first step with its compilation; no later one takes longer
+    self._since: float | None = None  # the last `feed`; None if a phase came after it
     self._phases: list[tuple[str, float, float]] = []  # (what, deadline, limit), innermost last
     self._waiting = ("the first step", time.monotonic() + first_sec, first_sec)
     self._stop = threading.Event()
@@ -46,23 +54,58 @@ class Watchdog:
 
   def feed(self, step: int) -> None:
     """Notes a completed step. Completed means that a result of it was read: a step that is only queued may still hang."""
+    now = time.monotonic()
     with self._lock:
-      self._step = step
-      self._waiting = (f"a step after step {step}", time.monotonic() + self._step_sec, self._step_sec)
+      if self._since is not None:
+        self._recent_sec.append(now - self._since)
+      self._step, self._since = step, now
+      limit_sec = self._limit_sec()
+      self._waiting = (f"a step after step {step}", now + limit_sec, limit_sec)
     self._hosts.report(step)
 
   @contextlib.contextmanager
-  def phase(self, name: str, limit_sec: float) -> Iterator[None]:
-    """A time in which no steps are expected, with a limit of its own; afterwards the step's limit starts anew."""
+  def phase(self, name: str, limit_sec: float, *, is_first_step: bool = False) -> Iterator[Callable[[], None]]:
+    """A time in which no steps are expected, with a limit of its own; afterwards the limit of what is around it, phase
+    or step, starts anew.
+
+    Args:
+      name: for the message.
+      limit_sec: longest time, from the start or from the last call of what this gives.
+      is_first_step: the phase is a step with its compilation; steps may then take as long.
+
+    Yields:
+      A function that starts the limit anew: call it when a part of the phase is done.
+    """
+    began = time.monotonic()
     with self._lock:
-      self._phases.append((name, time.monotonic() + limit_sec, limit_sec))
+      self._since = None
+      level = len(self._phases)
+      self._phases.append((name, began + limit_sec, limit_sec))
+
+    def renew() -> None:
+      with self._lock:
+        self._phases[level] = (name, time.monotonic() + limit_sec, limit_sec)
+
     try:
-      yield
+      yield renew
     finally:
+      now = time.monotonic()
       with self._lock:
         self._phases.pop()
+        if is_first_step:
+          self._first_step_sec = max(self._first_step_sec, now - began)
+        if self._phases:
+          what, _, sec = self._phases[-1]
+          self._phases[-1] = (what, now + sec, sec)
         what, _, sec = self._waiting
-        self._waiting = (what, time.monotonic() + sec, sec)
+        sec = max(sec, self._limit_sec())
+        self._waiting = (what, now + sec, sec)
+
+  def _limit_sec(self) -> float:
+    """Longest time to the next step. Until enough are known, twice the first one with its compilation."""
+    is_known = len(self._recent_sec) >= NUM_USUAL
+    slow_sec = SLOW_FACTOR * statistics.median(self._recent_sec) if is_known else 2 * self._first_step_sec
+    return max(self._step_sec, slow_sec)
 
   def _run(self) -> None:
     while not self._stop.wait(min(1.0, self._step_sec / 10)):
@@ -73,17 +116,24 @@ class Watchdog:
 
   def _bark(self, what: str, limit_sec: float) -> None:
     hosts = self._hosts
-    text = f"no progress for {limit_sec:g} s while waiting for {what}"
+    text = f"no progress for {round(limit_sec, 1):g} s while waiting for {what}"
     last = f"last completed step {self._step}" if self._step >= 0 else "no step completed yet"
-    who, others = "", ""
-    if hosts.peers is not None:
-      who = f"process {hosts.process_index} of {hosts.process_count}: "
-      others = f" {hosts.peers.summary[:1].upper()}{hosts.peers.summary[1:]}." if hosts.peers.summary else ""
-      hosts.peers.fail(HOST_LOST, text)
+    limits = "hosts.step_timeout_sec, hosts.first_step_timeout_sec, hosts.pause_timeout_sec"
+    stacks = "The stacks below show where it waits."
+    if hosts.peers is None:
+      end_process(
+        HOST_LOST,
+        f"{text}; {last}. No other host takes part: data, disk or device of this one do not answer, or are very slow. "
+        f"{stacks} Run the same command again: it goes on from the last checkpoint. If it is only slow, raise the limit "
+        f"({limits}).",
+        stacks=True,
+      )
+    assert hosts.peers is not None
+    others = f" {hosts.peers.summary[:1].upper()}{hosts.peers.summary[1:]}." if hosts.peers.summary else ""
+    hosts.peers.fail(HOST_LOST, text)
     end_process(
       HOST_LOST,
-      f"{who}{text}; {last}.{others} The stacks below show where it waits. Run the same command again on all hosts: it "
-      "goes on from the last checkpoint. If the step is only slow, raise the limit (hosts.step_timeout_sec, "
-      "hosts.first_step_timeout_sec).",
+      f"process {hosts.process_index} of {hosts.process_count}: {text}; {last}.{others} {stacks} Run the same command "
+      f"again on all hosts: it goes on from the last checkpoint. If it is only slow, raise the limit ({limits}).",
       stacks=True,
     )

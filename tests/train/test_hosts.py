@@ -20,8 +20,8 @@ from prn_jax.train import exit_codes
 from prn_jax.train.cluster import Cluster, find_cluster
 from prn_jax.train.exit_codes import BAD_INPUT, HOST_LOST, INTERNAL, PREEMPTED
 from prn_jax.train.hosts import Hosts, HostSettings, Preemption, code_fingerprint, initialize
-from prn_jax.train.peers import split_address
-from prn_jax.train.roster import differences
+from prn_jax.train.peers import Peers, split_address
+from prn_jax.train.roster import LAST, differences
 from tests.conftest import REPO
 
 START_SEC = 90.0  # a loaded machine takes long to import JAX twice
@@ -230,6 +230,46 @@ def test_watchdog_on_one_host(body: str, message: str) -> None:
   assert done.stdout == "still here\nmetrics are safe\n"
   assert "while ending: ZeroDivisionError" in done.stderr
   assert "most recent call first" in done.stderr
+  assert "No other host takes part" in done.stderr
+  assert "on all hosts" not in done.stderr
+
+
+def test_a_thread_of_the_wire_that_fails_ends_the_process(
+  monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+  def fail(self: Peers) -> None:
+    raise KeyError("values")
+
+  ended: list[tuple[int, str]] = []
+  monkeypatch.setattr(Peers, "_listen", fail)
+  monkeypatch.setattr("prn_jax.train.peers.end_process", lambda *what: ended.append(what))
+  wire = Peers("127.0.0.1:9", 1, 2, join_timeout_sec=1.0, silence_sec=1.0)
+  wire._thread.join(10.0)
+  assert ended == [(INTERNAL, "process 1 of 2: the connection to the other processes failed: KeyError: 'values'")]
+  assert "Traceback" in capsys.readouterr().err
+
+
+def test_the_others_wait_for_the_report_of_process_0(monkeypatch: pytest.MonkeyPatch) -> None:
+  class Wire:
+    """Notes how long it may wait."""
+
+    def __init__(self) -> None:
+      self.waits: dict[str, float] = {}
+
+    def gather(self, name: str, value: object, timeout_sec: float) -> list[object]:
+      self.waits[name] = timeout_sec
+      return [value]
+
+    def close(self) -> None:
+      pass
+
+  monkeypatch.setattr("jax.distributed.shutdown", lambda: None)
+  wire = Wire()
+  settings = HostSettings(start_timeout_sec=10.0, pause_timeout_sec=500.0)
+  hosts = Hosts(1, 2, wire, settings)  # type: ignore[arg-type]
+  hosts.gather("something", 1)
+  hosts.close(0)
+  assert wire.waits == {"something": 10.0, LAST: 510.0}
 
 
 # --- the environment ---

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from prn_jax.train import log
-from prn_jax.train.log import MetricsLog, Stopwatch, duration, progress_line, read_metrics
+from prn_jax.train.log import MetricsLog, Stopwatch, duration, last_evaluation, progress_line, read_metrics
 
 
 def csv_rows(folder: Path) -> list[dict[str, str]]:
@@ -95,3 +95,58 @@ def test_line_of_progress() -> None:
   assert duration(45) == "45 s"
   assert duration(600) == "10 min"
   assert duration(9000) == "2.5 h"
+
+
+def starts(folder: Path) -> list[int]:
+  """Steps from which on TensorBoard forgets what was there before."""
+  from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+  found = []
+  for path in sorted(folder.glob("events.out.tfevents.*")):
+    data = path.read_bytes()
+    while data:
+      (length,) = struct.unpack("<Q", data[:8])
+      event = Event.FromString(data[12 : 12 + length])
+      found += [event.step] if event.session_log.status == SessionLog.START else []
+      data = data[12 + length + 4 :]
+  return found
+
+
+def test_killed_before_its_first_checkpoint_tensorboard_shows_steps_once(tmp_path: Path) -> None:
+  first = MetricsLog(tmp_path)
+  first.write(10, {"loss": 1.0})
+  first.close()
+  assert starts(tmp_path) == []
+  second = MetricsLog(tmp_path)
+  second.write(10, {"loss": 2.0})
+  second.close()
+  assert starts(tmp_path) == [1]
+
+
+def test_new_columns_close_the_file_they_replace(tmp_path: Path) -> None:
+  writer = MetricsLog(tmp_path)
+  writer.write(1, {"loss": 1.0})
+  old = writer._csv
+  writer.write(2, {"loss": 1.0, "extra": 2.0})
+  assert old is not None
+  assert old.closed
+  writer.close()
+  assert csv_rows(tmp_path)[1] == {"step": "2", "loss": "1.0", "extra": "2.0"}
+
+
+def test_last_evaluation(tmp_path: Path) -> None:
+  assert last_evaluation(tmp_path, 100) is None
+  writer = MetricsLog(tmp_path)
+  writer.write(10, {"eval/AP": 0.1, "eval/AP50": 0.2})
+  writer.write(20, {"eval/AP": 0.3})
+  writer.write(30, {"loss": 0.5})
+  writer.write(40, {"eval/mAP": float("nan")})
+  assert writer.has_evaluation(20)
+  assert not writer.has_evaluation(30)
+  writer.close()
+  assert last_evaluation(tmp_path, 9) is None
+  assert last_evaluation(tmp_path, 19) == (10, {"AP": 0.1, "AP50": 0.2})
+  assert last_evaluation(tmp_path, 39) == (20, {"AP": 0.3})
+  found = last_evaluation(tmp_path, 40)
+  assert found is not None
+  assert np.isnan(found[1]["mAP"])
