@@ -19,8 +19,9 @@ def get_config() -> ml_collections.ConfigDict:
   config.data.max_boxes = 24
   config.data.cache_mb = 1_000  # every scene is drawn once
   config.batch_size = 8  # many small steps learn faster here than few large ones
-  config.total.steps = 4_400
+  config.total.steps = 3_600
   config.log_every.steps = 200
+  config.checkpoint_every.steps = 1_800
   config.eval.conf = 0.001
   config.eval.batch_size = 20
   config.bn_momentum = 0.95
