@@ -10,9 +10,11 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import math
+import shutil
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -27,16 +29,16 @@ from prn_jax.train import step as steps
 from prn_jax.train.checkpoint import Checkpoints
 from prn_jax.train.config import ConfigError, differences, to_dict
 from prn_jax.train.curves import write_curves
-from prn_jax.train.diagnose import DivergedError, diagnosis
+from prn_jax.train.diagnose import DivergedError, Suspect, diagnosis
 from prn_jax.train.evaluation import Figures
 from prn_jax.train.experiment import Experiment, Size, environment
 from prn_jax.train.hosts import Hosts, Preemption
-from prn_jax.train.log import MetricsLog, Stopwatch, progress_line, say
+from prn_jax.train.log import EVAL, MetricsLog, Stopwatch, last_evaluation, progress_line, say
 from prn_jax.train.prefetch import on_devices
-from prn_jax.train.sharding import put_state
+from prn_jax.train.profile import Tracer
+from prn_jax.train.sharding import StepFn, put_state
 from prn_jax.train.watchdog import Watchdog
 
-SLOW_SEC = 3600.0  # longest evaluation, save or report
 STEPS_IN_FLIGHT = 2  # so that a signal, or a step that hangs, is noticed soon
 
 
@@ -54,7 +56,7 @@ class Outcome:
   Attributes:
     reason: see `Reason`.
     step: updates done.
-    values: figures of the last evaluation.
+    values: figures of the last evaluation, NaN where one is not defined.
     best: (step, figure) of the best checkpoint, if anything was evaluated.
     seconds: duration of this part of the run.
     digest: sha256 of the parameters.
@@ -93,12 +95,13 @@ def train(experiment: Experiment, workdir: Path, hosts: Hosts | None = None, *, 
     PrnError: bad data, or a directory that cannot be written.
   """
   hosts = hosts or Hosts()
-  _check_hosts(experiment, hosts)
-  if hosts.is_main:
-    _prepare(experiment, workdir, allow_changes)
-  hosts.gather("run directory", None)  # nobody looks at it before it is complete
-  with Checkpoints(workdir / "checkpoints", keep=experiment.config.keep_checkpoints) as checkpoints:
-    return _Run(experiment, workdir, checkpoints, hosts).run()
+  with Preemption(hosts) as preemption:
+    _check_hosts(experiment, hosts)
+    if hosts.is_main:
+      _prepare(experiment, workdir, allow_changes)
+    hosts.gather("run directory", None)  # nobody looks at it before it is complete
+    with Checkpoints(workdir / "checkpoints", keep=experiment.config.keep_checkpoints) as checkpoints:
+      return _Run(experiment, workdir, checkpoints, hosts).run(preemption)
 
 
 class _Run:
@@ -107,7 +110,8 @@ class _Run:
   def __init__(self, experiment: Experiment, workdir: Path, checkpoints: Checkpoints, hosts: Hosts) -> None:
     self.experiment, self.workdir, self.checkpoints, self.hosts = experiment, workdir, checkpoints, hosts
     self.config, self.is_main = experiment.config, hosts.is_main
-    self.watchdog = Watchdog(hosts)
+    self.watchdog, self.pause_sec = Watchdog(hosts), self.config.hosts.pause_timeout_sec
+    self.tracer = Tracer(workdir / "profile", self.config.profile_steps)
     self.compiled: set[Size] = set()
     self.state, self.start_step = self._start()
     hosts.check_same({"first step": self.start_step}, "first step")
@@ -118,22 +122,15 @@ class _Run:
     self.best = checkpoints.best()
     self.pending: list[Any] = []
 
-  def run(self) -> Outcome:
-    began, total = time.perf_counter(), self.experiment.total_steps
-    reason, done = Reason.DONE, self.start_step
-    with self.watchdog, Preemption(self.hosts) as preemption, self._batches() as batches:
-      flying: deque[Any] = deque()
-      for done, batch in self._timed(batches):
-        flying.append(self._step(done, batch))
-        if len(flying) > STEPS_IN_FLIGHT:
-          jax.block_until_ready(flying.popleft())
-          self.watchdog.feed(done - STEPS_IN_FLIGHT)
-        done += 1
-        self._after(done)
-        if done < total and preemption.requested(done):
-          reason = Reason.PREEMPTED
-          break
-      with self.watchdog.phase("the last checkpoint and report", SLOW_SEC):
+  def run(self, preemption: Preemption) -> Outcome:
+    began, done = time.perf_counter(), self.start_step
+    with self.watchdog, self.tracer, self._batches() as batches:
+      is_stopped = done < self.experiment.total_steps and preemption.requested(done)
+      if not is_stopped:
+        self._make_up_evaluation()
+        done, is_stopped = self._train(batches, preemption)
+      reason = Reason.PREEMPTED if is_stopped else Reason.DONE
+      with self.watchdog.phase("the end of the run", self.pause_sec):
         self._finish(done, reason)
     return Outcome(
       reason=reason,
@@ -144,11 +141,26 @@ class _Run:
       digest=digest(self.state.params),
     )
 
+  def _train(self, batches: Iterator[tuple[int, Any]], preemption: Preemption) -> tuple[int, bool]:
+    """All steps; gives how many updates are done, and whether the run was asked to stop before its end."""
+    done, flying = self.start_step, deque[Any]()
+    for step, batch in self._timed(batches):
+      flying.append(self._step(step, batch))
+      if len(flying) > STEPS_IN_FLIGHT:
+        jax.block_until_ready(flying.popleft())
+        self.watchdog.feed(step - STEPS_IN_FLIGHT)
+      done = step + 1
+      if self._after(done, preemption):
+        return done, True
+    return done, False
+
   def _step(self, step: int, batch: Any) -> Any:
     """Starts one update; gives what is ready when it is done."""
     height, width = batch["image"].shape[1:3]
-    with self._profiled(step), self._compiling((width, height)):
+    self.tracer.before(step)
+    with self._compiling((width, height)):
       self.state, metrics = self.experiment.steps[width, height](self.state, batch)
+    self.tracer.after(step, metrics)
     self.pending.append(metrics)
     return metrics["loss"]
 
@@ -160,7 +172,8 @@ class _Run:
       return
     self.compiled.add(size)
     began = time.perf_counter()
-    with self.watchdog.phase(f"the first step at {size[0]}x{size[1]}", self.config.hosts.first_step_timeout_sec):
+    name, limit_sec = f"the first step at {size[0]}x{size[1]}", self.config.hosts.first_step_timeout_sec
+    with self.watchdog.phase(name, limit_sec, is_first_step=True):
       yield
       jax.block_until_ready(self.state.step)
     self.watch.paused(time.perf_counter() - began)
@@ -200,16 +213,41 @@ class _Run:
         return
       yield item
 
-  def _after(self, done: int) -> None:
-    """What is due after `done` updates."""
+  def _after(self, done: int, preemption: Preemption) -> bool:
+    """What is due after `done` updates; gives whether to stop here.
+
+    The checkpoint comes before the evaluation: that may take long, and what ends the run meanwhile must not cost steps.
+    """
     experiment, is_last = self.experiment, done == self.experiment.total_steps
     if is_last or (experiment.log_steps and done % experiment.log_steps == 0):
       self._log(done)
-    metric = None
-    if experiment.evaluator and (is_last or (experiment.eval_steps and done % experiment.eval_steps == 0)):
-      metric = self._evaluate(done)
-    if is_last or metric is not None or done % experiment.checkpoint_steps == 0:
-      self._save(done, metric)
+    is_evaluated = self._is_evaluated(done)
+    if is_last or is_evaluated or done % experiment.checkpoint_steps == 0:
+      self._save(done)
+    is_stopped = not is_last and preemption.requested(done)
+    if is_evaluated and not is_stopped:
+      self._evaluate(done)
+    return is_stopped
+
+  def _is_evaluated(self, done: int) -> bool:
+    """Whether an evaluation belongs to `done` updates."""
+    experiment = self.experiment
+    is_due = done == experiment.total_steps or (experiment.eval_steps > 0 and done % experiment.eval_steps == 0)
+    return experiment.evaluator is not None and done > 0 and is_due
+
+  def _make_up_evaluation(self) -> None:
+    """What an earlier part of the run evaluated, and the evaluation of its checkpoint if it ended before that."""
+    if self.experiment.evaluator is None:
+      return
+    done = self.start_step
+    found = self.hosts.gather("last evaluation", last_evaluation(self.workdir, done) if self.is_main else None)[0]
+    if found:
+      self.values = found[1]
+    if self._is_evaluated(done):
+      if found and found[0] == done:
+        self._rate(done)
+      else:
+        self._evaluate(done)
 
   def _log(self, done: int) -> None:
     self._check_finite()
@@ -220,39 +258,54 @@ class _Run:
       self.log.write(done, {key: value for key, value in values.items() if key != "eta_sec"})
       say(progress_line(done, self.experiment.total_steps, values))
 
-  def _evaluate(self, done: int) -> float:
+  def _evaluate(self, done: int) -> None:
     self._check_finite()
     assert self.experiment.evaluator is not None
     began = time.perf_counter()
-    with self.watchdog.phase("evaluation", SLOW_SEC):
-      self.figures = self.experiment.evaluator(steps.eval_variables(self.state))
-    self.values, name = self.figures.values, self.experiment.evaluator.metric
-    metric, seconds = self.values[name], time.perf_counter() - began
+    with self.watchdog.phase("evaluation", self.pause_sec) as renew:
+      self.figures = self.experiment.evaluator(steps.eval_variables(self.state), renew)
+    self.values, seconds = self.figures.values, time.perf_counter() - began
     self.watch.paused(seconds)
-    if self.best is None or metric > self.best[1]:
-      self.best = (done, metric)
-    if self.log:
-      self.log.write(done, {f"eval/{key}": value for key, value in self.values.items()})
+    if self.log and not self.log.has_evaluation(done):
+      self.log.write(done, {f"{EVAL}{key}": value for key, value in self.values.items()})
       shown = "  ".join(f"{key} {value:.4f}" for key, value in list(self.values.items())[:4])
       say(f"evaluation at step {done:,}: {shown}  ({seconds:.0f} s)")
-    return metric
+    self._rate(done)
 
-  def _save(self, done: int, metric: float | None) -> None:
+  def _rate(self, done: int) -> None:
+    """Notes in the checkpoint of `done` updates what its evaluation gave."""
+    assert self.experiment.evaluator is not None
+    metric = self.values.get(self.experiment.evaluator.metric, math.nan)
+    if math.isfinite(metric) and (self.best is None or metric > self.best[1]):
+      self.best = (done, metric)
+    self._save(done, metric)
+
+  def _save(self, done: int, metric: float | None = None) -> None:
     self._check_finite()
     began = time.perf_counter()
-    with self.watchdog.phase("saving a checkpoint", SLOW_SEC):
+    with self.watchdog.phase("saving a checkpoint", self.pause_sec):
       self.checkpoints.save(done, self.state, run_metadata(self.experiment), metric=metric)
     self.watch.paused(time.perf_counter() - began)
 
   def _finish(self, done: int, reason: Reason) -> None:
-    """The last checkpoint, and, at the end of the run, the report of the evaluation."""
+    """The last log line and checkpoint, and, at the end of the run, the report of the evaluation."""
+    self.tracer.stop(self.state)
+    if self.pending:
+      self._log(done)
     if self.checkpoints.latest_step() != done:
-      self._save(done, None)
+      self._save(done)
     self.checkpoints.wait()
     if reason is Reason.PREEMPTED:
       self._say(f"asked to stop: saved step {done:,}. The same command goes on from here.")
-    elif self.experiment.evaluator:
+    else:
       self._report(done)
+      if self.tracer.problem() and done > self.start_step:
+        self._say(self.tracer.problem())
+    for size, number in recompiled(self.experiment.steps).items():
+      self._say(
+        f"warning: the step at {size[0]}x{size[1]} was compiled {number} times, which costs time; once is expected. "
+        "Please report it with your configuration."
+      )
     if self.log:
       self.log.close()
       write_curves(self.workdir)
@@ -262,38 +315,38 @@ class _Run:
 
   def _report(self, done: int) -> None:
     """Tables, curves and pictures of the last evaluation, once in a run's life."""
-    assert self.experiment.evaluator is not None
-    folder = self.workdir / "eval"
-    if self.hosts.gather("report exists", folder.is_dir())[0] and self.figures is None:
+    evaluator, folder, part = self.experiment.evaluator, self.workdir / "eval", self.workdir / ".eval.tmp"
+    if evaluator is None or (self.hosts.gather("report exists", folder.is_dir())[0] and self.figures is None):
       return
-    if self.figures is None:  # killed between the last checkpoint and the report
+    if self.figures is None:  # killed between the last evaluation and the report
       self._evaluate(done)
     if self.is_main and self.figures is not None:
-      self.experiment.evaluator.report(self.figures, folder, self.config.eval.num_pictures)
+      shutil.rmtree(part, ignore_errors=True)
+      with self.watchdog.phase("the report", self.pause_sec):
+        evaluator.report(self.figures, part, self.config.eval.num_pictures)
+      shutil.rmtree(folder, ignore_errors=True)  # of the run before it was made longer
+      part.rename(folder)
 
   def _check_finite(self) -> None:
     """Raises DivergedError after a step that was not finite."""
     bad_step = int(self.state.bad_step)
     if bad_step == steps.NEVER:
       return
-    experiment = self.experiment
-    rate = float(experiment.schedule(bad_step))
-    batch = batch_at(experiment.dataset, self.config.augment, experiment.pipeline, bad_step, experiment.total_steps)
-    ids = [experiment.dataset[int(index)].image_id for index in batch["index"]]
-    recipe = experiment.recipes[size_of_step(experiment.pipeline, bad_step, experiment.total_steps)]
-    with self.watchdog.phase("the search for what diverged", SLOW_SEC):
-      raise DivergedError(diagnosis(jax.device_get(self.state), batch, recipe, ids, rate))
-
-  @contextlib.contextmanager
-  def _profiled(self, step: int) -> Iterator[None]:
-    """A profiler trace over the steps that the configuration asks for."""
-    window = self.config.profile_steps
-    if window and step == window[0]:
-      jax.profiler.start_trace(str(self.workdir / "profile"))
-    yield
-    if window and step == window[-1]:
-      jax.block_until_ready(self.state)
-      jax.profiler.stop_trace()
+    experiment, total = self.experiment, self.experiment.total_steps
+    suspect = Suspect(
+      state=self.state,
+      recipe=experiment.recipes[size_of_step(experiment.pipeline, bad_step, total)],
+      mesh=experiment.mesh,
+      bn_scope=self.config.bn_scope,
+      rate=float(experiment.schedule(bad_step)),
+    )
+    with self.watchdog.phase("the search for what diverged", self.pause_sec):
+      text = diagnosis(
+        suspect,
+        lambda: batch_at(experiment.dataset, self.config.augment, experiment.pipeline, bad_step, total),
+        lambda index: experiment.dataset[index].image_id,
+      )
+    raise DivergedError(text)
 
   def _say(self, text: str) -> None:
     if self.is_main:
@@ -309,6 +362,12 @@ def run_metadata(experiment: Experiment) -> dict[str, Any]:
     "names": list(experiment.names),
     "resize": experiment.resize,
   }
+
+
+def recompiled(functions: Mapping[Size, StepFn]) -> dict[Size, int]:
+  """Size -> number of programs, of the steps that were compiled more than once; where this jax tells."""
+  numbers = {size: int(getattr(step, "_cache_size", lambda: 0)()) for size, step in functions.items()}
+  return {size: number for size, number in numbers.items() if number > 1}
 
 
 def digest(params: Any) -> str:

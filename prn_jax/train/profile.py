@@ -1,0 +1,59 @@
+"""A profiler trace over some steps of a run."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import jax
+
+
+class Tracer:
+  """Traces the steps of a window that a run comes through, also if it starts or ends within; use it as a context."""
+
+  def __init__(self, folder: Path, window: Sequence[int]) -> None:
+    """Starts nothing yet.
+
+    Args:
+      folder: where the trace goes.
+      window: (first, last) step; empty: never.
+    """
+    self._folder, self._window = folder, window
+    self._is_on = False
+
+  def __enter__(self) -> Tracer:
+    return self
+
+  def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    with contextlib.suppress(RuntimeError):  # what ends the run is the error to tell
+      self.stop()
+
+  def before(self, step: int) -> None:
+    """Call it before a step is started."""
+    if self._window and not self._is_on and self._window[0] <= step <= self._window[-1]:
+      jax.profiler.start_trace(str(self._folder))
+      self._is_on = True
+
+  def after(self, step: int, result: Any) -> None:
+    """Call it when a step is started; `result` is ready when it is done."""
+    if self._is_on and step >= self._window[-1]:
+      self.stop(result)
+
+  def stop(self, result: Any = None) -> None:
+    """Ends a trace that is on, when `result` is ready."""
+    if self._is_on:
+      self._is_on = False
+      jax.block_until_ready(result)
+      jax.profiler.stop_trace()
+
+  def problem(self) -> str:
+    """Why there is no trace although one was asked for, at the end of a run, or ""."""
+    if not self._window or self._folder.is_dir():
+      return ""
+    return (
+      f"no profile was written: config.profile_steps={tuple(self._window)}, and no such step was done "
+      "(the first step is 0)"
+    )
