@@ -15,10 +15,15 @@ from PIL import Image
 
 import prn_jax
 from prn_jax.cli.main import main
+from prn_jax.cli.train import read_config
 from prn_jax.formats import darknet_cfg
 from prn_jax.graph.builder import Builder
 from prn_jax.train import exit_codes
+from prn_jax.train.checkpoint import Checkpoints
+from prn_jax.train.config import typed
+from prn_jax.train.experiment import open_experiment
 from prn_jax.train.log import read_metrics
+from prn_jax.train.loop import Outcome, Reason, train
 from tests.conftest import REPO
 from tests.nets import tiny_detector
 
@@ -28,6 +33,13 @@ def detector_cfg(tmp_path_factory: pytest.TempPathFactory) -> Path:
   path = tmp_path_factory.mktemp("cfg") / "tiny.cfg"
   path.write_text(darknet_cfg.dump(tiny_detector(64, classes=4)))
   return path
+
+
+def train_now(cfg: Path, workdir: Path) -> Outcome:
+  """The run in this process, without the command line around it."""
+  more = ("--config.checkpoint_every.steps=3", "--config.eval.num_pictures=1")
+  overrides = [one for one in arguments(cfg, workdir, *more) if one.startswith("--config.")]
+  return train(open_experiment(typed(read_config("default", overrides))), workdir)
 
 
 def arguments(cfg: Path, workdir: Path, *more: str) -> list[str]:
@@ -84,8 +96,11 @@ def test_a_run_is_a_model(run: Path) -> None:
 
 def test_a_finished_run_is_left_as_it_is(run: Path, detector_cfg: Path, capsys: pytest.CaptureFixture[str]) -> None:
   before = (run / "metrics.jsonl").read_text()
-  assert main(arguments(detector_cfg, run)) == 0
-  assert "going on" in capsys.readouterr().err
+  assert main(arguments(detector_cfg, run, "--json")) == 0
+  told = capsys.readouterr()
+  assert "going on" in told.err
+  result = json.loads(told.out.splitlines()[-1])
+  assert result["metrics"]["AP50"] == json.loads((run / "eval" / "coco.json").read_text())["metrics"]["AP50"]
   assert (run / "metrics.jsonl").read_text() == before
 
 
@@ -117,21 +132,70 @@ def test_a_directory_with_other_things_is_left_alone(
   assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
 
+DIVERGES = (
+  "--config.optim.learning_rate=1e30", "--config.optim.schedule.policy=constant", "--config.data.valid=",
+  "--config.optim.momentum=0.0", "--config.log_every.steps=1",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+  "more", [(), ("--config.bn_scope=per_device", "--config.optim.accumulate=2", "--config.batch_size=16")]
+)
 def test_divergence_names_step_layer_and_images(
-  detector_cfg: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+  more: tuple[str, ...], detector_cfg: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-  code = main(
-    arguments(
-      detector_cfg, tmp_path / "run", "--config.optim.learning_rate=1e30", "--config.optim.schedule.policy=constant",
-      "--config.data.valid=", "--config.optim.momentum=0.0", "--config.log_every.steps=1",
-    )
-  )  # fmt: skip
+  code = main(arguments(detector_cfg, tmp_path / "run", *DIVERGES, *more))
   message = capsys.readouterr().err
   assert code == exit_codes.DIVERGED
   assert "training diverged at step" in message
   assert "layer '" in message
   assert "train_0_00000" in message, "the ids of the images"
   assert "lower it" in message
+
+
+def test_divergence_is_told_although_the_search_fails(
+  detector_cfg: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+  def fail(*_: object) -> str:
+    raise RuntimeError("RESOURCE_EXHAUSTED: out of memory\nmore")
+
+  monkeypatch.setattr("prn_jax.train.diagnose._where", fail)
+  assert main(arguments(detector_cfg, tmp_path / "run", *DIVERGES)) == exit_codes.DIVERGED
+  message = capsys.readouterr().err
+  assert "(the search for the layer failed: RuntimeError: RESOURCE_EXHAUSTED: out of memory)" in message
+  assert "The images of that batch: train_0_00000" in message
+
+
+def test_what_ends_an_evaluation_costs_no_step(
+  detector_cfg: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  def fail(*_: object) -> None:
+    raise MemoryError("no place for the figures")
+
+  monkeypatch.setattr("prn_jax.train.loop._Run._evaluate", fail)
+  with pytest.raises(MemoryError):
+    train_now(detector_cfg, tmp_path / "run")
+  assert Checkpoints(tmp_path / "run" / "checkpoints").latest_step() == 3
+
+
+def test_asked_to_stop_where_an_evaluation_is_due_a_run_saves_and_makes_it_up(
+  detector_cfg: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  workdir = tmp_path / "run"
+  with monkeypatch.context() as patch:
+    patch.setattr("prn_jax.train.hosts.Preemption.requested", lambda self, step: step == 3)
+    assert train_now(detector_cfg, workdir).reason is Reason.PREEMPTED
+  rows = read_metrics(workdir)
+  assert [row["step"] for row in rows] == [2, 3], "the steps since the last line are told too"
+  assert "loss" in rows[1]
+  outcome = train_now(detector_cfg, workdir)
+  rows = read_metrics(workdir)
+  assert [row["step"] for row in rows] == [2, 3, 3, 4, 6, 6]
+  assert "eval/AP50" in rows[2]
+  rated = Checkpoints(workdir / "checkpoints").metrics()
+  assert rated == {3: rows[2]["eval/AP50"], 6: rows[5]["eval/AP50"]}
+  assert outcome.best is not None
+  assert outcome.best[1] == max(rated.values())
 
 
 def test_the_search_for_what_diverged_may_take_longer_than_a_step(
@@ -173,9 +237,10 @@ def test_without_log_lines_only_the_last_step_is_told(detector_cfg: Path, tmp_pa
   assert [row["step"] for row in read_metrics(tmp_path / "run")] == [2]
 
 
-def test_several_sizes(detector_cfg: Path, tmp_path: Path) -> None:
+def test_several_sizes(detector_cfg: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
   more = ("--config.sizes=((96, 64),)", "--config.resize_every_steps=1", "--config.data.valid=")
   assert main(arguments(detector_cfg, tmp_path / "run", *more)) == 0
+  assert "was compiled" not in capsys.readouterr().err
   assert len(read_metrics(tmp_path / "run")) == 3
 
 
@@ -219,7 +284,7 @@ def test_a_classifier_learns_two_colours(tmp_path: Path, capsys: pytest.CaptureF
     (["--config.batch_size=9"], r"batch_size 9 cannot be divided among 8 devices"),
     (["--config.task=classify"], r"config\.augment"),
     (["--config.data.train=imagefolder:nowhere"], r"nowhere"),
-    (["--config.eval.metric=AP51", "--config.total.steps=1"], r"config\.eval\.metric is 'AP51'.*did you mean.*AP5"),
+    (["--config.eval.metric=AP51"], r"config\.eval\.metric is 'AP51'.*did you mean.*AP5"),
     (["--config.weights=missing.weights"], r"cannot read weights 'missing\.weights'"),
     (
       ["--config.loss.head.ignore_tresh=0.5"],
@@ -236,6 +301,7 @@ def test_wrong_input_is_refused_before_the_first_step(
 
   assert main(arguments(detector_cfg, tmp_path / "run", *more)) == exit_codes.BAD_INPUT
   assert re.search(message, capsys.readouterr().err, re.DOTALL)
+  assert not (tmp_path / "run" / "config.json").exists()
 
 
 def test_killed_before_its_report_a_run_makes_it_up(
@@ -243,10 +309,13 @@ def test_killed_before_its_report_a_run_makes_it_up(
 ) -> None:
   copy = tmp_path / "copy"
   shutil.copytree(run, copy)
-  shutil.rmtree(copy / "eval")
+  (copy / "eval").rename(copy / ".eval.tmp")  # the kill came while it was written
+  (copy / ".eval.tmp" / "half.json").write_text("{")
   assert main(arguments(detector_cfg, copy, "--json")) == 0
   again = json.loads(capsys.readouterr().out.splitlines()[-1])
-  assert (copy / "eval" / "coco.json").is_file()
+  assert {path.name for path in (copy / "eval").iterdir()} == {path.name for path in (run / "eval").iterdir()}
+  assert not (copy / ".eval.tmp").exists()
+  assert (copy / "metrics.jsonl").read_text() == (run / "metrics.jsonl").read_text()
   assert again["metrics"]["AP50"] == pytest.approx(
     json.loads((run / "eval" / "coco.json").read_text())["metrics"]["AP50"]
   )
