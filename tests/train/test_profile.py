@@ -51,9 +51,13 @@ def test_the_steps_of_the_window_that_are_done(
 
 
 def test_an_error_ends_the_trace(tmp_path: Path, calls: list[str]) -> None:
-  with pytest.raises(ValueError, match="bad image"), Tracer(tmp_path, (0, 3)) as tracer:
-    tracer.before(0)
-    raise ValueError("bad image")
+  def fail() -> None:
+    with Tracer(tmp_path, (0, 3)) as tracer:
+      tracer.before(0)
+      raise ValueError("bad image")
+
+  with pytest.raises(ValueError, match="bad image"):
+    fail()
   assert calls == ["start", "stop"]
 
 
