@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
+import signal
+import threading
 from collections.abc import Callable, Iterator
+from multiprocessing.process import BaseProcess
 from typing import Any, Generic, TypeVar, cast
 
 from prn_jax.errors import PrnError
@@ -50,7 +54,8 @@ class OrderedMap(Generic[T]):
     if num_workers:
       _allow_unparsed_flags()
       results = results.mp_prefetch(
-        grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=max(buffer, 1))
+        grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=max(buffer, 1)),
+        worker_init_fn=_start_worker,
       )
     self._iterator: Any = iter(results)
 
@@ -79,6 +84,24 @@ class OrderedMap(Generic[T]):
 
   def __exit__(self, *error: object) -> None:
     self.close()
+
+
+def _start_worker(number: int, count: int) -> None:
+  """In a new worker: signals to the whole group are for its parent to act on, and it ends with its parent.
+
+  A scheduler's SIGTERM, or Ctrl-C, reaches workers too; they would die while the parent still wants a batch. It stops
+  them itself. A parent that is killed cannot, so that they watch it.
+  """
+  for one in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(one, signal.SIG_IGN)
+  parent = multiprocessing.parent_process()
+  if parent is not None:
+    threading.Thread(target=_end_with, args=(parent,), name="parent", daemon=True).start()
+
+
+def _end_with(parent: BaseProcess) -> None:
+  parent.join()
+  os._exit(1)
 
 
 def _allow_unparsed_flags() -> None:
