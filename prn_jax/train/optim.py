@@ -134,6 +134,8 @@ class OptimConfig:
 def darknet_optim(net: NetTraining) -> OptimConfig:
   """The optimiser of a cfg: Darknet's SGD with the keys of [net]. `ema_alpha` and `subdivisions` come along.
 
+  A step below 1 (steps=-1,100) is one that the first update has passed; Darknet knows no shares of the run.
+
   Raises:
     PrnError: adam=1, whose decay goes through the moments; choose "adamw" instead.
   """
@@ -143,7 +145,7 @@ def darknet_optim(net: NetTraining) -> OptimConfig:
     policy=net.policy,
     burn_in_steps=net.burn_in,
     power=net.power,
-    steps=net.steps,
+    steps=tuple(max(step, 1.0) for step in net.steps),
     scales=net.scales[: len(net.steps)],
     step=net.step,
     scale=net.scale,

@@ -273,6 +273,13 @@ def test_steps_as_shares_of_the_run() -> None:
   np.testing.assert_allclose(schedule(np.array([48, 49, 88, 89])), [1, 0.1, 0.1, 0.01], rtol=1e-6)
 
 
+def test_steps_of_a_cfg_before_the_first_update_are_taken_at_once() -> None:
+  net = NetTraining(learning_rate=0.1, policy="steps", steps=(-1.0, 3.0), scales=(0.1, 10.0), max_batches=9)
+  schedule = make_schedule(darknet_optim(net), 9)
+  np.testing.assert_allclose(schedule(np.arange(4)), [0.01, 0.01, 0.1, 0.1], rtol=1e-6)
+  np.testing.assert_array_equal(schedule(np.arange(9)), darknet_schedule(net)(np.arange(9)))
+
+
 def test_cosine_ends_at_its_end() -> None:
   cosine = ScheduleConfig(burn_in_steps=10, end_rate=0.01)
   schedule = make_schedule(OptimConfig(learning_rate=1, schedule=cosine), 100)
