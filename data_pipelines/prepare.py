@@ -37,6 +37,7 @@ from data_pipelines.shrink import ShrinkOptions, image_problem, shrink
 from data_pipelines.sources.arrayrecord import INDEX_FILE, VERSION, Index, Shard, Split, read_index, sha256_of
 from data_pipelines.spec import open_spec, parse_spec
 from prn_jax.errors import PrnError
+from prn_jax.formats.files import write_text
 
 RECORDS_PER_SHARD = 2000
 PLAN_FILE = "plan.json"
@@ -202,8 +203,9 @@ def _finished(job: _Job) -> dict[int, Shard]:
   Raises:
     DataError: the earlier run had another plan.
   """
-  for leftover in job.folder.glob(f".{job.split}-*.tmp"):
-    leftover.unlink()
+  for pattern in (f".{job.split}-*.tmp", f".{INDEX_FILE}.*.tmp"):
+    for leftover in job.folder.glob(pattern):
+      leftover.unlink()
   index = read_index(job.folder) if (job.folder / INDEX_FILE).exists() else None
   if index is not None and job.split in index.splits:
     split = index.splits[job.split]
@@ -274,7 +276,8 @@ def _write_shard(job: _Job, number: int, num_threads: int) -> Generator[None, No
     finally:
       writer.close()
     shard = Shard(path.name, num_records, beside.stat().st_size, sha256_of(beside), _pairs(log.problems))
-    _flush(beside)
+    with beside.open("rb+") as file:
+      os.fsync(file.fileno())
     _write_json(job.work / f"{number:05d}.json", shard.to_json())  # first: what is renamed must count as finished
     os.replace(beside, path)
   except (OSError, RuntimeError) as error:  # the writer raises RuntimeError
@@ -360,16 +363,4 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-  """Writes a file in one step: a kill leaves the old one or the new one."""
-  beside = path.with_name(f".{path.name}.tmp")
-  try:
-    beside.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    _flush(beside)
-    os.replace(beside, path)
-  except OSError as error:
-    raise PrnError(f"cannot write '{path}': {error.strerror or error}. Nothing was changed there.") from error
-
-
-def _flush(path: Path) -> None:
-  with path.open("rb+") as file:
-    os.fsync(file.fileno())
+  write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
