@@ -7,8 +7,7 @@ from pathlib import Path
 
 from prn_jax.analyze import tables
 from prn_jax.analyze.analysis import Analysis, analyze
-from prn_jax.cli.common import add_json, add_model, output_folder, print_json
-from prn_jax.cli.summary import parse_size
+from prn_jax.cli.common import add_json, add_model, output_folder, parse_size, print_json
 from prn_jax.model import load
 
 

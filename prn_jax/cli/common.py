@@ -48,14 +48,22 @@ def require_weights(model: Model, name: str) -> None:
     raise PrnError(f"'{name}' has no weights, so its answers would be random. Give them with --weights FILE.")
 
 
-def output_folder(path: str) -> Path:
-  """Makes a folder for results before the work starts; PrnError if that cannot be."""
+def parse_size(text: str) -> tuple[int, int]:
+  """ "608x352" -> (608, 352), width and height in pixels; PrnError for anything else."""
+  width, _, height = text.lower().partition("x")
+  if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+    raise PrnError(f"--size {text}: expected WIDTHxHEIGHT in pixels, for example 416x416.")
+  return int(width), int(height)
+
+
+def output_folder(path: str, option: str = "--out") -> Path:
+  """Makes a folder for results before the work starts; PrnError, naming the `option`, if that cannot be."""
   folder = Path(path)
   try:
     folder.mkdir(parents=True, exist_ok=True)
   except OSError as error:
     reason = "it is a file" if folder.is_file() else error.strerror
-    raise PrnError(f"cannot write results to '{path}': {reason}. Give a folder with --out.") from None
+    raise PrnError(f"cannot write results to '{path}': {reason}. Give a folder with {option}.") from None
   return folder
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from prn_jax.cli.common import add_json, output_folder, print_json, progress
+from prn_jax.cli.common import add_json, output_folder, parse_size, print_json, progress
 from prn_jax.errors import PrnError
 
 MOST_LISTED = 20
@@ -16,16 +16,23 @@ SPEC_HELP = """SPEC is KIND:PATHS, one of
   coco:ANNOTATIONS.json:IMAGES_DIR   voc:VOCROOT:SPLIT          darknet:FILE.data:train|valid
   yolo:DATA.yaml:SPLIT               imagefolder:DIR            (or a .zip, .tar, .tar.gz of such a folder)
   arrayrecord:DIR:SPLIT              tfds:NAME:SPLIT            synthetic:traffic:N or N@valid"""
-EXAMPLES = """Each action has --help, and --json for machines. Examples:
-  prn data inspect voc:VOCdevkit/VOC2007:trainval --out look
-  prn data prepare coco:instances_train2017.json:train2017 prepared --max-side 608
-  prn data anchors arrayrecord:prepared:train --num 6 --size 416x416"""
+EXAMPLES = {
+  "inspect": "prn data inspect voc:VOCdevkit/VOC2007:trainval --out look",
+  "prepare": "prn data prepare coco:instances_train2017.json:train2017 prepared --max-side 608",
+  "anchors": "prn data anchors arrayrecord:prepared:train --num 6 --size 416x416",
+}
+RESULTS = {
+  "inspect": "Problems name file, line, what is wrong and what happens to it.",
+  "prepare": "Prints the SPEC of what it wrote. A run that was stopped goes on; run once more, it checks every file.",
+  "anchors": "Prints the anchors= line of a cfg; config.anchors of a training takes the same numbers as pairs.",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-  parser.epilog = f"{EXAMPLES}\n\n{SPEC_HELP}"
+  examples = "\n  ".join(EXAMPLES.values())
+  parser.epilog = f"Each action has --help, and --json for machines. Examples:\n  {examples}\n\n{SPEC_HELP}"
   actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-  _add_inspect(_action(actions, "inspect", "counts, sizes, problems, a sheet of samples"))
+  _add_inspect(_action(actions, "inspect", "show counts, sizes and problems; with --out also samples and charts"))
   _add_prepare(_action(actions, "prepare", "write any source as sharded ArrayRecord, with images at their final size"))
   _add_anchors(_action(actions, "anchors", "cluster the sizes of boxes into anchors for a network"))
 
@@ -35,7 +42,7 @@ def _action(actions: Any, name: str, text: str) -> argparse.ArgumentParser:
     name,
     help=text,
     description=f"{text[0].upper()}{text[1:]}.",
-    epilog=SPEC_HELP,
+    epilog=f"{RESULTS[name]}\n\nExample: {EXAMPLES[name]}\n\n{SPEC_HELP}",
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   parser.add_argument("spec", metavar="SPEC", help="the data, as KIND:PATHS")
@@ -56,7 +63,7 @@ def _add_inspect(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     "--quick", action="store_true", help="read headers only: damaged pixels and copied files are not found"
   )
-  parser.add_argument("--workers", type=int, metavar="N", help="threads (default: one per core)")
+  parser.add_argument("--workers", type=int, metavar="N", help="threads that read images (default: one per core)")
   _add_policy(parser, "skip")
   add_json(parser)
 
@@ -65,9 +72,12 @@ def _add_anchors(parser: argparse.ArgumentParser) -> None:
   parser.add_argument("--num", type=int, required=True, metavar="N", help="number of anchors, of all heads together")
   parser.add_argument("--size", required=True, metavar="WxH", help="input of the network in pixels")
   parser.add_argument(
-    "--resize", choices=("stretch", "letterbox"), default="stretch", help="how images come to it (default stretch)"
+    "--resize",
+    choices=("stretch", "letterbox"),
+    default="stretch",
+    help="how images are fitted to that input (default stretch)",
   )
-  parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the clustering (default 0)")
+  parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the clustering (default 0)")
   parser.add_argument("--out", metavar="FILE.json", help="write anchors and figures here")
   _add_policy(parser, "skip")
   add_json(parser)
@@ -82,10 +92,10 @@ def _add_prepare(parser: argparse.ArgumentParser) -> None:
   sizes.add_argument("--size", metavar="WxH", help="every image gets this size, whatever its aspect")
   sizes.add_argument("--max-side", type=int, metavar="N", help="shrink so that the longer side is at most N pixels")
   sizes.add_argument("--min-side", type=int, metavar="N", help="shrink so that the shorter side is at most N pixels")
-  parser.add_argument("--format", choices=("jpeg", "png"), default="jpeg", help="of the images (default jpeg)")
-  parser.add_argument("--quality", type=int, default=95, metavar="Q", help="of JPEG, 1 to 100 (default 95)")
+  parser.add_argument("--format", choices=("jpeg", "png"), default="jpeg", help="format of the images (default jpeg)")
+  parser.add_argument("--quality", type=int, default=95, metavar="Q", help="quality of JPEG, 1 to 100 (default 95)")
   parser.add_argument("--shards", type=int, metavar="N", help="number of files (default: one for every 2000 images)")
-  parser.add_argument("--workers", type=int, metavar="N", help="threads (default: one per core)")
+  parser.add_argument("--workers", type=int, metavar="N", help="threads that convert images (default: one per core)")
   _add_policy(parser, "stop")
   add_json(parser)
 
@@ -134,7 +144,7 @@ def _anchors(args: argparse.Namespace) -> int:
   from data_pipelines.spec import open_spec
   from prn_jax.formats.files import write_text
 
-  size = _size(args.size)
+  size = parse_size(args.size)
   dataset = open_spec(args.spec, args.on_bad_data)
   anchors = fit_anchors(box_sizes(dataset, size, args.resize), args.num, seed=args.seed)
   _list_problems(count_problems(dataset.problems), map(str, dataset.problems))
@@ -158,7 +168,7 @@ def _prepare(args: argparse.Namespace) -> int:
   from data_pipelines.shrink import ShrinkOptions
 
   options = ShrinkOptions(
-    size=_size(args.size) if args.size else None,
+    size=parse_size(args.size) if args.size else None,
     max_side=args.max_side,
     min_side=args.min_side,
     image_format=args.format,
@@ -198,13 +208,6 @@ def _prepare(args: argparse.Namespace) -> int:
 
 def _bar(items: Iterable[Any], total: int) -> Iterable[Any]:
   return progress(items, total, "images")
-
-
-def _size(text: str) -> tuple[int, int]:
-  width, _, height = text.lower().partition("x")
-  if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
-    raise PrnError(f"--size {text}: expected WIDTHxHEIGHT in pixels, for example 416x416.")
-  return int(width), int(height)
 
 
 def _list_problems(counts: dict[str, int], problems: Iterable[str]) -> None:

@@ -6,8 +6,7 @@ import argparse
 import math
 from typing import Any
 
-from prn_jax.cli.common import add_json, add_model, print_json
-from prn_jax.errors import PrnError
+from prn_jax.cli.common import add_json, add_model, parse_size, print_json
 from prn_jax.graph.cost import cost
 from prn_jax.graph.graph import Graph, Layer
 from prn_jax.graph.receptive import ReceptiveField, receptive_fields
@@ -52,14 +51,6 @@ def run(args: argparse.Namespace) -> int:
     )
   print(_totals(values, fields, graph))
   return 0
-
-
-def parse_size(text: str) -> tuple[int, int]:
-  """ "608x352" -> (608, 352); PrnError for anything else."""
-  width, _, height = text.lower().partition("x")
-  if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
-    raise PrnError(f"--size {text}: expected WIDTHxHEIGHT in pixels, for example 416x416.")
-  return int(width), int(height)
 
 
 def _detail(graph: Graph, layer: Layer) -> str:
