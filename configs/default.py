@@ -28,7 +28,6 @@ def coco() -> ml_collections.ConfigDict:
   config.data.valid = "coco:data/coco/annotations/instances_val2017.json:data/coco/val2017"
   config.data.on_bad_data = "skip"  # train2017 holds boxes without size
   config.data.max_boxes = 90  # Darknet's limit when these networks were published
-  config.data.threads = 16
   config.batch_size = 64
   config.dtype = "bfloat16"
   config.eval.conf = 0.001
@@ -67,7 +66,6 @@ def imagenet() -> ml_collections.ConfigDict:
   config = get_config("classify")
   config.data.train = "imagefolder:data/imagenet/train"
   config.data.valid = "imagefolder:data/imagenet/val"
-  config.data.threads = 16
   config.dtype = "bfloat16"
   config.augment.saturation, config.augment.exposure, config.augment.hue = 0.75, 0.75, 0.1
   config.eval.every.epochs = 5.0

@@ -1,6 +1,6 @@
 """Any Darknet cfg as a training run: network, loss, learning rate and augmentation all come from the file.
 
-Run: prn train --config=from_cfg:yolov4-custom.cfg --config.data.train=darknet:obj.data:train --workdir=runs/mine
+Run: prn train --config=yolov4-custom.cfg --config.data.train=darknet:obj.data:train --workdir=runs/mine
 """
 
 from __future__ import annotations

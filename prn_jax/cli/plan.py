@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 
 from prn_jax.cli.common import add_json, print_json
+from prn_jax.cli.train import add_config, read_config
+
+EPILOG = """Opens the data and compiles every step, runs none. CONFIG and --config.KEY=VALUE as for 'prn train'. Examples:
+  prn plan --config=demo
+  prn plan --config=yolov4.cfg --config.data.train=voc:DIR:train --devices 4"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-  parser.epilog = "Opens the data and compiles every step, runs none. --config.KEY=VALUE as for 'prn train'."
-  parser.add_argument(
-    "--config", metavar="FILE", required=True, help="configuration file, or the name of a shipped one"
-  )
+  parser.epilog = EPILOG
+  add_config(parser)
   parser.add_argument(
     "--topology", metavar="NAME", default="", help="TPU that need not be here, as v5e:2x4 (needs libtpu)"
   )
@@ -22,7 +25,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
   import jax
 
-  from prn_jax.cli.train import read_config
   from prn_jax.train.config import typed
   from prn_jax.train.plan import make_plan
 

@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import argparse
 import ast
+import inspect
 import re
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
 from prn_jax.cli.common import add_json, output_folder, print_json, use_compilation_cache
 from prn_jax.errors import PrnError, did_you_mean
 
-CONFIG_HELP = """The configuration is a Python file with get_config(), or the name of one that comes with the package
-(configs/demo.py is "demo"). Every key can be set on the command line: --config.optim.learning_rate=0.01.
-Starting again with the same --workdir goes on where the run ended.
+CONFIG_HELP = """CONFIG is one of
+  NAME or NAME:ARGUMENT   a configuration that comes with the package (configs/demo.py is "demo")
+  FILE.py                 one of your own: a file with get_config()
+  FILE.cfg                everything that Darknet would take from it: network, loss, learning rate, augmentation
+Every key can be set: --config.KEY=VALUE; --print-config shows them all.
+
+Examples:
+  prn train --config=demo --workdir=runs/demo
+  prn train --config=yolov4-tiny.cfg --config.data.train=voc:DIR:train --config.data.valid=voc:DIR:val --workdir=runs/mine
+  prn train --config=default --config.model=yolov3-tiny-prn --config.total.epochs=30 \\
+    --config.data.train=yolo:data.yaml:train --config.weights=yolov3-tiny.conv.15 --workdir=runs/mine
+
+The same command with the same --workdir goes on where the run ended.
 Exit codes: 0 done, 1 training diverged, 2 bad input, 3 internal error, 75 asked to stop: saved, run again,
 76 another host was lost, is missing or hangs: run again."""
 
@@ -22,13 +34,17 @@ Exit codes: 0 done, 1 training diverged, 2 bad input, 3 internal error, 75 asked
 MODEL_OPTIONS = "--config.model_options."
 
 
+def add_config(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument(
+    "--config", metavar="CONFIG", required=True, help="name of a configuration, or a .py or .cfg file"
+  )
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.epilog = CONFIG_HELP
-  parser.add_argument(
-    "--config", metavar="FILE", required=True, help="configuration file, or the name of a shipped one"
-  )
-  parser.add_argument("--workdir", metavar="DIR", help="run directory")
-  parser.add_argument("--print-config", action="store_true", help="print the configuration and end")
+  add_config(parser)
+  parser.add_argument("--workdir", metavar="DIR", help="run directory: a new one, or that of a run to go on with")
+  parser.add_argument("--print-config", action="store_true", help="print the configuration as JSON and end")
   parser.add_argument(
     "--allow-changes", action="store_true", help="go on in a run directory although the configuration has changed"
   )
@@ -41,22 +57,28 @@ def run(args: argparse.Namespace) -> int:
   from prn_jax.train.config import to_dict, typed
   from prn_jax.train.exit_codes import DONE, PREEMPTED
 
-  config = typed(read_config(args.config, args.config_keys))
+  config = typed(read_config(args.config, args.config_keys), is_complete=not args.print_config)
   if args.print_config:
     print(json.dumps(to_dict(config), indent=1))
     return DONE
   if not args.workdir:
     raise PrnError("give a run directory: --workdir=DIR.")
-  folder = output_folder(args.workdir)
+  folder = output_folder(args.workdir, "--workdir")
   use_compilation_cache()
 
+  from prn_jax.formats.checkpoints import complete_steps
   from prn_jax.train.experiment import open_experiment
   from prn_jax.train.hosts import initialize
+  from prn_jax.train.log import say
   from prn_jax.train.loop import Reason, train
 
   hosts = initialize(config.hosts)
   with hosts.guard():
-    outcome = train(open_experiment(config), folder, hosts, allow_changes=args.allow_changes)
+    is_resumed = bool(complete_steps(folder / "checkpoints"))
+    experiment = open_experiment(config, is_resumed=is_resumed)
+    if hosts.is_main:
+      say(_opened(experiment))
+    outcome = train(experiment, folder, hosts, allow_changes=args.allow_changes)
     code = PREEMPTED if outcome.reason is Reason.PREEMPTED else DONE
     if hosts.is_main and args.json:
       print_json(outcome.to_json() | {"workdir": str(folder)})
@@ -64,6 +86,17 @@ def run(args: argparse.Namespace) -> int:
       print(_summary(outcome, folder), flush=True)
     hosts.close(code)
   return code
+
+
+def _opened(experiment: Any) -> str:
+  """What is about to be trained, with the number of classes, which is the data's whatever the model had."""
+  graph, evaluator = experiment.graph, experiment.evaluator
+  valid = f"{len(evaluator.dataset):,} to evaluate" if evaluator else "no evaluation (config.data.valid is empty)"
+  return (
+    f"{graph.name} {graph.width}x{graph.height} for the {len(experiment.names):,} classes of the data: "
+    f"{len(experiment.dataset):,} training images, {valid}, {experiment.total_steps:,} steps of "
+    f"{experiment.config.batch_size:,} images"
+  )
 
 
 def _summary(outcome: Any, folder: Path) -> str:
@@ -79,6 +112,7 @@ def read_config(config: str, overrides: list[str]) -> Any:
 
   Args:
     config: path of a Python file, or the name of a shipped configuration; ":text" at its end is passed to get_config.
+      A .cfg file is short for "from_cfg:FILE.cfg".
     overrides: "--config.key=value".
 
   Raises:
@@ -87,7 +121,9 @@ def read_config(config: str, overrides: list[str]) -> Any:
   from absl import flags
   from ml_collections import config_flags
 
-  path, _, argument = config.partition(":")
+  path, _, argument = (config if ":" in config or Path(config).suffix != ".cfg" else f"from_cfg:{config}").partition(
+    ":"
+  )
   loaded = _load(_find(path), argument)
   for override in [one for one in overrides if one.startswith(MODEL_OPTIONS)]:
     key, _, text = override.removeprefix(MODEL_OPTIONS).partition("=")
@@ -127,22 +163,39 @@ def _check_key(config: Any, key: str) -> None:
 
 
 def _load(file: Path, argument: str) -> Any:
-  """What get_config() of a file gives."""
+  """What get_config() of a file gives. As in a script, `import` finds the files beside it."""
   import importlib.util
 
+  needs_argument = False
   spec = importlib.util.spec_from_file_location(f"prn_config_{file.stem}", file)
   assert spec is not None
   assert spec.loader is not None
   module = importlib.util.module_from_spec(spec)
   sys.modules[spec.name] = module  # dataclasses look their module up
+  folder = str(file.resolve().parent)
+  sys.path.insert(0, folder)
   try:
     spec.loader.exec_module(module)
+    if not callable(getattr(module, "get_config", None)):
+      raise PrnError(f"configuration '{file}' has no function get_config(); see the shipped ones (configs/demo.py).")
+    needs_argument = not argument and bool(inspect.signature(module.get_config).parameters)
     return module.get_config(argument) if argument else module.get_config()
   except PrnError:
     raise
   except Exception as error:  # whatever the user's code does
-    hint = " Did you give the argument that it needs, as --config=FILE:ARGUMENT?" if not argument else ""
-    raise PrnError(f"configuration '{file}' fails: {type(error).__name__}: {error}.{hint}") from error
+    hint = " Did you give the argument that it needs, as --config=FILE:ARGUMENT?" if needs_argument else ""
+    reason = str(error).rstrip(".")
+    raise PrnError(
+      f"configuration '{file}' fails{_line_of(error, file)}: {type(error).__name__}: {reason}.{hint}"
+    ) from error
+  finally:
+    sys.path.remove(folder)
+
+
+def _line_of(error: Exception, file: Path) -> str:
+  """ " in line 7", where the user's own file has a part in the error."""
+  lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == file]
+  return f" in line {lines[-1]}" if lines else ""
 
 
 def _config_reason(error: Exception) -> str:
@@ -163,6 +216,6 @@ def _find(name: str) -> Path:
   if name not in shipped:
     raise PrnError(
       f"no configuration is called '{name}'{did_you_mean(name, shipped)}. Shipped are {', '.join(sorted(shipped))}; a "
-      "file of your own is given by its path, ending in .py."
+      "file of your own is given by its path, ending in .py or .cfg."
     )
   return shipped[name]

@@ -8,6 +8,7 @@ the key and the nearest one that exists.
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import types
 import typing
@@ -69,7 +70,8 @@ class DataConfig:
     train, valid: SPECs (`prn data --help`); without `valid` nothing is evaluated.
     on_bad_data: "stop" or "skip".
     max_boxes: rows of truth per image; more boxes are left out, and counted.
-    threads, workers, prefetch: threads and processes that make batches, batches ahead.
+    threads: that make batches, of this process or of every worker; 0: one per core (with workers: 1).
+    workers, prefetch: processes that make batches, batches ahead.
     cache_mb: memory for decoded images, so that a small data set is decoded once.
   """
 
@@ -77,7 +79,7 @@ class DataConfig:
   valid: str = ""
   on_bad_data: str = "stop"
   max_boxes: int = 100
-  threads: int = 2
+  threads: int = 0
   workers: int = 0
   prefetch: int = 4
   cache_mb: int = 0
@@ -203,8 +205,12 @@ def _plain(value: Any) -> Any:
   return value
 
 
-def typed(config: Any) -> TrainConfig:
+def typed(config: Any, *, is_complete: bool = True) -> TrainConfig:
   """The typed form of a ConfigDict or of nested dicts, checked.
+
+  Args:
+    config: see `default_config`.
+    is_complete: whether model and data must be named.
 
   Raises:
     ConfigError: an unknown key, a value of the wrong type, or one that cannot be.
@@ -214,6 +220,8 @@ def typed(config: Any) -> TrainConfig:
   if task not in TASKS:
     raise ConfigError(f"config.task is '{task}'{did_you_mean(str(task), TASKS)}; expected one of {', '.join(TASKS)}.")
   result: TrainConfig = _build(TrainConfig, values, "config", {"augment": TASKS[task]})
+  if is_complete:
+    _check_complete(result)
   _check(result)
   return result
 
@@ -263,12 +271,19 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
   return value
 
 
+def _check_complete(config: TrainConfig) -> None:
+  if not config.model:
+    raise ConfigError(
+      "config.model is empty; give a registered model ('prn models' lists them) or a .cfg file: --config.model=NAME."
+    )
+  if not config.data.train:
+    raise ConfigError(
+      "config.data.train is empty; give the training images: --config.data.train=SPEC ('prn data --help')."
+    )
+
+
 def _check(config: TrainConfig) -> None:
   """What can be said without opening anything."""
-  if not config.model:
-    raise ConfigError("config.model is empty; give a registered model ('prn models' lists them) or a .cfg file.")
-  if not config.data.train:
-    raise ConfigError("config.data.train is empty; give the training images, as 'synthetic:traffic:1000'.")
   for key, value, allowed in (
     ("bn_scope", config.bn_scope, ("global", "per_device")),
     ("dtype", config.dtype, ("float32", "bfloat16")),
@@ -283,16 +298,28 @@ def _check(config: TrainConfig) -> None:
       raise ConfigError(f"config.{key} is {number}; expected at least {low}.")
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-  """Keys whose values differ, as "optim.learning_rate: 0.1, now 0.2"; `FREE_KEYS` are left out."""
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+  """Keys whose values differ, as "optim.learning_rate: 0.1, now 0.2"; `FREE_KEYS` are left out.
+
+  Args:
+    old: content of a config.json. A key that it lacks, because an older version wrote it, has its default.
+    new: the configuration of now, as `to_dict` gives it.
+  """
+  task = new.get("task", "detect")
+  default = to_dict(TrainConfig(task=task, augment=TASKS[task]()))
+  was, now, usual = (json.loads(json.dumps(values)) for values in (old, new, default))  # lists and tuples are equal
+  return _differences(was, now, usual, "")
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any], default: Mapping[str, Any], prefix: str) -> list[str]:
   found = []
   for key in sorted(old.keys() | new.keys()):
-    path = f"{prefix}{key}"
-    a, b = old.get(key), new.get(key)
+    path, usual = f"{prefix}{key}", default.get(key)
+    a, b = old.get(key, usual), new.get(key)
     if path in FREE_KEYS or a == b:
       continue
     if isinstance(a, Mapping) and isinstance(b, Mapping):
-      found += differences(a, b, f"{path}.")
+      found += _differences(a, b, usual if isinstance(usual, Mapping) else {}, f"{path}.")
     else:
       found.append(f"{path}: {a!r}, now {b!r}")
   return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,12 +85,15 @@ class Experiment:
     return darknet_cfg.dump(self.graph, self.training)
 
 
-def open_experiment(config: TrainConfig, mesh: jax.sharding.Mesh | None = None) -> Experiment:
+def open_experiment(
+  config: TrainConfig, mesh: jax.sharding.Mesh | None = None, *, is_resumed: bool = False
+) -> Experiment:
   """Opens the data, builds the network, prepares the steps; nothing is compiled yet.
 
   Args:
     config: see `TrainConfig`.
     mesh: where to train; by default on all devices of all processes.
+    is_resumed: a checkpoint will take the place of the variables, so that `config.weights` is not read.
 
   Raises:
     PrnError: data, network and settings do not fit together, or one of them is wrong.
@@ -104,10 +107,15 @@ def open_experiment(config: TrainConfig, mesh: jax.sharding.Mesh | None = None) 
   layers = training.layers if training else {}
   tx, schedule = make_optimizer(config.optim, graph, durations["total"], layers)
   variables, start = start_variables(
-    graph, config.weights or None, config.seed, config.weights_model or None, layers=layers
+    graph,
+    None if is_resumed else config.weights or None,
+    config.seed,
+    config.weights_model or None,
+    layers=layers,
   )
   main = (graph.width, graph.height)
-  recipes = {size: _recipe(config, graph.resized(*size), training, tx) for size in (main, *config.sizes)}
+  graphs = {main: graph} | {size: _resized(graph, size, f"config.sizes[{i}]") for i, size in enumerate(config.sizes)}
+  recipes = {size: _recipe(config, one, training, tx) for size, one in graphs.items()}
   return Experiment(
     config=config,
     graph=graph,
@@ -153,12 +161,56 @@ def build_network(config: TrainConfig, classes: int) -> tuple[Graph, Training | 
       graph = partial_residual.apply(graph, text)
     except PrnError as error:
       raise ConfigError(f"config.transforms[{i}]: {error}") from None
-  width, height = config.width or graph.width, config.height or graph.height
-  if (width, height) != (graph.width, graph.height):
-    graph = graph.resized(width, height)
+  size = (config.width or graph.width, config.height or graph.height)
+  if size != (graph.width, graph.height):
+    graph = _resized(graph, size, "config.width and config.height")
   if num_classes(graph) != classes:
     graph = with_num_classes(graph, classes)
   return (with_anchors(graph, config.anchors) if config.anchors else graph), training, resize
+
+
+def _resized(graph: Graph, size: Size, key: str) -> Graph:
+  """The graph at another size; ConfigError names `key` and the nearest sizes that fit."""
+  try:
+    return graph.resized(*size)
+  except PrnError as error:
+    near = [
+      f"{axis} {' or '.join(map(str, sides))}"
+      for axis, sides in (("width", _near_widths(graph, size[0])), ("height", _near_heights(graph, size[1])))
+      if sides
+    ]
+    if not near:
+      raise ConfigError(f"{key}: {size[0]}x{size[1]} does not fit: {error}") from None
+    raise ConfigError(
+      f"{key}: network '{graph.name}' cannot have an input of {size[0]}x{size[1]}. The nearest that fits: "
+      f"{', '.join(near)}."
+    ) from None
+
+
+def _near_widths(graph: Graph, width: int) -> list[int]:
+  stride = max((graph.width // shape.width for shape in graph.shapes.values() if shape.width > 1), default=1)
+  return _nearest(width, stride, lambda side: _fits(graph, side, graph.height))
+
+
+def _near_heights(graph: Graph, height: int) -> list[int]:
+  stride = max((graph.height // shape.height for shape in graph.shapes.values() if shape.height > 1), default=1)
+  return _nearest(height, stride, lambda side: _fits(graph, graph.width, side))
+
+
+def _fits(graph: Graph, width: int, height: int) -> bool:
+  try:
+    graph.resized(width, height)
+  except PrnError:
+    return False
+  return True
+
+
+def _nearest(side: int, stride: int, fits: Callable[[int], bool]) -> list[int]:
+  """The next smaller and larger multiple of the stride that fit, in pixels; none if `side` does itself."""
+  if fits(side):
+    return []
+  below, above = side // stride * stride, max(side // stride + 1, 1) * stride
+  return [near for near in (below, above) if near > 0 and fits(near)]
 
 
 def _check_task(config: TrainConfig, graph: Graph, dataset: Dataset) -> None:
@@ -192,7 +244,7 @@ def _pipeline(config: TrainConfig, sizes: tuple[Size, ...]) -> PipelineConfig:
     resize_every=config.resize_every_steps,
     max_boxes=config.data.max_boxes,
     on_bad_data=config.data.on_bad_data,
-    threads=config.data.threads,
+    threads=config.data.threads or None,
     workers=config.data.workers,
     prefetch=config.data.prefetch,
     cache_mb=config.data.cache_mb,

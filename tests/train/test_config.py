@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import configs
-from prn_jax.cli.main import split_config_keys
+from prn_jax.cli.main import main, split_config_keys
 from prn_jax.cli.train import read_config
 from prn_jax.errors import PrnError
+from prn_jax.formats import darknet_cfg
 from prn_jax.models import get_spec
 from prn_jax.train.config import (
   ConfigError,
@@ -25,6 +28,9 @@ from prn_jax.train.config import (
   typed,
 )
 from prn_jax.train.darknet_config import config_from_cfg
+from prn_jax.train.experiment import build_network, open_experiment
+from tests.conftest import shared_params
+from tests.nets import tiny_detector
 
 SHIPPED = sorted(
   p.stem for p in Path(configs.__path__[0]).glob("*.py") if p.stem not in ("__init__", "default", "from_cfg")
@@ -83,7 +89,6 @@ def test_published_settings_are_those_of_the_cfg(name: str, shared: Path) -> Non
 
 
 def _check_loss_of_every_head(config: TrainConfig, cfg: Path) -> None:
-  from prn_jax.formats import darknet_cfg
   from prn_jax.models import build_graph
   from prn_jax.train.tasks import head_settings
 
@@ -97,6 +102,21 @@ def _check_loss_of_every_head(config: TrainConfig, cfg: Path) -> None:
         assert getattr(mine, field.name) == getattr(theirs, field.name), (head.name, field.name)
 
 
+@pytest.mark.parametrize("cfg", shared_params("cfg/*.cfg"))
+def test_every_public_cfg_becomes_a_configuration(cfg: Path) -> None:
+  text = cfg.read_text()
+  # Darknet's older heads have no loss here; Darknet builds their networks all the same.
+  if "[region]" in text or "[detection]" in text:
+    with pytest.raises(ConfigError, match=r"has no \[yolo\] or \[Gaussian_yolo\] head; other detectors cannot"):
+      config_from_cfg(str(cfg))
+    return
+  config = config_from_cfg(str(cfg))
+  config.data.train = "synthetic:traffic:1"
+  opened = typed(config)
+  assert opened.task == ("detect" if "yolo]" in text else "classify")
+  assert opened.batch_size == darknet_cfg.read(cfg).training.net.batch
+
+
 def test_default_has_every_field_of_the_dataclasses() -> None:
   for task in ("detect", "classify"):
     config = default_config(task)
@@ -107,6 +127,20 @@ def test_default_has_every_field_of_the_dataclasses() -> None:
 def test_round_trip_through_plain_values() -> None:
   config = shipped("coco_yolov4")
   assert typed(to_dict(config)) == config
+
+
+def test_threads_are_one_per_core_unless_told() -> None:
+  config = shipped("demo")
+  assert open_experiment(config, is_resumed=True).pipeline.threads is None
+  three = dataclasses.replace(config, data=dataclasses.replace(config.data, threads=3))
+  assert open_experiment(three).pipeline.threads == 3
+
+
+def test_weights_are_read_for_a_new_run_only() -> None:
+  config = dataclasses.replace(shipped("demo"), weights="gone.weights")
+  with pytest.raises(PrnError, match=r"cannot read weights 'gone\.weights'"):
+    open_experiment(config)
+  assert not open_experiment(config, is_resumed=True).start.loaded
 
 
 # -- wrong input -------------------------------------------------------------------------------------------------------
@@ -151,6 +185,25 @@ def test_wrong_configuration(values: dict[str, Any], message: str) -> None:
     typed(changed(**values))
 
 
+@pytest.mark.parametrize(
+  ("size", "message"),
+  [
+    ({"width": 100}, r"config\.width and config\.height: .*'yolov3-tiny-prn'.*100x416.*fits: width 96 or 128\.$"),
+    ({"width": 100, "height": 100}, r"100x100\. The nearest that fits: width 96 or 128, height 96 or 128\.$"),
+    ({"width": 3}, r"3x416\. The nearest that fits: width 32\.$"),
+  ],
+)
+def test_size_that_does_not_fit_names_the_nearest(size: dict[str, int], message: str) -> None:
+  with pytest.raises(ConfigError, match=message):
+    build_network(TrainConfig(model="yolov3-tiny-prn", **size), 80)
+
+
+def test_one_of_several_sizes_does_not_fit() -> None:
+  config = dataclasses.replace(shipped("demo"), sizes=((160, 160), (160, 100)))
+  with pytest.raises(ConfigError, match=r"config\.sizes\[1\]: .*160x100\. The nearest that fits: height 96 or 128"):
+    open_experiment(config)
+
+
 def test_durations() -> None:
   assert Duration(epochs=2.0).to_steps(10, 105, "x") == 21
   assert Duration(examples=105).to_steps(10, 1, "x") == 10
@@ -167,6 +220,20 @@ def test_durations() -> None:
 def test_differences_name_old_and_new_values_and_leave_free_keys_out() -> None:
   old, new = changed(), changed(optim__learning_rate=0.5, data__threads=9, log_every={"steps": 3})
   assert differences(old, new) == ["optim.learning_rate: 0.001, now 0.5"]
+
+
+def test_a_run_of_an_older_version_lacks_keys_that_have_their_default() -> None:
+  new = changed()
+  old = json.loads(json.dumps(new))
+  del old["transforms"], old["optim"]["ema_decay"], old["loss"]
+  assert differences(old, new) == []
+  changes = differences(old, changed(optim__ema_decay=0.9, loss__head={"iou_loss": "giou"}))
+  assert changes == ["loss.head.iou_loss: None, now 'giou'", "optim.ema_decay: 0.0, now 0.9"]
+
+
+def test_sizes_compare_equal_after_a_trip_through_json() -> None:
+  new = changed(sizes=((320, 320),))
+  assert differences(json.loads(json.dumps(new)), new) == []
 
 
 # -- the command line --------------------------------------------------------------------------------------------------
@@ -203,10 +270,64 @@ def get_config():
   assert read_config(str(file), []).optim.learning_rate == 0.25
 
 
+def test_configuration_of_ones_own_imports_its_neighbours(tmp_path: Path) -> None:
+  (tmp_path / "rates_of_mine.py").write_text("RATE = 0.125")
+  file = tmp_path / "mine.py"
+  file.write_text("""
+from configs import default
+import rates_of_mine
+
+def get_config():
+  config = default.get_config()
+  config.optim.learning_rate = rates_of_mine.RATE
+  return config
+""")
+  before = list(sys.path)
+  assert read_config(str(file), []).optim.learning_rate == 0.125
+  assert sys.path == before
+
+
+@pytest.mark.parametrize(
+  ("text", "message"),
+  [
+    ("import helpr", r"mine\.py' fails in line 1: ModuleNotFoundError: No module named 'helpr'\.$"),
+    ("x = 1", r"mine\.py' has no function get_config\(\)"),
+    ("def get_config(root):\n  return root", r"get_config\(\) missing 1 .*'root'\. Did you give the argument"),
+    ("def get_config():\n  return 1 / 0", r"fails in line 2: ZeroDivisionError: division by zero\.$"),
+  ],
+)
+def test_configuration_of_ones_own_that_fails(tmp_path: Path, text: str, message: str) -> None:
+  file = tmp_path / "mine.py"
+  file.write_text(text)
+  with pytest.raises(PrnError, match=message):
+    read_config(str(file), [])
+
+
+def test_an_incomplete_configuration_can_be_printed(capsys: pytest.CaptureFixture[str]) -> None:
+  assert main(["train", "--config=default", "--config.batch_size=3", "--print-config"]) == 0
+  printed = json.loads(capsys.readouterr().out)
+  assert (printed["batch_size"], printed["data"]["train"]) == (3, "")
+
+
+def test_run_directory_that_cannot_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+  (tmp_path / "file").touch()
+  assert main(["train", "--config=demo", f"--workdir={tmp_path / 'file'}"]) == 2
+  assert "it is a file. Give a folder with --workdir." in capsys.readouterr().err
+
+
+def test_a_cfg_is_a_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+  monkeypatch.chdir(tmp_path)
+  Path("tiny.cfg").write_text(darknet_cfg.dump(tiny_detector()))
+  short, long = (read_config(name, ["--config.seed=3"]) for name in ("tiny.cfg", "from_cfg:tiny.cfg"))
+  assert short.to_dict() == long.to_dict()
+  assert (short.model, short.seed, short.task) == ("tiny.cfg", 3, "detect")
+
+
 @pytest.mark.parametrize(
   ("config", "overrides", "message"),
   [
     ("coco_yolo3", [], r"no configuration is called 'coco_yolo3'.*coco_yolov3"),
+    ("missing.cfg", [], r"cannot read cfg 'missing\.cfg'"),
     ("missing.py", [], r"configuration file 'missing\.py' does not exist"),
     ("coco_yolov3", ["--config.optim.lr=1"], r"--config\.optim\.lr: config\.optim has no key 'lr'.*learning_rate"),
     ("coco_yolov3", ["--config.batchsize=1"], r"config has no key 'batchsize' \(did you mean 'batch_size'"),
