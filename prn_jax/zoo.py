@@ -288,7 +288,31 @@ _ENTRIES = (
 ENTRIES: Mapping[str, Weights] = {entry.model: entry for entry in _ENTRIES}
 """Model -> its published weights."""
 
+_PAPER = (
+  "the authors of the paper published its figures (https://github.com/WongKinYiu/PartialResidualNetworks), no Darknet "
+  "weights of this graph that we know of"
+)
 NOT_PUBLISHED: Mapping[str, str] = {
+  **dict.fromkeys(
+    (
+      "darknet53-fprn",
+      "darknet53-prn-bottleneck",
+      "darknet53-prn-expand",
+      "darknet53-prn-shrink",
+      "mpelee-prn",
+      "pelee-fpn",
+      "pelee-prn",
+      "pelee-prn-3l",
+      "pelee-ssd",
+      "pelee-yolov3",
+      "yolov3-fprn",
+      "yolov3-prn",
+      "yolov3-tiny-prn-3l",
+    ),
+    _PAPER,
+  ),  # fmt: skip
+  "densenet121": "its authors published weights for Torch (https://github.com/liuzhuang13/DenseNet), none for Darknet",
+  "peleenet": "its authors published weights for Caffe (https://github.com/Robert-JunWang/Pelee), none for Darknet",
   "csdarknet53-omega": (
     "its authors linked a file on Google Drive (https://drive.google.com/open?id=18jCwaL4SJ-jOvXrZNGHJ5yz44g9zi8Hm) "
     "from the wiki of https://github.com/AlexeyAB/darknet; since 2022 the link is reported dead"
