@@ -29,7 +29,7 @@ MEANING = {
   BAD_INPUT: "bad input",
   INTERNAL: "internal error",
   PREEMPTED: "preempted after saving, run again",
-  HOST_LOST: "a host was lost, run again",
+  HOST_LOST: "a host was lost or hangs, run again",
   INTERRUPTED: "interrupted",
 }
 
