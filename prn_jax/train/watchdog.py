@@ -19,6 +19,7 @@ from prn_jax.train.hosts import Hosts
 
 SLOW_FACTOR = 20.0  # a step that takes so many times the usual one hangs, also where steps are slow
 NUM_USUAL = 5  # steps that must have been seen to call something usual
+STOPPED_SEC = 5.0  # a look that comes so late was held up by the system, not by Python's lock
 
 
 class Watchdog:
@@ -108,11 +109,24 @@ class Watchdog:
     return max(self._step_sec, slow_sec)
 
   def _run(self) -> None:
-    while not self._stop.wait(min(1.0, self._step_sec / 10)):
+    interval_sec, last_look = min(1.0, self._step_sec / 10), time.monotonic()
+    while not self._stop.wait(interval_sec):
+      self._forgive(time.monotonic() - last_look - interval_sec)
+      last_look = time.monotonic()
       with self._lock:
         what, deadline, limit_sec = self._phases[-1] if self._phases else self._waiting
-      if time.monotonic() > deadline and not self._stop.is_set():
+      if last_look > deadline and not self._stop.is_set():
         self._bark(what, limit_sec)
+
+  def _forgive(self, late_sec: float) -> None:
+    """Moves all limits by the time in which not even this thread ran: the whole process was stopped (Ctrl-Z, a debugger,
+    a machine that slept), which says nothing about its steps."""
+    if late_sec < STOPPED_SEC:
+      return
+    with self._lock:
+      self._phases = [(what, deadline + late_sec, limit) for what, deadline, limit in self._phases]
+      what, deadline, limit = self._waiting
+      self._waiting = (what, deadline + late_sec, limit)
 
   def _bark(self, what: str, limit_sec: float) -> None:
     hosts = self._hosts

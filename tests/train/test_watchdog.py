@@ -57,3 +57,20 @@ def test_a_phase_in_parts_has_its_limit_for_each(clock: list[float]) -> None:
         assert dog._phases[-1][1] == clock[0] + 50.0
     assert dog._phases[-1] == ("the end", clock[0] + 100.0, 100.0)
   assert not dog._phases
+
+
+def test_time_in_which_the_process_was_stopped_does_not_count(
+  clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+  """Looks come every second; one comes an hour late. The limit of 300 s is over after 300 s of running."""
+  dog = Watchdog(Hosts(), step_sec=300.0, first_step_sec=300.0)
+  barks: list[float] = []
+
+  def wait(interval_sec: float) -> bool:
+    clock[0] += interval_sec if clock[0] != 1010.0 else 3600.0 + interval_sec
+    return bool(barks)
+
+  monkeypatch.setattr(dog._stop, "wait", wait)
+  monkeypatch.setattr(dog, "_bark", lambda what, limit_sec: barks.append(clock[0]))
+  dog._run()
+  assert barks == [1000.0 + 3600.0 + 301.0]
