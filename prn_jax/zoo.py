@@ -310,7 +310,7 @@ NOT_PUBLISHED: Mapping[str, str] = {
       "yolov3-tiny-prn-3l",
     ),
     _PAPER,
-  ),  # fmt: skip
+  ),
   "densenet121": "its authors published weights for Torch (https://github.com/liuzhuang13/DenseNet), none for Darknet",
   "peleenet": "its authors published weights for Caffe (https://github.com/Robert-JunWang/Pelee), none for Darknet",
   "csdarknet53-omega": (
