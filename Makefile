@@ -12,7 +12,7 @@ setup: .venv/.ready
 	touch .venv/.ready
 
 demo: setup
-	.venv/bin/prn eval traffic-tiny-prn --data synthetic:traffic:200@valid --batch 4 --out demo
+	.venv/bin/prn train --config=demo --workdir=demo
 
 test: setup lint types
 	$(PYTHON) -m pytest -n 2
