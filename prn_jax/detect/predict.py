@@ -169,15 +169,34 @@ class Detector:
         f"network '{self.model.graph.name}' gave NaN or infinity in {found.num_nonfinite[index]} boxes"
         f"{f' for {path}' if path else ''}: its weights are damaged, or belong to another cfg."
       )
-    count = int(found.count[index])
-    return Detections(
-      boxes_xyxy_px=placement.to_image_xyxy_px(found.boxes_cxcywh_rel[index, :count]),
-      scores=found.scores[index, :count],
-      classes=found.classes[index, :count],
-      names=self.model.names,
-      image_width=placement.image_width,
-      image_height=placement.image_height,
-      uncertainty=None if found.uncertainty is None else found.uncertainty[index, :count],
-      path=path,
-      image=image,
-    )
+    return detections_of(found, index, placement, self.model.names, image, path)
+
+
+def detections_of(
+  found: Any,
+  index: int,
+  placement: images.Placement,
+  names: Sequence[str],
+  image: np.ndarray | None = None,
+  path: str | None = None,
+) -> Detections:
+  """Row `index` of `nms.Suppressed` on the host as detections in the pixels of the original image.
+
+  Args:
+    found: of a batch; the row's values are finite.
+    index: the image.
+    placement: where it lies in the network input.
+    names, image, path: for the result.
+  """
+  count = int(found.count[index])
+  return Detections(
+    boxes_xyxy_px=placement.to_image_xyxy_px(found.boxes_cxcywh_rel[index, :count]),
+    scores=found.scores[index, :count],
+    classes=found.classes[index, :count],
+    names=tuple(names),
+    image_width=placement.image_width,
+    image_height=placement.image_height,
+    uncertainty=None if found.uncertainty is None else found.uncertainty[index, :count],
+    path=path,
+    image=image,
+  )

@@ -21,10 +21,12 @@ from data_pipelines.records import DataError, Dataset
 from prn_jax.classify.metrics import classification_metrics, top_classes, write_classification_report
 from prn_jax.detect import metrics, nms
 from prn_jax.detect.detections import Detections
+from prn_jax.detect.predict import detections_of
 from prn_jax.errors import did_you_mean
-from prn_jax.evaluate import Run, draw_examples, image_reader
+from prn_jax.evaluate import Run, detection_data, draw_examples, image_reader
 from prn_jax.graph.graph import Graph
 from prn_jax.network import Network, Variables
+from prn_jax.predict import Failure
 from prn_jax.train.config import ConfigError, EvalConfig
 from prn_jax.train.diagnose import DivergedError
 from prn_jax.train.sharding import jit, put_batch, replicated, split
@@ -144,37 +146,21 @@ class Evaluator:
     draw_examples(self.dataset, run, folder / "examples", num_pictures, PICTURES_CONF)
 
   def _detection(self, outputs: dict[int, tuple[Any, int, np.ndarray]]) -> Figures:
-    results = {}
+    results, failures, size = {}, [], (self.graph.width, self.graph.height)
     for index in sorted(outputs):
-      found, row, placement = outputs[index]
-      if not placement[0]:  # an image that could not be decoded
+      found, row, place = outputs[index]
+      image_id = self.dataset[index].image_id
+      if not place[0]:
+        failures.append(Failure(str(image_id), "the image could not be decoded"))
         continue
       if found.num_nonfinite[row]:
         raise self._diverged(index)
-      results[self.dataset[index].image_id] = self._detections(found, row, placement)
-    truths = (self.dataset[i] for i in range(len(self.dataset)))
-    clip = self.config.protocol != "darknet"
-    data = metrics.collect(
-      self.dataset.names,
-      truths,
-      {key: one.clipped() if clip else one for key, one in results.items()},
-      missing="leave_out" if len(results) < len(outputs) else "error",
-    )
+      results[image_id] = detections_of(found, row, placement_of(place, size), self.dataset.names)
+    run = Run(dict(results), tuple(failures), {})
+    data = detection_data(self.dataset, run, clip=self.config.protocol != "darknet")
     evaluation = metrics.evaluate(data, self.config.protocol)
     values = {key: math.nan if value is None else float(value) for key, value in evaluation.metrics.items()}
     return Figures(values, results, (data, evaluation))
-
-  def _detections(self, found: Any, row: int, place: np.ndarray) -> Detections:
-    placement = placement_of(place, (self.graph.width, self.graph.height))
-    count = int(found.count[row])
-    return Detections(
-      boxes_xyxy_px=placement.to_image_xyxy_px(found.boxes_cxcywh_rel[row, :count]),
-      scores=found.scores[row, :count],
-      classes=found.classes[row, :count],
-      names=self.dataset.names,
-      image_width=placement.image_width,
-      image_height=placement.image_height,
-    )
 
   def _classification(self, outputs: dict[int, tuple[Any, int, np.ndarray]]) -> Figures:
     order = [index for index in sorted(outputs) if outputs[index][2][0]]

@@ -24,6 +24,7 @@ import numpy as np
 
 from data_pipelines.pipeline import batch_at, size_of_step, train_batches
 from prn_jax.formats.files import write_text
+from prn_jax.formats.safetensors import digest
 from prn_jax.network import flatten_variables
 from prn_jax.train import step as steps
 from prn_jax.train.checkpoint import Checkpoints
@@ -138,7 +139,7 @@ class _Run:
       values=self.values,
       best=self.best,
       seconds=time.perf_counter() - began,
-      digest=digest(self.state.params),
+      digest=digest(flatten_variables(jax.device_get(self.state.params))),
     )
 
   def _train(self, batches: Iterator[tuple[int, Any]], preemption: Preemption) -> tuple[int, bool]:
@@ -368,15 +369,6 @@ def recompiled(functions: Mapping[Size, StepFn]) -> dict[Size, int]:
   """Size -> number of programs, of the steps that were compiled more than once; where this jax tells."""
   numbers = {size: int(getattr(step, "_cache_size", lambda: 0)()) for size, step in functions.items()}
   return {size: number for size, number in numbers.items() if number > 1}
-
-
-def digest(params: Any) -> str:
-  """sha256 over names, shapes and bytes of the parameters."""
-  total = hashlib.sha256()
-  for key, value in sorted(flatten_variables(jax.device_get(params)).items()):
-    total.update(f"{key} {value.shape} {value.dtype}\n".encode())
-    total.update(np.ascontiguousarray(value).tobytes())
-  return total.hexdigest()
 
 
 def _check_hosts(experiment: Experiment, hosts: Hosts) -> None:
