@@ -21,11 +21,12 @@ class TorchGraph(nn.Module):
   Args:
     graph: of convolutions, pools, routes, shortcuts, upsamplings and heads.
     variables: ours.
+    bn_momentum: share of the batch in the rolling statistics (ours is the share of the old).
   """
 
-  def __init__(self, graph: Graph, variables: dict[str, Any]) -> None:
+  def __init__(self, graph: Graph, variables: dict[str, Any], *, bn_momentum: float = 0.1) -> None:
     super().__init__()
-    self.graph = graph
+    self.graph, self.bn_momentum = graph, bn_momentum
     self.convs, self.norms = nn.ModuleDict(), nn.ModuleDict()
     for layer in graph:
       if layer.kind == "conv":
@@ -42,6 +43,19 @@ class TorchGraph(nn.Module):
         return found
     raise KeyError(f"no layers {set(layers) - found.keys()}")
 
+  def variables(self) -> dict[str, Any]:
+    """The weights as our variables."""
+    params: dict[str, Any] = {}
+    stats: dict[str, Any] = {}
+    for name, conv in self.convs.items():
+      params[name] = {"conv": {"kernel": _numpy(conv.weight.permute(2, 3, 1, 0))}}  # type: ignore[operator, union-attr]
+      if conv.bias is not None:
+        params[name]["conv"]["bias"] = _numpy(conv.bias)
+    for name, norm in self.norms.items():
+      params[name]["bn"] = {"scale": _numpy(norm.weight), "bias": _numpy(norm.bias)}
+      stats[name] = {"bn": {"mean": _numpy(norm.running_mean), "var": _numpy(norm.running_var)}}
+    return {"params": params, "batch_stats": stats}
+
   def _add_conv(self, layer: Any, variables: dict[str, Any]) -> None:
     params = variables["params"][layer.name]
     kernel = torch.from_numpy(np.array(params["conv"]["kernel"])).permute(3, 2, 0, 1).contiguous()
@@ -54,7 +68,7 @@ class TorchGraph(nn.Module):
       conv.bias.data = torch.from_numpy(np.array(params["conv"]["bias"]))
     self.convs[layer.name] = conv
     if "bn" in params:
-      norm = nn.BatchNorm2d(filters, eps=1e-5, momentum=0.1)
+      norm = nn.BatchNorm2d(filters, eps=1e-5, momentum=self.bn_momentum)
       norm.weight.data = torch.from_numpy(np.array(params["bn"]["scale"]))
       norm.bias.data = torch.from_numpy(np.array(params["bn"]["bias"]))
       stats = variables["batch_stats"][layer.name]["bn"]
@@ -88,6 +102,10 @@ class TorchGraph(nn.Module):
     if layer.kind in ("yolo", "softmax", "cost"):
       return x
     raise NotImplementedError(f"layer '{layer.name}' ({layer.kind}) has no torch counterpart here")
+
+
+def _numpy(tensor: Any) -> np.ndarray:
+  return np.array(tensor.detach())
 
 
 def _activated(x: torch.Tensor, layer: Layer) -> torch.Tensor:
