@@ -1,10 +1,11 @@
-"""Darknet53 with partial residuals on ImageNet, 256x256: the paper's characteristic 1 and 2 (figures 5 and 11).
+"""Darknet53 with partial residuals on ImageNet, 224x224: the comparison of the paper's figure 11.
 
-The argument names the network: fprn, prn-shrink (default), prn-expand or prn-bottleneck, and after a comma the share of
-channels, as "fprn,0.5" (sparsity) or "prn-shrink,0.75" (gamma). Training is that of Darknet53, so that only the network
-differs; the paper does not publish its own.
+The argument names the network: residual (Darknet53 itself), fprn, prn-shrink (default), prn-expand or prn-bottleneck, and
+after a comma the share of channels, as "fprn,0.5" (sparsity) or "prn-shrink,0.75" (gamma). Training is that of Darknet53,
+so that only the network differs; the paper does not publish its own.
 Expected: the order of figure 11, shrink best. No figures are published for ImageNet. Not yet run.
-Run: prn train --config=imagenet_darknet53_prn:prn-shrink,0.75 --workdir=runs/imagenet_darknet53_prn_shrink
+Run: prn train --config=imagenet_darknet53_prn:residual --workdir=runs/imagenet_residual
+     prn train --config=imagenet_darknet53_prn:prn-shrink,0.75 --workdir=runs/imagenet_darknet53_prn_shrink
      prn train --config=imagenet_darknet53_prn --workdir=runs/imagenet_darknet53_prn
 """
 
@@ -14,15 +15,20 @@ import ml_collections
 
 from configs import imagenet_darknet53
 
+RESIDUAL = "residual"
 OPTIONS = {"fprn": "sparsity", "prn-shrink": "gamma", "prn-expand": "gamma", "prn-bottleneck": "gamma"}
 
 
 def get_config(variant: str = "prn-shrink") -> ml_collections.ConfigDict:
   name, _, share = variant.partition(",")
-  if name not in OPTIONS:
-    raise ValueError(f"there is no variant '{name}'; expected one of {', '.join(OPTIONS)}")
+  if name not in (RESIDUAL, *OPTIONS):
+    raise ValueError(f"there is no variant '{name}'; expected one of {RESIDUAL}, {', '.join(OPTIONS)}")
+  if share and name == RESIDUAL:
+    raise ValueError(f"'{RESIDUAL}' is the network as it is and has no share of channels, as ',{share}' would be")
   config = imagenet_darknet53.get_config()
-  config.model = f"darknet53-{name}"
+  config.width = config.height = 224
+  if name != RESIDUAL:
+    config.model = f"darknet53-{name}"
   if share:
     config.model_options[OPTIONS[name]] = float(share)
   return config

@@ -104,15 +104,8 @@ def open_experiment(
   mesh = mesh or make_mesh()
   check_batch_size(config.batch_size, config.optim.accumulate, mesh)
   durations = _durations(config, len(dataset))
-  layers = training.layers if training else {}
-  tx, schedule = make_optimizer(config.optim, graph, durations["total"], layers)
-  variables, start = start_variables(
-    graph,
-    None if is_resumed else config.weights or None,
-    config.seed,
-    config.weights_model or None,
-    layers=layers,
-  )
+  tx, schedule = make_optimizer(config.optim, graph, durations["total"], training.layers if training else {})
+  variables, start = _start(config if not is_resumed else dataclasses.replace(config, weights=""), graph, training)
   main = (graph.width, graph.height)
   graphs = {main: graph} | {size: _resized(graph, size, f"config.sizes[{i}]") for i, size in enumerate(config.sizes)}
   recipes = {size: _recipe(config, one, training, tx) for size, one in graphs.items()}
@@ -263,6 +256,21 @@ def _recipe(config: TrainConfig, graph: Graph, training: Training | None, tx: op
     frozen=frozen_layers(graph, config.optim, training.layers if training else {}),
     remat=config.remat,
     seed=config.seed,
+  )
+
+
+def _start(config: TrainConfig, graph: Graph, training: Training | None) -> tuple[Variables, StartReport]:
+  """The variables to begin with; weights of the network before its transforms will do."""
+  original = None
+  if config.weights and config.transforms:
+    original = build_network(dataclasses.replace(config, transforms=()), num_classes(graph))[0]
+  return start_variables(
+    graph,
+    config.weights or None,
+    config.seed,
+    config.weights_model or None,
+    layers=training.layers if training else {},
+    original=original,
   )
 
 

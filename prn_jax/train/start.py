@@ -6,6 +6,7 @@ every layer stands in a `StartReport`.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import os
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from prn_jax.errors import PrnError, WeightsError
+from prn_jax.errors import GraphError, PrnError, WeightsError
 from prn_jax.formats import darknet_weights
 from prn_jax.formats.darknet_training import LayerTraining
 from prn_jax.graph.graph import Graph
@@ -23,6 +24,7 @@ from prn_jax.labels import num_classes
 from prn_jax.model import load
 from prn_jax.network import Variables, flatten_variables, init_variables, unflatten_variables
 from prn_jax.transforms.num_classes import with_num_classes
+from prn_jax.transforms.warm_start import warm_start
 
 _SHOWN = 8  # names in a line of the report
 _HEADER_BYTES = (20, 16)
@@ -74,6 +76,7 @@ def start_variables(
   *,
   partial: bool | None = None,
   layers: Mapping[str, LayerTraining] | None = None,
+  original: Graph | None = None,
 ) -> tuple[Variables, StartReport]:
   """The variables that a training starts from.
 
@@ -86,6 +89,8 @@ def start_variables(
       network with another number of classes is recognised without it.
     partial: see `darknet_weights.load`.
     layers: settings of single layers; dontload and dontloadscales say what a Darknet file of `graph` lacks.
+    original: what `graph` was before its transforms, if there were any: the weights may be those of either network, and
+      those of the original are cut to the channels that are left (`transforms.warm_start`).
 
   Returns:
     {"params": ..., "batch_stats": ...} of numpy arrays, complete, and the report.
@@ -97,13 +102,25 @@ def start_variables(
   if weights is None:
     names = [layer.name for layer in graph if graph.arrays(layer)]
     return unflatten_variables(flat), StartReport("", (), dict.fromkeys(names, "no weights were given"))
-  source = _open(graph, Path(weights), weights_model, partial, layers or {})
-  chosen, report = _match(graph, source)
+  source = _open_one_of([original or graph, graph], Path(weights), weights_model, partial, layers or {})
+  chosen, report = _match(graph, source) if original is None else _match_or_cut(graph, original, source)
   _check_finite(chosen, source.text)
   return unflatten_variables(flat | chosen), report
 
 
 # -- opening -----------------------------------------------------------------------------------------------------------
+
+
+def _open_one_of(graphs: list[Graph], *args: Any) -> _Source:
+  """`_open` with the first graph that a Darknet file fits; if none does, the error is that of the first."""
+  first, *others = graphs
+  try:
+    return _open(first, *args)
+  except WeightsError:
+    for graph in others:
+      with contextlib.suppress(WeightsError):
+        return _open(graph, *args)
+    raise
 
 
 def _open(
@@ -170,8 +187,9 @@ def _num_values(graph: Graph) -> int:
 # -- matching ----------------------------------------------------------------------------------------------------------
 
 
-def _match(graph: Graph, source: _Source) -> tuple[dict[str, Any], StartReport]:
-  """The arrays of `source` for those layers of `graph` that they fit, under the names of `graph`."""
+def _match(graph: Graph, source: _Source, *, must_fit: bool = True) -> tuple[dict[str, Any], StartReport]:
+  """The arrays of `source` for those layers of `graph` that they fit, under the names of `graph`; an error if none
+  does, unless `must_fit` is False."""
   names = {layer.name: layer.name for layer in graph}
   held = {key.split("/")[1] for key in source.arrays}
   stored = [layer.name for layer in source.graph if layer.name in held]
@@ -196,13 +214,32 @@ def _match(graph: Graph, source: _Source) -> tuple[dict[str, Any], StartReport]:
     chosen |= {f"{array.collection}/{layer.name}/{array.path}": source.arrays[key] for key, array in keys.items()}
   used = {names.get(name, name) for name in loaded}
   report = StartReport(text, tuple(loaded), random, tuple(name for name in stored if name not in used))
-  if not loaded:
+  if not loaded and must_fit:
     raise PrnError(
       f"weights {source.text} fit none of the {len(random)} layers of network '{graph.name}'; they have "
       f"{_listed(stored) or 'no layer at all'}. Use weights of the same family, or for a Darknet file name its network: "
       "weights_model (a .cfg or a registered model)."
     )
   return chosen, report
+
+
+def _match_or_cut(graph: Graph, original: Graph, source: _Source) -> tuple[dict[str, Any], StartReport]:
+  """As `_match`; where more layers fit those of `original`, they are cut to what `graph` has of them."""
+  chosen, report = _match(original, source, must_fit=False)
+  _, direct = _match(graph, source, must_fit=False)
+  if len(direct.loaded) >= len(report.loaded):
+    return _match(graph, source)
+  whole = unflatten_variables(flatten_variables(init_variables(original)) | chosen)
+  try:
+    cut = flatten_variables(warm_start(original, whole, graph))
+  except GraphError as error:
+    raise WeightsError(
+      f"weights {source.text} are of the network without its transforms, and cannot be cut for it: {error} Train "
+      "without weights, or with those of the transformed network."
+    ) from None
+  text = f"{report.source}, cut to the channels of the transformed network"
+  loaded = {key: value for key, value in cut.items() if key.split("/")[1] in report.loaded}
+  return loaded, dataclasses.replace(report, source=text)
 
 
 def _misfit(source: _Source, layer: str, shapes: Mapping[str, tuple[int, ...]]) -> str:

@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 
 import configs
+from configs import imagenet_darknet53_prn
 from prn_jax.cli.main import main, split_config_keys
 from prn_jax.cli.train import read_config
 from prn_jax.errors import PrnError
 from prn_jax.formats import darknet_cfg
+from prn_jax.labels import num_classes
 from prn_jax.models import get_spec
 from prn_jax.train.config import (
   ConfigError,
@@ -73,6 +75,26 @@ def test_shipped_configuration_is_whole(name: str) -> None:
   assert f"prn train --config={name}" in doc
   if name.startswith(("coco", "imagenet")):
     assert "ot yet\nrun" in doc or "ot yet run" in doc, "published networks say whether they were run"
+
+
+@pytest.mark.parametrize("variant", ["residual", "fprn,0.5", "prn-shrink,0.75", "prn-expand,0.5", "prn-bottleneck,0.5"])
+def test_networks_of_the_comparison_differ_in_nothing_but_the_network(variant: str) -> None:
+  """The paper's figure 11: all at 224x224, trained as Darknet53; the share of channels reaches the network."""
+  config = typed(imagenet_darknet53_prn.get_config(variant))
+  base = dataclasses.replace(shipped("imagenet_darknet53"), width=224, height=224)
+  changed = {line.split(":")[0] for line in differences(to_dict(base), to_dict(config))}
+  name, _, share = variant.partition(",")
+  assert changed == (
+    set() if name == "residual" else {"model", f"model_options.{imagenet_darknet53_prn.OPTIONS[name]}"}
+  )
+  assert list(config.model_options.values()) == ([float(share)] if share else [])
+  graph = build_network(config, 1000)[0]
+  assert (graph.width, graph.height, num_classes(graph)) == (224, 224, 1000)
+
+
+def test_residual_form_has_no_share_of_channels() -> None:
+  with pytest.raises(ValueError, match=r"'residual' is the network as it is .* ',0\.5'"):
+    imagenet_darknet53_prn.get_config("residual,0.5")
 
 
 @pytest.mark.parametrize("name", sorted(PUBLIC))

@@ -21,7 +21,9 @@ from prn_jax.train.checkpoint import Checkpoints
 from prn_jax.train.optim import OptimConfig, ScheduleConfig, make_optimizer
 from prn_jax.train.start import start_variables
 from prn_jax.train.step import Recipe, init_state
+from prn_jax.transforms import partial_residual
 from prn_jax.transforms.num_classes import with_num_classes
+from prn_jax.transforms.warm_start import warm_start
 from tests.nets import random_model, tiny_detector
 
 HEADS = ("p5_out", "p4_out")
@@ -194,3 +196,60 @@ def test_missing_file_and_needless_model(tmp_path: Path) -> None:
   random_model().save(tmp_path / "model")
   with pytest.raises(PrnError, match=r"carries its own network; leave weights_model .* empty"):
     start_variables(tiny_detector(), tmp_path / "model", 0, "yolov3")
+
+
+# -- transforms --------------------------------------------------------------------------------------------------------
+
+
+def cifar(num_classes: int = 10) -> Model:
+  graph = build_graph("darknet-cifar", num_classes=num_classes, width_multiplier=0.25)
+  return Model(graph, init_variables(graph, seed=5))
+
+
+@pytest.mark.parametrize("kind", ["x.weights", "model"])
+@pytest.mark.parametrize("transform", ["fprn:0.5", "shrink:0.5", "expand:0.75", "bottleneck:0.5"])
+def test_weights_of_the_network_before_its_transforms(kind: str, transform: str, tmp_path: Path) -> None:
+  """The figures are those of `warm_start`, which has proofs of its own; layers that fit are not called cut."""
+  model = cifar()
+  model.save(tmp_path / kind)
+  graph = partial_residual.apply(model.graph, transform)
+  variables, report = start_variables(graph, tmp_path / kind, original=model.graph)
+  expected = flatten_variables(warm_start(model.graph, model.variables, graph))
+  mine = flatten_variables(variables)
+  assert mine.keys() == expected.keys()
+  for key, value in mine.items():
+    np.testing.assert_array_equal(value, expected[key], err_msg=key)
+  assert list(report.loaded) == with_weights(graph)
+  cut = "" if transform == "fprn:0.5" else ", cut to the channels of the transformed network"
+  assert str(report).endswith(f"layers from '{tmp_path / kind}'{cut}")
+
+
+@pytest.mark.parametrize("kind", ["x.weights", "model"])
+def test_weights_of_the_transformed_network_itself(kind: str, tmp_path: Path) -> None:
+  original = cifar().graph
+  graph = partial_residual.apply(original, "shrink:0.5")
+  model = Model(graph, init_variables(graph, seed=6))
+  model.save(tmp_path / kind)
+  variables, report = start_variables(graph, tmp_path / kind, original=original)
+  check_layers(variables, graph, model.variables, report.loaded)
+  assert (
+    str(report) == f"start: {len(with_weights(graph))} of {len(with_weights(graph))} layers from '{tmp_path / kind}'"
+  )
+
+
+@pytest.mark.parametrize("kind", ["x.weights", "model"])
+def test_cut_weights_with_other_classes_leave_the_last_layer_random(kind: str, tmp_path: Path) -> None:
+  cifar(num_classes=7).save(tmp_path / kind)
+  original = cifar().graph
+  graph = partial_residual.apply(original, "shrink:0.5")
+  variables, report = start_variables(graph, tmp_path / kind, seed=1, original=original)
+  assert list(report.random) == [with_weights(graph)[-1]]
+  check_layers(variables, graph, variables, report.loaded, seed=1)
+  assert "cut to the channels" in str(report)
+
+
+def test_weights_that_fit_neither_network_say_so_of_the_original(tmp_path: Path) -> None:
+  random_model().save(tmp_path / "x.weights")
+  original = cifar().graph
+  with pytest.raises(WeightsError, match=r"x\.weights.*weights_model"):
+    start_variables(partial_residual.apply(original, "shrink:0.5"), tmp_path / "x.weights", original=original)
