@@ -68,14 +68,15 @@ def run(args: argparse.Namespace) -> int:
 
   from prn_jax.formats.checkpoints import complete_steps
   from prn_jax.train.experiment import open_experiment
-  from prn_jax.train.hosts import initialize
+  from prn_jax.train.hosts import initialize, nothing_to_save
   from prn_jax.train.log import say
   from prn_jax.train.loop import Reason, train
 
   hosts = initialize(config.hosts)
   with hosts.guard():
     is_resumed = bool(complete_steps(folder / "checkpoints"))
-    experiment = open_experiment(config, is_resumed=is_resumed)
+    with nothing_to_save(hosts):
+      experiment = open_experiment(config, is_resumed=is_resumed)
     if hosts.is_main:
       say(_opened(experiment))
     outcome = train(experiment, folder, hosts, allow_changes=args.allow_changes)

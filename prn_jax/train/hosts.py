@@ -34,7 +34,7 @@ from typing import Any
 
 from prn_jax.errors import PrnError
 from prn_jax.train.cluster import Cluster, find_cluster
-from prn_jax.train.exit_codes import HOST_LOST, end_process, exit_code_of, tell_supervisor
+from prn_jax.train.exit_codes import HOST_LOST, PREEMPTED, end_process, exit_code_of, tell_supervisor
 from prn_jax.train.peers import Peers
 from prn_jax.train.roster import LAST, differences
 
@@ -295,8 +295,33 @@ class Preemption:
       raise KeyboardInterrupt
     self._noticed = True
     hint = " (Ctrl-C again: stop at once)" if number == signal.SIGINT else ""
-    # Not print: the signal may have interrupted a print that holds the lock of the stream.
-    os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"\nprn: saving after this step{hint}\n".encode())
+    _write_stderr(f"prn: saving after this step{hint}")
+
+
+@contextlib.contextmanager
+def nothing_to_save(hosts: Hosts) -> Iterator[None]:
+  """Until the training starts: SIGTERM ends this process with PREEMPTED at once, for there is nothing to save yet.
+
+  On many hosts JAX's preemption service holds the signal, and `Preemption` learns of it at its first step.
+  """
+  if hosts.process_count > 1 or threading.current_thread() is not threading.main_thread():
+    yield
+    return
+
+  def leave(number: int, frame: FrameType | None) -> None:
+    _write_stderr("prn: asked to stop before the first step; nothing to save. Run the same command again.")
+    raise SystemExit(PREEMPTED)
+
+  old = signal.signal(signal.SIGTERM, leave)
+  try:
+    yield
+  finally:
+    signal.signal(signal.SIGTERM, old)
+
+
+def _write_stderr(line: str) -> None:
+  """For signal handlers. Not print: the signal may have interrupted a print that holds the lock of the stream."""
+  os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"\n{line}\n".encode())
 
 
 def code_fingerprint() -> str:

@@ -40,6 +40,8 @@ from prn_jax.train.profile import Tracer
 from prn_jax.train.sharding import StepFn, put_state
 from prn_jax.train.watchdog import Watchdog
 
+LOG_SUFFIXES = (".log", ".out", ".err", ".txt")
+STEP_FILE = "step.txt"  # in the folder of a report: the updates that its weights have seen
 STEPS_IN_FLIGHT = 2  # so that a signal, or a step that hangs, is noticed soon
 
 
@@ -317,7 +319,10 @@ class _Run:
   def _report(self, done: int) -> None:
     """Tables, curves and pictures of the last evaluation, once in a run's life."""
     evaluator, folder, part = self.experiment.evaluator, self.workdir / "eval", self.workdir / ".eval.tmp"
-    if evaluator is None or (self.hosts.gather("report exists", folder.is_dir())[0] and self.figures is None):
+    if evaluator is None:
+      return
+    is_reported = self.hosts.gather("reported step", _reported_step(folder))[0] == done
+    if is_reported and self.figures is None:
       return
     if self.figures is None:  # killed between the last evaluation and the report
       self._evaluate(done)
@@ -325,6 +330,7 @@ class _Run:
       shutil.rmtree(part, ignore_errors=True)
       with self.watchdog.phase("the report", self.pause_sec):
         evaluator.report(self.figures, part, self.config.eval.num_pictures)
+        write_text(part / STEP_FILE, f"{done}\n")
       shutil.rmtree(folder, ignore_errors=True)  # of the run before it was made longer
       part.rename(folder)
 
@@ -352,6 +358,14 @@ class _Run:
   def _say(self, text: str) -> None:
     if self.is_main:
       say(text)
+
+
+def _reported_step(folder: Path) -> int | None:
+  """Updates done at the report in `folder`; None if there is none."""
+  try:
+    return int((folder / STEP_FILE).read_text(encoding="utf-8"))
+  except (OSError, ValueError):
+    return None
 
 
 def run_metadata(experiment: Experiment) -> dict[str, Any]:
@@ -398,8 +412,13 @@ def _prepare(experiment: Experiment, workdir: Path, allow_changes: bool) -> None
         f"'{workdir}' holds a run of another configuration:\n  {listed}\nUse another --workdir, take the old values, or "
         "give --allow-changes to go on with the new ones."
       )
-  elif workdir.is_dir() and any(not path.name.startswith(".config.json.") for path in workdir.iterdir()):
+  elif workdir.is_dir() and any(not _may_be_there(path) for path in workdir.iterdir()):
     raise ConfigError(f"'{workdir}' is not empty and holds no run (no config.json). Give a new --workdir.")
   write_text(file, json.dumps(now, indent=1))
   write_text(workdir / "graph.cfg", experiment.graph_cfg())
   write_text(workdir / "env.json", json.dumps(environment(experiment), indent=1))
+
+
+def _may_be_there(path: Path) -> bool:
+  """Files of a directory that no run has used: what a killed start left, and the log that a user's shell writes."""
+  return path.name.startswith(".config.json.") or path.suffix in LOG_SUFFIXES

@@ -19,7 +19,7 @@ from prn_jax.errors import PrnError
 from prn_jax.train import exit_codes
 from prn_jax.train.cluster import Cluster, find_cluster
 from prn_jax.train.exit_codes import BAD_INPUT, HOST_LOST, INTERNAL, PREEMPTED
-from prn_jax.train.hosts import Hosts, HostSettings, Preemption, code_fingerprint, initialize
+from prn_jax.train.hosts import Hosts, HostSettings, Preemption, code_fingerprint, initialize, nothing_to_save
 from prn_jax.train.peers import Peers, split_address
 from prn_jax.train.roster import LAST, differences
 from tests.conftest import REPO
@@ -183,6 +183,16 @@ def test_sigterm_on_one_host() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
     assert preemption.requested(1)
     assert preemption.requested(2)
+  assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_sigterm_while_nothing_is_to_save(capfd: pytest.CaptureFixture[str]) -> None:
+  """Reading a large data set takes minutes; the supervisor learns that it may start again."""
+  before = signal.getsignal(signal.SIGTERM)
+  with pytest.raises(SystemExit) as stopped, nothing_to_save(Hosts()):
+    os.kill(os.getpid(), signal.SIGTERM)
+  assert stopped.value.code == PREEMPTED
+  assert "before the first step; nothing to save. Run the same command again" in capfd.readouterr().err
   assert signal.getsignal(signal.SIGTERM) is before
 
 

@@ -18,6 +18,9 @@ from prn_jax.cli.main import main
 from prn_jax.cli.train import read_config
 from prn_jax.formats import darknet_cfg
 from prn_jax.graph.builder import Builder
+from prn_jax.model import Model
+from prn_jax.models import build_graph
+from prn_jax.network import init_variables
 from prn_jax.train import exit_codes
 from prn_jax.train.checkpoint import Checkpoints
 from prn_jax.train.config import typed
@@ -129,7 +132,29 @@ def test_a_directory_with_other_things_is_left_alone(
   (tmp_path / "thesis.tex").write_text("x")
   assert main(arguments(detector_cfg, tmp_path)) == exit_codes.BAD_INPUT
   assert "is not empty and holds no run" in capsys.readouterr().err
-  assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+  assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_log_may_lie_in_a_new_run_directory(detector_cfg: Path, tmp_path: Path) -> None:
+  """`prn train --workdir=runs/x > runs/x/train.log` in a shell makes the file first."""
+  (tmp_path / "train.log").write_text("")
+  assert main(arguments(detector_cfg, tmp_path, "--config.data.valid=", "--config.total.steps=1")) == 0
+
+
+def test_longer_run_that_was_killed_before_its_report_makes_it_up(
+  run: Path, detector_cfg: Path, tmp_path: Path
+) -> None:
+  """The report of the shorter run, which is still there, must not pass for it."""
+  copy = tmp_path / "copy"
+  shutil.copytree(run, copy)
+  assert (copy / "eval" / "step.txt").read_text() == "6\n"
+  longer = arguments(detector_cfg, copy, "--config.total.steps=7", "--allow-changes")
+  assert main(longer) == 0
+  assert (copy / "eval" / "step.txt").read_text() == "7\n"
+  shutil.rmtree(copy / "eval")
+  shutil.copytree(run / "eval", copy / "eval")
+  assert main(longer) == 0
+  assert (copy / "eval" / "step.txt").read_text() == "7\n"
 
 
 DIVERGES = (
@@ -276,6 +301,23 @@ def test_a_classifier_learns_two_colours(tmp_path: Path, capsys: pytest.CaptureF
   assert result["metrics"] == {"top1": 1.0, "top5": 1.0}
   losses = [row["loss"] for row in read_metrics(tmp_path / "run") if "loss" in row]
   assert losses[-1] < 0.5
+
+
+def test_weights_of_the_network_before_its_transforms(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+  _, images = classifier_files(tmp_path)
+  graph = build_graph("darknet-cifar", num_classes=2, width_multiplier=0.25)
+  Model(graph, init_variables(graph)).save(tmp_path / "residual.weights")
+  code = main(
+    [
+      "train", "--config=default:classify", "--config.model=darknet-cifar", "--config.model_options.width_multiplier=0.25",
+      "--config.transforms=('shrink:0.5',)", f"--config.weights={tmp_path / 'residual.weights'}",
+      f"--config.data.train=imagefolder:{images}", "--config.batch_size=8", "--config.total.steps=1",
+      f"--workdir={tmp_path / 'run'}",
+    ]
+  )  # fmt: skip
+  out, err = capsys.readouterr()
+  assert code == 0, err
+  assert "residual.weights', cut to the channels of the transformed network" in out + err
 
 
 @pytest.mark.parametrize(
