@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,19 +89,24 @@ def run_model(
     DataError: an image cannot be read (policy stop).
   """
   run = predictor(model, options, batch_size)
-  records = [dataset[i] for i in range(len(dataset))]
   results: dict[Any, Result] = {}
-  failures = []
-  stream_of_results = stream(run, [record.image for record in records], keep_images=False)
-  for record, result in zip(
-    records, progress(stream_of_results, len(records)) if progress else stream_of_results, strict=True
-  ):
+  failures, ids = [], deque[Any]()  # of the images that are under way
+
+  def images() -> Iterator[Any]:
+    for i in range(len(dataset)):
+      record = dataset[i]
+      ids.append(record.image_id)
+      yield record.image
+
+  found = stream(run, images(), keep_images=False)
+  for result in progress(found, len(dataset)) if progress else found:
+    image_id = ids.popleft()
     if isinstance(result, Failure):
       if OnBadData(on_bad_data) is OnBadData.STOP:
         raise DataError(f"{result.reason} With --on-bad-data skip the image is left out, counted and listed.")
       failures.append(result)
     else:
-      results[record.image_id] = result
+      results[image_id] = result
   return Run(results, tuple(failures), dict(run.seconds))
 
 

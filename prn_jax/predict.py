@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -85,23 +87,25 @@ class Failure:
 
 
 def stream(
-  run: Detector | Classifier, sources: Sequence[Any], *, keep_images: bool = True
+  run: Detector | Classifier, sources: Iterable[Any], *, keep_images: bool = True
 ) -> Iterator[Result | Failure]:
   """Results of many images, in order. The next images are decoded while the network works on these.
 
   Args:
     run: see `predictor`.
-    sources: images in any form that `read` takes.
+    sources: images in any form that `read` takes; asked for three batches ahead, and not kept.
     keep_images: results hold their image, for drawing.
   """
+  waiting = iter(sources)
   with ThreadPoolExecutor(DECODE_THREADS) as pool:
-    size = run.batch_size
-    chunks = [sources[i : i + size] for i in range(0, len(sources), size)]
-    pending = [pool.submit(_read_or_fail, s) for chunk in chunks[:2] for s in chunk]
-    for index, chunk in enumerate(chunks):
-      if index + 2 < len(chunks):
-        pending += [pool.submit(_read_or_fail, s) for s in chunks[index + 2]]
-      loaded = [pending.pop(0).result() for _ in chunk]
+
+    def decoded(count: int) -> list[Future[tuple[np.ndarray | Failure, str | None]]]:
+      return [pool.submit(_read_or_fail, source) for source in itertools.islice(waiting, count)]
+
+    pending = deque(decoded(2 * run.batch_size))
+    while pending:
+      pending.extend(decoded(run.batch_size))
+      loaded = [pending.popleft().result() for _ in range(min(run.batch_size, len(pending)))]
       good = [(image, path) for image, path in loaded if not isinstance(image, Failure)]
       results: Iterator[Result] = iter(run([image for image, _ in good], [path for _, path in good]) if good else [])
       for image, _ in loaded:
