@@ -80,6 +80,12 @@ FIGURES = (
   Figure("mpelee-prn", 320, (README, RESULTS), 2.82, 3.81, 22.2, 42.7),
   Figure("mpelee-prn", 416, (README, RESULTS), 4.76, 3.81, 24.8, 46.8),
 )
+# Figure 11: top-1 on ImageNet's validation images, percent, by gamma.
+FIGURE_11 = {
+  "PRN-shrink": {0.75: 76.8, 0.5: 76.4},
+  "PRN-expand": {0.75: 75.7, 0.5: 72.7},
+  "PRN-bottleneck": {0.75: 75.5, 0.5: 72.7},
+}
 ERRATA = (
   Erratum("pelee-prn-3l", 320, "3.98 BFLOPs", "2.98", "5.03 at 416 shrinks by (416/320)^2 = 1.69, as all others do"),
   Erratum("yolov3-tiny-prn", 416, "4.95M parameters", "4.94M", "the published weights hold 4,939,758 values"),
@@ -94,8 +100,8 @@ OTHERS = (
 )  # fmt: skip
 EXPLAINED = ("darknet53_prn", "prn", "pelee", "efficientnet", "densenet")  # files of prn_jax/models
 NOT_BUILT = {
-  "tiny-dsod": "a comparator. It upsamples bilinearly, for which Darknet has no layer, and the sources that we could "
-  "read name its depthwise dense blocks without their number and widths.",
+  "tiny-dsod": "a comparator. Its authors' code has no licence, so that we did not open it, and what could be read of "
+  "its description does not give the widths of its depthwise feature pyramid."
 }
 
 
@@ -189,6 +195,11 @@ def accuracies() -> str:
   return table(["model", "size", "sources", "AP", "AP50"], rows)
 
 
+def figure_11() -> str:
+  rows = [[name, *(f"{values[gamma]:.1f}" for gamma in (0.75, 0.5))] for name, values in FIGURE_11.items()]
+  return table(["model", "gamma 0.75", "gamma 0.5"], rows)
+
+
 def others() -> str:
   rows = []
   for name in OTHERS:
@@ -203,8 +214,8 @@ def others() -> str:
 HEAD = """# The paper's figures and ours
 
 Wang, Liao, Chen, Hsieh, "Enriching Variety of Layer-wise Learning Information by Gradient Combination" (ICCVW 2019).
-Written by `python -m prn_jax.paper`; do not edit. (r): reconstructed, there is no public cfg; the reasoning stands
-below. Differences are those of our full count from the printed figure, or from the corrected one.
+Written by `python -m prn_jax.paper`; do not edit. (r): reconstructed from text and figures that leave a choice; the
+reasoning stands below. The others follow from a public cfg or from a description that leaves none. Differences are those of our full count from the printed figure, or from the corrected one.
 
 ## Operations
 
@@ -213,11 +224,18 @@ of shortcuts as well ("ours, all"). Table 2 has the older count: YOLOv3's 65.864
 """
 PARAMETERS = """## Parameters
 
-The sources count what a weights file holds: rolling means and variances too."""
+The sources count what a weights file holds: rolling means and variances too. Pelee-SSD's 5.98M is its own paper's count,
+of learnable values."""
 ACCURACIES = """## Accuracy
 
 As published, COCO test-dev, percent: AP in table 2 and Results.md, AP50 in table 3, README and
 Results.md. Nobody has trained these on COCO here; the page states no figure of ours."""
+FIGURE_11_TEXT = """## Figure 11
+
+Top-1 on ImageNet's validation images, percent, of Darknet53 with gamma of its channels left at the thin end of every
+stage. The numbers are those of a published summary of the paper (x-jeff, "Enriching Variety of Layer-wise Learning
+Information by Gradient Combination", 2025); we have not seen the figure itself. Nobody has trained these on ImageNet here
+(`configs/imagenet_darknet53_prn.py`); [experiments.md](experiments.md) has the comparison in small."""
 ERRATA_TEXT = "## Errata"
 OTHERS_TEXT = "## Models of the paper without figures, and comparators"
 REASONING = """## Reconstructions, and how each was found
@@ -234,7 +252,8 @@ def page() -> str:
   )
   missing = "\n".join(f"- {name}: {why}" for name, why in NOT_BUILT.items())
   parts = [
-    HEAD, operations(found), PARAMETERS, parameters(found), ACCURACIES, accuracies(), ERRATA_TEXT, errata,
+    HEAD, operations(found), PARAMETERS, parameters(found), ACCURACIES, accuracies(), FIGURE_11_TEXT, figure_11(),
+    ERRATA_TEXT, errata,
     OTHERS_TEXT, others(), "Not built:", missing, REASONING,
   ]  # fmt: skip
   for module in EXPLAINED:

@@ -1,6 +1,6 @@
 """Arithmetic of partial residual networks (Wang et al., ICCVW 2019): which channels, and how wide.
 
-Builders and transforms share it. gamma and the sparsity are those of the paper's section 4.2.
+Builders and transforms share it. The sparsity is the paper's rho (section 2), gamma that of its section 4.2.
 """
 
 from __future__ import annotations

@@ -76,7 +76,9 @@ def prn_backbone(g: Builder, schedule: Schedule, gamma: float) -> Levels:
   return Levels(*ends[2:])
 
 
-@register("darknet53-fprn", size=256, task="classify", status="reconstructed", reference=PAPER)
+@register(
+  "darknet53-fprn", size=256, task="classify", status="reconstructed", reference="PRN paper, section 2 and figure 7"
+)
 def darknet53_fprn(g: Builder, num_classes: int = 1000, sparsity: float = 0.5) -> None:
   fprn_backbone(g, sparsity)
   pooled_classifier(g, num_classes, dropout=0)

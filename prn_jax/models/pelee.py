@@ -13,7 +13,9 @@ of the others, whose cfg files were never published ("just follow the prototxt p
   those that meet all three figures: 4.836 (4.84), 2.861 (2.86), 3.749M (3.75).
 - pelee-yolov3 ("Pelee-YOLOv3-tiny" in Results.md): one more 1x1 and 3x3 convolution behind that join, as YOLOv3
   alternates them; the plainest of those that meet 5.06, 2.99 and 3.91M (5.057, 2.992, 3.913M). YOLOv3-tiny's own
-  widths do not: its 3x3 with 256 filters at p4 alone would give 4.52M.
+  widths do not: its 3x3 with 256 filters at p4 alone would give 4.52M. The author points to
+  eric612/Yolo-Model-Zoo (issue 2 of his repository), whose README gives its Pelee-YOLOv3 for VOC at 416 3.85M values and
+  4.25 billion multiply-adds; ours with 20 classes has 3.844M values, but 2.5 billion, the half of 5.06 BFLOPs.
 - pelee-prn-3l: a third level that does what p4 does: 3.357M (3.36), 5.036 (5.03) and 2.980 at 320. The sources print
   3.98 there, an erratum for 2.98: 5.03 / 1.69.
 - mpelee-prn ("Pelee2-PRN (private)" in Results.md): nothing about it is published but its cost, 4.76, 2.82 and

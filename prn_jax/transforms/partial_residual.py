@@ -194,11 +194,12 @@ def _block_filters(graph: Graph, block: Block, channels: int, width: int) -> dic
 
 
 def multi_source(graph: Graph) -> Graph:
-  """A detector whose levels are joined by partial residuals where they were concatenated, as in tiny-PRN's head.
+  """A detector whose levels are joined by partial residuals where they were concatenated, after tiny-PRN's head.
 
   Every concatenation of an upsampled map, or (in a path down) of a strided convolution, with others becomes their
-  sum, as far as channels reach. The convolution behind it gets the same sources once more: tiny-PRN's second and
-  third addition. Names stay; convolutions behind a join read fewer channels.
+  sum, as far as channels reach. The convolution behind it gets the same sources once more, in one sum of several
+  sources (characteristic 3). Names stay; convolutions behind a join read fewer channels. yolov3-tiny-prn differs: it
+  adds the two sources one after the other, each with its activation, and has a residual in its coarse level.
 
   Raises:
     GraphError: the network joins nothing.
