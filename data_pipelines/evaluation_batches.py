@@ -163,7 +163,7 @@ class EvalBatches:
   Attributes:
     num_batches: the same on every process.
     num_records: records that this process gives.
-    problems: images that could not be decoded so far (policy skip).
+    problems: images that could not be used so far (policy skip), of those that this process gives.
   """
 
   def __init__(self, maker: _RowMaker, shape: tuple[int, ...], threads: int, prefetch: int) -> None:

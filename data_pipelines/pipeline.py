@@ -146,15 +146,15 @@ def size_of_step(config: PipelineConfig, step: int, num_steps: int | None = None
 
 @dataclass(frozen=True)
 class PipelineReport:
-  """What happened to data so far.
+  """What happened to the data that this process has read so far.
 
   Attributes:
-    undecodable: records that were replaced, each once.
+    problems: images that could not be used and were replaced (policy skip), each once.
     num_overflowing: images that had more objects than `max_boxes`.
     num_boxes_lost: objects they lost.
   """
 
-  undecodable: tuple[Problem, ...] = ()
+  problems: tuple[Problem, ...] = ()
   num_overflowing: int = 0
   num_boxes_lost: int = 0
 
@@ -281,7 +281,7 @@ class TrainBatches:
   def __init__(self, share: _Share, start: int, stop: int) -> None:
     config = share.config
     self._step, self._stop, self._num_groups = start, stop, share.num_groups
-    self._undecodable: dict[int, Problem] = {}
+    self._problems: dict[int, Problem] = {}
     self._num_overflowing = self._num_boxes_lost = 0
     self._max_boxes = config.max_boxes
     threads = config.threads if config.threads is not None else 1 if config.workers else default_threads()
@@ -324,7 +324,7 @@ class TrainBatches:
   @property
   def report(self) -> PipelineReport:
     """What was wrong with data so far."""
-    return PipelineReport(tuple(self._undecodable.values()), self._num_overflowing, self._num_boxes_lost)
+    return PipelineReport(tuple(self._problems.values()), self._num_overflowing, self._num_boxes_lost)
 
   def close(self) -> None:
     """Stops threads and processes; nothing more comes."""
@@ -345,8 +345,8 @@ class TrainBatches:
         self.close()
         raise DataError(rows.error)
       for index, problem in rows.problems:
-        if index not in self._undecodable:
-          self._undecodable[index] = problem
+        if index not in self._problems:
+          self._problems[index] = problem
           _LOG.warning("%s Another image takes its place.", problem.reason)
       for overflow in rows.overflows:
         self._note_overflow(overflow)

@@ -53,7 +53,14 @@ class ProblemKind(StrEnum):
 
 @dataclass(frozen=True)
 class Problem:
-  """One entry that cannot be right: where it stands, and why; `line` is None where the file has no lines."""
+  """One entry that cannot be right: what sources, `TrainBatches.report`, `EvalBatches` and `Evaluator` list.
+
+  Attributes:
+    path: the file; of an image that is no file of its own, its id.
+    line: counted from 1; None where the file has no lines.
+    reason: what is wrong, with the values.
+    kind: the problem's class.
+  """
 
   path: Path
   line: int | None
@@ -62,6 +69,10 @@ class Problem:
 
   def __str__(self) -> str:
     return f"{self.path}{'' if self.line is None else f':{self.line}'}: {self.reason}"
+
+  def to_json(self) -> dict[str, str | int | None]:
+    """{"path", "line", "kind", "reason"}; line is None where the file has none."""
+    return {"path": str(self.path), "line": self.line, "kind": str(self.kind), "reason": self.reason}
 
 
 class ProblemLog:

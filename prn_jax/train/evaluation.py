@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from data_pipelines.evaluation_batches import eval_batches, placement_of
-from data_pipelines.records import DataError, Dataset
+from data_pipelines.records import DataError, Dataset, Problem
 from prn_jax.classify.metrics import classification_metrics, top_classes, write_classification_report
 from prn_jax.detect import metrics, nms
 from prn_jax.detect.detections import Detections
@@ -71,6 +71,10 @@ class Evaluator:
     resize: "stretch" or "letterbox", for detectors.
     on_bad_data: "stop" at an image that cannot be decoded, or "skip" it.
 
+  Attributes:
+    problems: images that the last evaluation left out (policy skip), of those that this process read.
+      `Hosts.gather` brings those of all processes together (`Problem.to_json`).
+
   Raises:
     ConfigError: the protocol has no figure `config.metric`.
   """
@@ -81,6 +85,7 @@ class Evaluator:
   ) -> None:  # fmt: skip
     self.graph, self.dataset, self.mesh, self.config = graph, dataset, mesh, config
     self.metric = _metric(graph, config)
+    self.problems: tuple[Problem, ...] = ()
     self._on_bad_data = on_bad_data
     self._resize = resize if graph.detects else "center_crop"
     self._batch_size = -(-(config.batch_size or batch_size) // mesh.size) * mesh.size
@@ -114,6 +119,7 @@ class Evaluator:
 
     Raises:
       DivergedError: the network's outputs are not finite.
+      DataError: an image cannot be used (policy stop), or none can (policy skip).
     """
     outputs: dict[int, tuple[Any, int, np.ndarray]] = {}
     with eval_batches(
@@ -130,8 +136,12 @@ class Evaluator:
         for row in np.flatnonzero(result["index"] >= 0):
           outputs[int(result["index"][row])] = (result["found"], int(row), result["placement"][row])
         on_batch()
+      self.problems = tuple(batches.problems)
     if len(outputs) != len(self.dataset):
       raise DataError(f"evaluation saw {len(outputs)} of {len(self.dataset)} images; each must be seen once.")
+    if not any(place[0] for _, _, place in outputs.values()):
+      first = f", the first because {self.problems[0].reason}" if self.problems else ""
+      raise DataError(f"none of the {len(outputs)} images of the evaluation can be used{first}")
     return self._detection(outputs) if self.graph.detects else self._classification(outputs)
 
   def report(self, figures: Figures, folder: Path, num_pictures: int = 0) -> None:

@@ -100,7 +100,7 @@ def test_worker_processes_change_no_byte_and_leave_no_noise(tmp_path: Path) -> N
         settings = config(on_bad_data="skip", cache_mb=1, workers=2)
         with train_batches(numbered(13, bad=(4,)), Noisy(4), settings, num_steps=NUM_STEPS) as batches:
           found = [(step, digest(batch)) for step, batch in batches]
-        problems = [str(problem) for problem in batches.report.undecodable]
+        problems = [str(problem) for problem in batches.report.problems]
         early = train_batches(numbered(13), Noisy(), config(workers=1), start_step=2)
         next(early)
         early.close()

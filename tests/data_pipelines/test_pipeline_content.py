@@ -215,7 +215,7 @@ def test_policy_skip_replaces_within_the_epoch_and_lists(caplog: pytest.LogCaptu
   for epoch in seen:
     assert not bad & set(epoch.tolist())
     assert set(epoch.tolist()) == set(range(12)) - bad, "no good record is lost to the bad ones"
-  assert {str(problem.path) for problem in batches.report.undecodable} == {"picture_3", "picture_7"}
+  assert {str(problem.path) for problem in batches.report.problems} == {"picture_3", "picture_7"}
   assert len(caplog.records) == 2, "each is told once"
   assert "Another image takes its place" in caplog.text
   halves = [batch_at(data, Noisy(), settings, 1, process_index=index, process_count=2) for index in range(2)]

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from data_pipelines.records import Dataset, RecordList
+from data_pipelines.records import DataError, Dataset, RecordList
 from data_pipelines.spec import open_spec
 from prn_jax.detect.detections import Detections
 from prn_jax.detect.metrics import collect, evaluate
@@ -19,23 +19,31 @@ from prn_jax.graph.builder import Builder
 from prn_jax.graph.graph import Graph
 from prn_jax.network import init_variables
 from prn_jax.train.config import ConfigError, EvalConfig
-from prn_jax.train.evaluation import RATING, Evaluator
+from prn_jax.train.evaluation import RATING, Evaluator, Figures
 from prn_jax.train.exit_codes import DIVERGED
 from prn_jax.train.sharding import make_mesh, put_state
+from tests.data_pipelines.pipeline_data import numbered
 from tests.nets import tiny_detector
 
 
-def classifier() -> Graph:
+def classifier(classes: int = 4) -> Graph:
   g = Builder(32, 32, name="small")
   g.avgpool(name="pool")
-  g.conv(4, 1, name="scores")
+  g.conv(classes, 1, name="scores")
   g.softmax(name="probabilities")
   return g.graph()
 
 
-def evaluator(graph: Graph, dataset: Dataset | None = None, **settings: Any) -> Evaluator:
-  mesh = make_mesh(jax.devices()[:1])
-  return Evaluator(graph, dataset or open_spec("synthetic:traffic:3"), mesh, EvalConfig(**settings), batch_size=2)
+def evaluator(
+  graph: Graph, dataset: Dataset | None = None, on_bad_data: str = "stop", num_devices: int = 1, **settings: Any
+) -> Evaluator:
+  dataset = dataset or open_spec("synthetic:traffic:3")
+  mesh = make_mesh(jax.devices()[:num_devices])
+  return Evaluator(graph, dataset, mesh, EvalConfig(**settings), batch_size=2, on_bad_data=on_bad_data)
+
+
+def run(one: Evaluator, seed: int = 0) -> Figures:
+  return one(put_state(init_variables(one.graph, seed), one.mesh))
 
 
 def empty_road() -> RecordList:
@@ -79,9 +87,9 @@ def test_a_figure_that_does_not_exist_is_refused_at_once(
 
 def test_voc_without_any_box_has_no_figure() -> None:
   graph = tiny_detector(32, 4)
-  run = evaluator(graph, empty_road(), protocol="voc")
+  one = evaluator(graph, empty_road(), protocol="voc")
   batches: list[int] = []
-  figures = run(put_state(init_variables(graph, 0), run.mesh), lambda: batches.append(1))
+  figures = one(put_state(init_variables(graph, 0), one.mesh), lambda: batches.append(1))
   assert list(figures.values) == ["mAP"]
   assert math.isnan(figures.values["mAP"])
   assert len(batches) == 1
@@ -89,9 +97,33 @@ def test_voc_without_any_box_has_no_figure() -> None:
 
 def test_outputs_that_are_not_finite_are_divergence() -> None:
   graph = tiny_detector(32, 4)
-  run = evaluator(graph)
+  one = evaluator(graph)
   variables = init_variables(graph, 0)
   variables["params"]["stem"]["conv"]["kernel"] = np.full_like(variables["params"]["stem"]["conv"]["kernel"], np.nan)
   with pytest.raises(Exception, match=r"gave NaN or infinity for image 'train_0_0000000'.*has diverged") as caught:
-    run(put_state(variables, run.mesh))
+    one(put_state(variables, one.mesh))
   assert caught.value.exit_code == DIVERGED  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_what_an_evaluation_left_out_is_listed_each_time_anew(labelled: bool) -> None:
+  graph = classifier(5) if labelled else tiny_detector(32, 5)
+  one = evaluator(graph, numbered(5, labelled=labelled, bad=(1, 4)), on_bad_data="skip")
+  assert one.problems == ()
+  for seed in (0, 1):
+    run(one, seed)
+    assert [(str(problem.path), problem.line, problem.kind) for problem in one.problems] == [
+      ("picture_1", None, "unreadable image"),
+      ("picture_4", None, "unreadable image"),
+    ]
+  listed = one.problems[0].to_json()
+  assert sorted(listed) == ["kind", "line", "path", "reason"]
+  assert "image 'picture_1' is not an image" in str(listed["reason"])
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_no_image_that_can_be_used_is_bad_data(labelled: bool) -> None:
+  graph = classifier(5) if labelled else tiny_detector(32, 5)
+  one = evaluator(graph, numbered(3, labelled=labelled, bad=(0, 1, 2)), on_bad_data="skip")
+  with pytest.raises(DataError, match="none of the 3 images of the evaluation can be used, the first because image 'p"):
+    run(one)
