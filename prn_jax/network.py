@@ -85,21 +85,13 @@ def init_variables(graph: Graph, seed: int = 0) -> Variables:
   """
   rng = np.random.default_rng(seed)
   return unflatten_variables(
-    {
-      f"{array.collection}/{layer.name}/{array.path}": layer.initial(array, rng)
-      for layer in graph
-      for array in graph.arrays(layer)
-    }
+    {array.key(layer.name): layer.initial(array, rng) for layer in graph for array in graph.arrays(layer)}
   )
 
 
 def expected_variables(graph: Graph) -> dict[str, tuple[int, ...]]:
   """ "collection/layer/path" -> shape of every variable of a network, from the graph alone."""
-  return {
-    f"{array.collection}/{layer.name}/{array.path}": array.array_shape
-    for layer in graph
-    for array in graph.arrays(layer)
-  }
+  return {array.key(layer.name): array.array_shape for layer in graph for array in graph.arrays(layer)}
 
 
 def flatten_variables(variables: Variables) -> dict[str, Any]:

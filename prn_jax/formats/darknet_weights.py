@@ -130,7 +130,7 @@ def load(
         if found == 0:
           break
         values = np.fromfile(file, "<f4", array.size)
-        flat[f"{array.collection}/{layer.name}/{array.path}"] = from_file(values, array, header.transposed)
+        flat[array.key(layer.name)] = from_file(values, array, header.transposed)
         found -= array.size
   except OSError as error:
     raise WeightsError(f"cannot read weights '{path}': {error.strerror}.") from None
@@ -175,7 +175,7 @@ def save(path: str | Path, graph: Graph, variables: Variables, header: Header | 
 
 def _check_all_stored(graph: Graph, variables: Variables) -> None:
   """A weights file has no room for variables of other networks; dropping them would lose them unnoticed."""
-  known = {f"{array.collection}/{layer.name}/{array.path}" for layer, array in stored_arrays(graph)}
+  known = {array.key(layer.name) for layer, array in stored_arrays(graph)}
   extra = [path for c in ("params", "batch_stats") for path in _paths(c, variables.get(c, {})) if path not in known]
   if extra:
     raise WeightsError(

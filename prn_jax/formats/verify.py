@@ -136,7 +136,7 @@ def same_weights(a: Model, b: Model) -> Variables:
     raise PrnError(f"the models cannot share weights: {where}. They are different networks.")
   return unflatten_variables(
     {
-      f"{array.collection}/{layer.name}/{array.path}": lookup(a.variables, *source)
+      array.key(layer.name): lookup(a.variables, *source)
       for source, (layer, array) in zip(pairs_a, pairs_b, strict=True)
     }
   )

@@ -73,6 +73,10 @@ class WeightArray(NamedTuple):
   def array_shape(self) -> tuple[int, ...]:
     return self.shape or self.permuted_shape
 
+  def key(self, layer: str) -> str:
+    """Name among the flat variables: "collection/layer/path"."""
+    return f"{self.collection}/{layer}/{self.path}"
+
 
 class Window(NamedTuple):
   """Input region that one output location sees: (height, width) of kernel and stride."""

@@ -205,13 +205,13 @@ def _match(graph: Graph, source: _Source, *, must_fit: bool = True) -> tuple[dic
     if not arrays:
       continue
     theirs = names.get(layer.name, layer.name)
-    keys = {f"{array.collection}/{theirs}/{array.path}": array for array in arrays}
+    keys = {array.key(theirs): array for array in arrays}
     reason = _misfit(source, theirs, {key: array.array_shape for key, array in keys.items()})
     if reason:
       random[layer.name] = reason
       continue
     loaded.append(layer.name)
-    chosen |= {f"{array.collection}/{layer.name}/{array.path}": source.arrays[key] for key, array in keys.items()}
+    chosen |= {array.key(layer.name): source.arrays[key] for key, array in keys.items()}
   used = {names.get(name, name) for name in loaded}
   report = StartReport(text, tuple(loaded), random, tuple(name for name in stored if name not in used))
   if not loaded and must_fit:
