@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,7 @@ def open_experiment(
   _check_task(config, graph, dataset)
   mesh = mesh or make_mesh()
   check_batch_size(config.batch_size, config.optim.accumulate, mesh)
+  _check_groups(config, mesh)
   durations = _durations(config, len(dataset))
   tx, schedule = make_optimizer(config.optim, graph, durations["total"], training.layers if training else {})
   variables, start = _start(config if not is_resumed else dataclasses.replace(config, weights=""), graph, training)
@@ -214,6 +216,20 @@ def _check_task(config: TrainConfig, graph: Graph, dataset: Dataset) -> None:
     raise DataError(f"data '{config.data.train}' has classes of whole images, no boxes; a detector needs those.")
   if not graph.detects and dataset[0].label is None:
     raise DataError(f"data '{config.data.train}' has boxes, no classes of whole images; a classifier needs those.")
+
+
+def _check_groups(config: TrainConfig, mesh: jax.sharding.Mesh) -> None:
+  """Raises ConfigError unless every process gets whole groups of the images that mosaic or mixup mix."""
+  group, hosts = config.augment.group_size, len({device.process_index for device in mesh.devices.flat})
+  if config.batch_size % (group * hosts):
+    unit = math.lcm(group * hosts, config.optim.accumulate * mesh.size)  # of what the devices need, too
+    below, above = config.batch_size // unit * unit, (config.batch_size // unit + 1) * unit
+    name, where = "mosaic" if group == 4 else "mixup", f" on each of {hosts} processes" if hosts > 1 else ""
+    raise ConfigError(
+      f"config.augment.{name} mixes groups of {group} images, but batch_size {config.batch_size} is no whole number of "
+      f"groups{where}. Choose a multiple of {unit}, such as {above}{f' or {below}' if below else ''}, or give "
+      f"config.augment.{name}=False."
+    )
 
 
 def _durations(config: TrainConfig, num_images: int) -> dict[str, int]:

@@ -28,20 +28,19 @@ from prn_jax.formats.safetensors import digest
 from prn_jax.network import flatten_variables
 from prn_jax.train import step as steps
 from prn_jax.train.checkpoint import Checkpoints
-from prn_jax.train.config import ConfigError, differences, to_dict
+from prn_jax.train.config import to_dict
 from prn_jax.train.curves import write_curves
 from prn_jax.train.diagnose import DivergedError, Suspect, diagnosis
 from prn_jax.train.evaluation import Figures
-from prn_jax.train.experiment import Experiment, Size, environment
+from prn_jax.train.experiment import Experiment, Size
 from prn_jax.train.hosts import Hosts, Preemption
 from prn_jax.train.log import EVAL, MetricsLog, Stopwatch, last_evaluation, progress_line, say
 from prn_jax.train.prefetch import on_devices
 from prn_jax.train.profile import Tracer
+from prn_jax.train.rundir import STEP_FILE, prepare, reported_step, run_metadata
 from prn_jax.train.sharding import StepFn, put_state
 from prn_jax.train.watchdog import Watchdog
 
-LOG_SUFFIXES = (".log", ".out", ".err", ".txt")
-STEP_FILE = "step.txt"  # in the folder of a report: the updates that its weights have seen
 STEPS_IN_FLIGHT = 2  # so that a signal, or a step that hangs, is noticed soon
 
 
@@ -101,7 +100,7 @@ def train(experiment: Experiment, workdir: Path, hosts: Hosts | None = None, *, 
   with Preemption(hosts) as preemption:
     _check_hosts(experiment, hosts)
     if hosts.is_main:
-      _prepare(experiment, workdir, allow_changes)
+      prepare(experiment, workdir, allow_changes)
     hosts.gather("run directory", None)  # nobody looks at it before it is complete
     with Checkpoints(workdir / "checkpoints", keep=experiment.config.keep_checkpoints) as checkpoints:
       return _Run(experiment, workdir, checkpoints, hosts).run(preemption)
@@ -321,7 +320,7 @@ class _Run:
     evaluator, folder, part = self.experiment.evaluator, self.workdir / "eval", self.workdir / ".eval.tmp"
     if evaluator is None:
       return
-    is_reported = self.hosts.gather("reported step", _reported_step(folder))[0] == done
+    is_reported = self.hosts.gather("reported step", reported_step(folder))[0] == done
     if is_reported and self.figures is None:
       return
     if self.figures is None:  # killed between the last evaluation and the report
@@ -360,25 +359,6 @@ class _Run:
       say(text)
 
 
-def _reported_step(folder: Path) -> int | None:
-  """Updates done at the report in `folder`; None if there is none."""
-  try:
-    return int((folder / STEP_FILE).read_text(encoding="utf-8"))
-  except (OSError, ValueError):
-    return None
-
-
-def run_metadata(experiment: Experiment) -> dict[str, Any]:
-  """What a checkpoint keeps beside the state, so that it can be used without the run directory."""
-  return {
-    "config": to_dict(experiment.config),
-    "name": experiment.graph.name,
-    "graph_cfg": experiment.graph_cfg(),
-    "names": list(experiment.names),
-    "resize": experiment.resize,
-  }
-
-
 def recompiled(functions: Mapping[Size, StepFn]) -> dict[Size, int]:
   """Size -> number of programs, of the steps that were compiled more than once; where this jax tells."""
   numbers = {size: int(getattr(step, "_cache_size", lambda: 0)()) for size, step in functions.items()}
@@ -395,30 +375,3 @@ def _check_hosts(experiment: Experiment, hosts: Hosts) -> None:
     "steps": experiment.total_steps,
   }
   hosts.check_same(facts)
-
-
-def _prepare(experiment: Experiment, workdir: Path, allow_changes: bool) -> None:
-  """Makes the run directory, or checks that the one that exists is of the same configuration."""
-  file, now = workdir / "config.json", json.loads(json.dumps(to_dict(experiment.config)))
-  if file.is_file():
-    try:
-      old = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
-      raise ConfigError(f"'{file}' is damaged. Restore it, or use another --workdir.") from None
-    changed = differences(old, now)
-    if changed and not allow_changes:
-      listed = "\n  ".join(changed[:10])
-      raise ConfigError(
-        f"'{workdir}' holds a run of another configuration:\n  {listed}\nUse another --workdir, take the old values, or "
-        "give --allow-changes to go on with the new ones."
-      )
-  elif workdir.is_dir() and any(not _may_be_there(path) for path in workdir.iterdir()):
-    raise ConfigError(f"'{workdir}' is not empty and holds no run (no config.json). Give a new --workdir.")
-  write_text(file, json.dumps(now, indent=1))
-  write_text(workdir / "graph.cfg", experiment.graph_cfg())
-  write_text(workdir / "env.json", json.dumps(environment(experiment), indent=1))
-
-
-def _may_be_there(path: Path) -> bool:
-  """Files of a directory that no run has used: what a killed start left, and the log that a user's shell writes."""
-  return path.name.startswith(".config.json.") or path.suffix in LOG_SUFFIXES

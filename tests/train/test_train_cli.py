@@ -163,6 +163,41 @@ DIVERGES = (
 )  # fmt: skip
 
 
+def test_what_failed_before_its_first_checkpoint_does_not_block_its_remedy(
+  detector_cfg: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+  cfg, images = classifier_files(tmp_path)
+  bad = images / "red" / "0.png"
+  bad.write_bytes(bad.read_bytes()[:-60])
+  command = [
+    "train", "--config=default:classify", f"--config.model={cfg}", f"--config.data.train=imagefolder:{images}",
+    "--config.batch_size=24", "--config.total.steps=1", f"--workdir={tmp_path / 'run'}",
+  ]  # fmt: skip
+  assert main(command) == exit_codes.BAD_INPUT
+  assert "on_bad_data='skip'" in capsys.readouterr().err
+  assert main([*command, "--config.data.on_bad_data=skip"]) == exit_codes.DONE, capsys.readouterr().err
+  assert json.loads((tmp_path / "run" / "config.json").read_text())["data"]["on_bad_data"] == "skip"
+
+
+def test_what_diverged_before_its_first_checkpoint_starts_with_another_learning_rate(
+  detector_cfg: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+  arguments_of_both = arguments(detector_cfg, tmp_path / "run", *DIVERGES, "--config.checkpoint_every.steps=6")
+  assert main(arguments_of_both) == exit_codes.DIVERGED
+  assert main([*arguments_of_both, "--config.optim.learning_rate=1e-4", "--config.total.steps=2"]) == exit_codes.DONE
+  assert main(arguments_of_both) == exit_codes.BAD_INPUT, "now there is a run to protect"
+  assert "holds a run of another configuration" in capsys.readouterr().err
+
+
+def test_the_configuration_of_another_program_is_left_alone(
+  detector_cfg: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+  (tmp_path / "config.json").write_text('{"compilerOptions": {}}')
+  assert main(arguments(detector_cfg, tmp_path)) == exit_codes.BAD_INPUT
+  assert "config.json' is not the configuration of a run. Give a new --workdir." in capsys.readouterr().err
+  assert (tmp_path / "config.json").read_text() == '{"compilerOptions": {}}'
+
+
 @pytest.mark.parametrize(
   "more", [(), ("--config.bn_scope=per_device", "--config.optim.accumulate=2", "--config.batch_size=16")]
 )
