@@ -8,8 +8,10 @@ counts one timestamp. Everything else (shortcut, route, pool, activation, ...) p
 timestamp, a partial shortcut only into the first channels of its source. The *source* of a gradient is the layer
 with a kernel that it left last, or the loss.
 
-The number of paths from the loss grows exponentially with depth, so they are never listed: for every source and
-every interval of channels one integer holds the number of paths of each length, `_Paths.bits` bits each.
+A path is the list of layers with kernels that it passes, so it does not matter how a map is written: cut into halves
+that are concatenated again, or read over two routes, it is the same map, and the same path. The number of paths from
+the loss grows exponentially with depth, so they are never listed: for every set of channels whose paths are asked for
+one integer holds the number of paths of each length, `_Paths.bits` bits each.
 """
 
 from __future__ import annotations
@@ -17,12 +19,13 @@ from __future__ import annotations
 import collections
 import heapq
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 from prn_jax.errors import GraphError
 from prn_jax.graph.graph import INPUT, Graph, Layer, Shape, Wiring
 
+Channels = tuple[tuple[int, int], ...]  # disjoint intervals [start, end) in order, that do not touch
 LOSS = "loss:"  # prefix of the sources that are losses; no layer has ":" in its name
 MIXES_CHANNELS = ("softmax", "region")  # without a kernel, but every output channel depends on every input channel
 StageBy = Literal["size", "name"]
@@ -203,12 +206,33 @@ def _back(graph: Graph, layer: Layer, piece: _Piece) -> Iterator[tuple[str, _Pie
       yield name, part
 
 
-def _through(graph: Graph, layer: Layer, start: int, end: int) -> tuple[int, int]:
+def _inputs_of(graph: Graph, layer: Layer, start: int, end: int) -> tuple[int, int]:
   """Input channels that the output channels start to end - 1 of a layer with a kernel depend on."""
-  source, output = graph.shapes[layer.inputs[0]].channels, graph.shapes[layer.name].channels
+  source, output = _group_sizes(graph, layer)
+  return start // output * source, -(-end // output) * source
+
+
+def _outputs_of(graph: Graph, layer: Layer, channels: Channels) -> Channels:
+  """Output channels of a layer with a kernel that read any of these of its input channels."""
+  source, output = _group_sizes(graph, layer)
+  return _merged((start // source * output, -(-end // source) * output) for start, end in channels)
+
+
+def _group_sizes(graph: Graph, layer: Layer) -> tuple[int, int]:
+  """Input channels and output channels of each group of a layer with a kernel."""
   groups = getattr(layer, "groups", 1)
-  per_group = output // groups
-  return start // per_group * (source // groups), -(-end // per_group) * (source // groups)
+  return graph.shapes[layer.inputs[0]].channels // groups, graph.shapes[layer.name].channels // groups
+
+
+def _merged(spans: Iterable[tuple[int, int]]) -> Channels:
+  """The union of intervals."""
+  result: list[tuple[int, int]] = []
+  for start, end in sorted(spans):
+    if result and start <= result[-1][1]:
+      result[-1] = (result[-1][0], max(end, result[-1][1]))
+    else:
+      result.append((start, end))
+  return tuple(result)
 
 
 # -- all layers --------------------------------------------------------------------------------------------
@@ -217,20 +241,24 @@ def _through(graph: Graph, layer: Layer, start: int, end: int) -> tuple[int, int
 class _Arrival(NamedTuple):
   source: str
   piece: _Piece
-  paths: int
+
+  def origin(self, start: int, end: int) -> tuple[int, int] | None:
+    """The source's channels that channels start to end - 1 of the receiver get; None if they get nothing of it."""
+    piece = self.piece.cut(start, end, 0)
+    return (piece.origin_start, piece.origin_end) if piece else None
 
 
 class _Paths:
-  """Sends every gradient to the layers that it reaches without passing a kernel, the loss first.
+  """Sends every gradient to the layers that it reaches without passing a kernel, the loss first, then counts paths.
 
-  A set of paths is one integer; digit t in base 2**bits is the number of paths of length t.
+  The numbers of paths by length are one integer; digit t in base 2**bits is the number of paths of length t.
   """
 
   def __init__(self, graph: Graph) -> None:
     self.graph = graph
     self.index = {layer.name: i for i, layer in enumerate(graph)}
-    self.steps = {layer.name for layer in graph if is_step(graph, layer)}
-    self.receives = self.steps | {layer.name for layer in graph if not layer.inputs and graph.arrays(layer)}
+    self.steps = {layer.name: layer for layer in graph if is_step(graph, layer)}
+    self.receives = self.steps.keys() | {layer.name for layer in graph if not layer.inputs and graph.arrays(layer)}
     self.bits = _most_paths(graph).bit_length() + 1
     self.arrivals: dict[str, list[_Arrival]] = {name: [] for name in self.receives}
     self.order: dict[str, int] = {}  # source -> rank, the loss first
@@ -238,76 +266,129 @@ class _Paths:
 
   def layers(self) -> tuple[LayerGradients, ...]:
     for head in self.graph.heads:
-      channels = self.graph.shapes[head.name].channels
-      self._send(LOSS + head.name, {(head.name, _Piece(0, channels, 0, channels, exact=True)): 1 << self.bits})
+      self._send(LOSS + head.name, head.name, [(0, self.graph.shapes[head.name].channels)])
     for layer in reversed(self.graph.layers):
       if layer.name in self.steps:
-        self._send(layer.name, self._emitted(layer))
+        self._send(layer.name, layer.inputs[0], self._emitted(layer))
     parts = {source: _parts(cuts) for source, cuts in self.cuts.items()}
-    return tuple(self._summary(layer, parts) for layer in self.graph if layer.name in self.receives)
+    receivers = [layer for layer in self.graph if layer.name in self.receives]
+    pieces = {layer.name: self._pieces(layer, parts) for layer in receivers}
+    paths = self._count({name: [((start, end),) for start, end, _ in found] for name, found in pieces.items()})
+    return tuple(self._summary(layer, pieces[layer.name], paths[layer.name]) for layer in receivers)
 
-  def _emitted(self, layer: Layer) -> dict[tuple[str, _Piece], int]:
-    """Gradients at the input of a layer with a kernel, one timestamp later than at its output."""
-    result: dict[tuple[str, _Piece], int] = collections.defaultdict(int)
-    for arrival in self.arrivals[layer.name]:
-      start, end = _through(self.graph, layer, arrival.piece.start, arrival.piece.end)
-      result[layer.inputs[0], _Piece(start, end, start, end, exact=True)] += arrival.paths << self.bits
-    return result
+  def _emitted(self, layer: Layer) -> list[tuple[int, int]]:
+    """Input channels of a layer with a kernel that its gradient goes to, cut where one group gets it over other paths
+    than the next."""
+    pieces = [arrival.piece for arrival in self.arrivals[layer.name]]
+    covered = _merged(_inputs_of(self.graph, layer, piece.start, piece.end) for piece in pieces)
+    ends = {end for piece in pieces for end in (piece.start, piece.end)}
+    cuts = sorted({cut for end in ends for cut in _inputs_of(self.graph, layer, end, end)})  # both ends of its group
+    return [
+      (start, end)
+      for start, end in itertools.pairwise(cuts)
+      if any(low <= start and end <= high for low, high in covered)
+    ]
 
-  def _send(self, source: str, emitted: dict[tuple[str, _Piece], int]) -> None:
-    """Delivers what `source` emitted to the next layers with weights, through all others."""
+  def _send(self, source: str, first: str, channels: Iterable[tuple[int, int]]) -> None:
+    """Delivers what `source` hands to these channels of layer `first` to the next layers with weights, through all
+    others."""
     self.order[source] = len(self.order)
-    waiting: dict[str, dict[_Piece, int]] = {}
+    waiting: dict[str, dict[_Piece, None]] = {}  # a set in the order of arrival
     queue: list[int] = []
 
-    def put(name: str, piece: _Piece, paths: int) -> None:
+    def put(name: str, piece: _Piece) -> None:
       if name == INPUT:
         return
       if name not in waiting:
-        waiting[name] = collections.defaultdict(int)
+        waiting[name] = {}
         heapq.heappush(queue, -self.index[name])
-      waiting[name][piece] += paths
+      waiting[name][piece] = None
 
-    for (name, piece), paths in emitted.items():
-      put(name, piece, paths)
+    for start, end in channels:
+      put(first, _Piece(start, end, start, end, exact=True))
     while queue:  # the last layer first: everything that reaches a layer is there before it is passed on
       layer = self.graph.layers[-heapq.heappop(queue)]
-      for piece, paths in waiting.pop(layer.name).items():
+      for piece in waiting.pop(layer.name):
         if layer.name in self.receives:
-          self.arrivals[layer.name].append(_Arrival(source, piece, paths))
+          self.arrivals[layer.name].append(_Arrival(source, piece))
           self.cuts.setdefault(source, []).append((piece.origin_start, piece.origin_end, layer.name))
         else:
           for name, part in _back(self.graph, layer, piece):
-            put(name, part, paths)
+            put(name, part)
 
-  def _summary(self, layer: Layer, parts: dict[str, list[tuple[int, int, int]]]) -> LayerGradients:
-    arrivals = self.arrivals[layer.name]
-    shape = self.graph.shapes[layer.name]
-    # where parts of a source end, this layer's ranges end too
-    pieces: list[tuple[int, int, int, tuple[str, int]]] = []
-    for arrival in arrivals:
-      for low, high, part in parts[arrival.source]:
-        if arrival.piece.exact:
-          shift = arrival.piece.start - arrival.piece.origin_start
-          start, end = max(low + shift, arrival.piece.start), min(high + shift, arrival.piece.end)
-        elif low < arrival.piece.origin_end and high > arrival.piece.origin_start:
-          start, end = arrival.piece.start, arrival.piece.end
+  def _pieces(
+    self, layer: Layer, parts: dict[str, list[tuple[int, int, int]]]
+  ) -> list[tuple[int, int, frozenset[tuple[str, int]]]]:
+    """The layer's channels, cut wherever what arrives changes: (start, end, parts of sources)."""
+    arrived: list[tuple[int, int, tuple[str, int]]] = []
+    for source, piece in self.arrivals[layer.name]:
+      for low, high, part in parts[source]:
+        if piece.exact:
+          shift = piece.start - piece.origin_start
+          start, end = max(low + shift, piece.start), min(high + shift, piece.end)
+        elif low < piece.origin_end and high > piece.origin_start:
+          start, end = piece.start, piece.end
         else:
           continue
         if start < end:
-          pieces.append((start, end, arrival.paths, (arrival.source, part)))
+          arrived.append((start, end, (source, part)))
+    ends = {0, self.graph.shapes[layer.name].channels}
+    ends |= {end for start, stop, _ in arrived for end in (start, stop)}
+    return [
+      (start, end, frozenset(p[2] for p in arrived if p[0] <= start and end <= p[1]))
+      for start, end in itertools.pairwise(sorted(ends))
+    ]
+
+  def _count(self, asked: dict[str, list[Channels]]) -> dict[str, dict[Channels, int]]:
+    """Numbers of paths by length that reach any of these sets of channels.
+
+    The paths that reach some channels are, for each source, those that reach the outputs of the source that read what
+    it sends there, one layer longer. Paths over different sources differ, so their numbers add up.
+    """
+    links: dict[str, dict[Channels, dict[str, Channels]]] = {}  # layer -> channels -> source -> its outputs
+    for name, sets in asked.items():
+      links[name] = {channels: {} for channels in sets}
+    for layer in self.graph:  # sources stand behind the layers that they reach
+      if layer.name in links:
+        for channels, needed in links[layer.name].items():
+          needed.update(self._outputs_that_reach(layer, channels))
+          for source, outputs in needed.items():
+            if source in self.steps:
+              links[source].setdefault(outputs, {})
+    paths: dict[str, dict[Channels, int]] = {}
+    for layer in reversed(self.graph.layers):
+      if layer.name in links:
+        paths[layer.name] = {
+          channels: sum(paths[source][outputs] if source in paths else 1 for source, outputs in needed.items())
+          << self.bits
+          for channels, needed in links[layer.name].items()
+        }
+    return paths
+
+  def _outputs_that_reach(self, layer: Layer, channels: Channels) -> dict[str, Channels]:
+    """For each source of these channels of a layer: the outputs of the source that read what arrives there."""
+    origins: dict[str, list[tuple[int, int]]] = {}
+    for arrival in self.arrivals[layer.name]:
+      for start, end in channels:
+        if origin := arrival.origin(start, end):
+          origins.setdefault(arrival.source, []).append(origin)
+    return {
+      source: _outputs_of(self.graph, self.steps[source], _merged(spans)) if source in self.steps else ()
+      for source, spans in origins.items()
+    }
+
+  def _summary(
+    self, layer: Layer, pieces: list[tuple[int, int, frozenset[tuple[str, int]]]], paths: dict[Channels, int]
+  ) -> LayerGradients:
     ranges: list[ChannelRange] = []
-    ends = sorted({0, shape.channels, *(p[0] for p in pieces), *(p[1] for p in pieces)})
-    for start, end in itertools.pairwise(ends):
-      here = frozenset(p[3] for p in pieces if p[0] <= start and end <= p[1])
-      paths = sum(a.paths for a in arrivals if a.piece.start <= start and end <= a.piece.end)
-      times, counts = self._unpacked(paths)
-      if ranges and (ranges[-1].parts, ranges[-1].timestamps, ranges[-1].paths) == (here, times, counts):
+    for start, end, parts in pieces:
+      times, counts = self._unpacked(paths[((start, end),)])
+      if ranges and (ranges[-1].parts, ranges[-1].timestamps, ranges[-1].paths) == (parts, times, counts):
         ranges[-1] = ranges[-1]._replace(end=end)
       else:
-        names = tuple(sorted({source for source, _ in here}, key=self.order.__getitem__))
-        ranges.append(ChannelRange(start, end, times, counts, names, here))
-    return LayerGradients(layer.name, layer.kind, shape, tuple(ranges))
+        names = tuple(sorted({source for source, _ in parts}, key=self.order.__getitem__))
+        ranges.append(ChannelRange(start, end, times, counts, names, parts))
+    return LayerGradients(layer.name, layer.kind, self.graph.shapes[layer.name], tuple(ranges))
 
   def _unpacked(self, paths: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     digits = []
@@ -322,7 +403,7 @@ class _Paths:
 
 
 def _most_paths(graph: Graph) -> int:
-  """A bound on the number of paths from the losses to any one layer."""
+  """A bound on the number of paths from the losses to any one layer: all ways along the wires."""
   count = dict.fromkeys(graph.shapes, 0)
   for head in graph.heads:
     count[head.name] += 1

@@ -142,6 +142,34 @@ def test_timestamps_without_their_numbers_of_paths_would_not_fit(k: int) -> None
   assert sets == 2 * k - 1
 
 
+@pytest.mark.parametrize("k", BLOCKS)
+def test_timestamps_with_their_sources_need_no_path_counts(k: int) -> None:
+  """The other reading that gives the paper's forms: sets of timestamps, told apart by the sources that bring them."""
+
+  def pairs(graph: Graph) -> int:
+    return sum(len({(r.timestamps, r.sources) for r in x.ranges if r.timestamps}) for x in gradients(graph))
+
+  assert pairs(residual(shrinking(k))) == (1 + k) * k / 2
+  assert pairs(residual(shrinking(k)[::-1])) == k
+  if k % 2 == 0:
+    half = shrinking(k // 2)
+    closed = ((1 + k / 2) * (k / 2) + k) / 2
+    assert pairs(residual(half + half[:0:-1])) == closed
+    assert pairs(residual(half + half[-2::-1])) == closed  # with one narrowest block as well
+
+
+def test_the_papers_example_of_a_resnet() -> None:
+  """Figure 5, of which only a summary is known to us: a ResNet of five layers, blocks of two, has the sets G1, G2,
+  G1+G3, G2+G4 and G1+G3+G5 of timestamps, from the last layer to the first."""
+  g = Builder(8, 8)
+  x = g.conv(8, 3, padding=1, name="l1")
+  for i in (2, 4):
+    g.conv(8, 3, padding=1, name=f"l{i}")
+    g.conv(8, 3, padding=1, name=f"l{i + 1}")
+    x = g.shortcut(x)
+  assert [x.timestamps for x in reversed(gradients(g.graph()))] == [(1,), (2,), (1, 3), (2, 4), (1, 3, 5)]
+
+
 # -- by hand ---------------------------------------------------------------------------------------------------
 
 

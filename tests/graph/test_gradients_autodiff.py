@@ -1,17 +1,21 @@
 """The graph's answer to "which gradients arrive where" against automatic differentiation of the real lowering.
 
 Random small networks are linear here (no activation, no batch norm) and all kernels are 1, so gradients never cancel.
-Each layer's kernel is scaled by a number per input channel, and so is the loss. A path of the gradient is then a
+Each layer's kernel is scaled by a number per input channel, and so is each loss. A path of the gradient is then a
 product of these scales, so a gradient is a multilinear polynomial in them, and
-- switching sets of layers on and off gives the coefficient of every set: the paths that pass just these layers;
+- switching sets of losses and layers on and off gives the coefficient of every set: not zero if there is a path from
+  this loss that passes just these layers. So paths are counted, by length and source;
 - the Jacobian of the gradients with respect to the scales of one layer, with all layers in front of it switched off,
   shows to which channels of which layers its gradient goes at once.
 Maps are 1x1 and all numbers small integers (quarters behind a sigmoid), so zero is exactly zero.
+
+Products and layers that mix channels are not linear: test_gradient_paths.py compares such networks with brute force,
+and what that takes each kind to read is compared here with the Jacobian of the kind's lowering.
 """
 
 from __future__ import annotations
 
-import random
+import collections
 from collections.abc import Callable
 from typing import Any
 
@@ -21,48 +25,11 @@ import pytest
 
 from prn_jax.graph.builder import Builder
 from prn_jax.graph.gradients import LOSS, gradients, is_step
-from prn_jax.graph.graph import Graph
-from prn_jax.network import Network, init_variables
+from prn_jax.graph.graph import KINDS, Context, Graph
+from prn_jax.network import LayerScope, Network, init_variables
+from tests.graph.gradient_cases import channels_read, random_graph
 
-MOST_STEPS = 6
 Scales = dict[str, Any]
-
-
-def random_graph(seed: int) -> Graph:
-  """Up to six convolutions (some grouped, some depthwise) and matrix products between shortcuts and routes that read
-  any earlier layer; every second one has two losses."""
-  rng = random.Random(seed)
-  g = Builder(1, 1, channels=rng.choice([1, 2, 3, 4, 6]))
-  names: list[str] = []
-  steps = 0
-  while steps < MOST_STEPS - 2:
-    kind = rng.choice(["conv", "grouped", "grouped", "connected", *["shortcut"] * 4, "route", "route", "dropout"])
-    if kind in ("shortcut", "route") and not names:
-      continue
-    if kind == "conv":
-      g.conv(rng.choice([1, 2, 3, 4, 6]))
-    elif kind == "grouped":
-      groups = rng.choice([d for d in range(2, 13) if g.shape().channels % d == 0] or [1])
-      g.conv(groups * rng.randint(1, 2), groups=groups)
-    elif kind == "connected":
-      g.connected(rng.choice([1, 2, 3, 4, 6]))
-    elif kind == "shortcut":
-      g.shortcut(*rng.sample(names, rng.randint(1, min(2, len(names)))))
-    elif kind == "route":
-      sources = [rng.choice(names) for _ in range(rng.randint(1, 3))]
-      groups = rng.choice([d for d in (1, 1, 2, 3) if all(g.shape(s).channels % d == 0 for s in sources)])
-      g.route(*sources, groups=groups, group_id=rng.randrange(groups))
-    else:
-      g.dropout()
-    names.append(g.last)
-    steps += kind in ("conv", "grouped", "connected")
-  if seed % 2:
-    g.conv(5)
-    g.yolo(0, ((1.0, 1.0),), name="head1")
-    g.route(rng.choice(names))
-    g.conv(5)
-    g.yolo(0, ((1.0, 1.0),), name="head2")
-  return g.graph()
 
 
 def gradients_at_biases(graph: Graph) -> Callable[[Scales], dict[str, jax.Array]]:
@@ -90,13 +57,15 @@ def gradients_at_biases(graph: Graph) -> Callable[[Scales], dict[str, jax.Array]
   return lambda scales: jax.grad(loss)(zeros, scales)
 
 
+def losses(graph: Graph) -> list[str]:
+  return [LOSS + head.name for head in graph.heads]
+
+
 def all_scales(graph: Graph, steps: list[str], on: set[str]) -> Scales:
-  """Scale 1 for the losses and for the layers in `on`, 0 for the others."""
-  scales = {LOSS + head.name: np.ones(graph.shapes[head.name].channels, np.float32) for head in graph.heads}
-  for name in steps:
-    channels = graph.shapes[graph[name].inputs[0]].channels
-    scales[name] = np.full(channels, float(name in on), np.float32)
-  return scales
+  """Scale 1 for the losses and layers in `on`, 0 for the others."""
+  channels = {LOSS + head.name: graph.shapes[head.name].channels for head in graph.heads}
+  channels |= {name: graph.shapes[graph[name].inputs[0]].channels for name in steps}
+  return {name: np.full(count, float(name in on), np.float32) for name, count in channels.items()}
 
 
 def stacked(items: list[Scales]) -> Scales:
@@ -107,12 +76,13 @@ SEEDS = (0, 3, 6, 8, 10, 11)  # with partial gradients into grouped convolutions
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_timestamps_and_sources(seed: int) -> None:
-  """The coefficient of every set of layers, by inclusion and exclusion: |set| + 1 is the timestamp, and the layer of
-  the set that comes first in the graph is the source."""
+def test_timestamps_path_counts_and_sources(seed: int) -> None:
+  """The coefficient of every set of a loss and layers, by inclusion and exclusion. Its size is the timestamp (the loss
+  is no layer, but the receiver is one), and the layer of the set that comes first in the graph is the source."""
   graph = random_graph(seed)
   steps = [layer.name for layer in graph if is_step(graph, layer)]
-  subsets = [{s for j, s in enumerate(steps) if i >> j & 1} for i in range(2 ** len(steps))]
+  switches = [*steps, *losses(graph)]
+  subsets = [{s for j, s in enumerate(switches) if i >> j & 1} for i in range(2 ** len(switches))]
   run = jax.jit(jax.vmap(gradients_at_biases(graph)))
   found = {
     k: np.asarray(v, np.float64) for k, v in run(stacked([all_scales(graph, steps, s) for s in subsets])).items()
@@ -120,16 +90,16 @@ def test_timestamps_and_sources(seed: int) -> None:
   assert all(values.max() < 2**22 for values in found.values())  # quarters up to there are exact in float32
   for layer in gradients(graph):
     coefficient = found[layer.name].copy()
-    for j in range(len(steps)):  # Moebius transform over subsets
+    for j in range(len(switches)):  # Moebius transform over subsets
       for i in range(len(subsets)):
         if i >> j & 1:
           coefficient[i] -= coefficient[i ^ (1 << j)]
     for part in layer.ranges:
       for channel in range(part.start, part.end):
         paths = [subset for subset, value in zip(subsets, coefficient[:, channel], strict=True) if value]
-        assert {len(subset) + 1 for subset in paths} == set(part.timestamps), (layer.name, channel)
-        last = {min(subset, key=steps.index) if subset else LOSS for subset in paths}
-        assert last == {LOSS if s.startswith(LOSS) else s for s in part.sources}, (layer.name, channel)
+        counts = collections.Counter(len(subset) for subset in paths)
+        assert counts == dict(zip(part.timestamps, part.paths, strict=True)), (layer.name, channel)
+        assert {min(subset, key=switches.index) for subset in paths} == set(part.sources), (layer.name, channel)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -138,8 +108,8 @@ def test_parts_of_sources(seed: int) -> None:
   Channels of one source that reach the same layers are one part."""
   graph = random_graph(seed)
   steps = [layer.name for layer in graph if is_step(graph, layer)]
-  sources = [*(LOSS + head.name for head in graph.heads), *steps]
-  behind = lambda s: set(steps[steps.index(s) :]) if s in steps else set()  # noqa: E731
+  sources = [*losses(graph), *steps]
+  behind = lambda s: {*losses(graph), *(steps[steps.index(s) :] if s in steps else ())}  # noqa: E731
   settings = stacked([all_scales(graph, steps, behind(source)) for source in sources])
   jacobians = jax.jit(jax.vmap(jax.jacfwd(gradients_at_biases(graph))))(settings)
   delivered = {
@@ -160,3 +130,65 @@ def test_parts_of_sources(seed: int) -> None:
         assert {source for source, _ in combination[channel]} == set(part.sources)
         assert len(combination[channel]) == len(part.parts), (layer.name, channel)
         assert combination[channel] == combination[part.start]
+
+
+# -- what each kind reads --------------------------------------------------------------------------------------
+
+ANCHORS = ((1.0, 1.0), (2.0, 2.0))
+BETWEEN: dict[str, Callable[[Builder], str]] = {  # a layer of each kind behind the image of 24 channels
+  "activation": lambda g: g.activation(activation="leaky"),
+  "avgpool": lambda g: g.avgpool(),
+  "batchnorm": lambda g: g.batchnorm(),
+  "cost": lambda g: g.cost(),
+  "crop": lambda g: g.crop(height=2, width=2),
+  "dropout": lambda g: g.dropout(),
+  "empty": lambda g: g.empty(),
+  "gaussian_yolo": lambda g: g.gaussian_yolo(3, ANCHORS),
+  "local_avgpool": lambda g: g.local_avgpool(2, 2),
+  "maxpool": lambda g: g.maxpool(2, 2),
+  "maxpool over channels": lambda g: g.maxpool(1, 1, depth_out=4),
+  "maxpool over one channel": lambda g: g.maxpool(1, 1, depth_out=24),
+  "region": lambda g: g.region(7, ANCHORS, softmax=True),
+  "reorg": lambda g: g.reorg(2),
+  "reorg back": lambda g: g.reorg(2, reverse=True),
+  "reorg3d": lambda g: g.reorg3d(2),
+  "route": lambda g: g.route("input", g.maxpool(1, 1, depth_out=4), "input", groups=2, group_id=1),
+  "sam": lambda g: (g.activation(), g.sam("input"))[1],
+  "scale_channels": lambda g: (g.avgpool(), g.scale_channels("input"))[1],
+  "scale_channels of one": lambda g: (g.maxpool(1, 1, depth_out=1), g.scale_channels("input", scale_wh=True))[1],
+  "shortcut": lambda g: (g.maxpool(1, 1, depth_out=4), g.shortcut("input"))[1],
+  "shortcut of less": lambda g: (g.maxpool(1, 1, depth_out=4), g.route("input"), g.shortcut("maxpool_0"))[2],
+  "softmax": lambda g: g.softmax(),
+  "upsample": lambda g: g.upsample(2),
+  "yolo": lambda g: g.yolo(7, ANCHORS),
+}
+READ_LESS = {"maxpool over channels", "region", "reorg", "reorg back", "reorg3d"}  # than all channels, as they count
+
+
+def test_every_kind_without_a_kernel_is_compared() -> None:
+  assert {name.split()[0] for name in BETWEEN} == KINDS.keys() - {"conv", "connected", "implicit"}
+
+
+@pytest.mark.parametrize("name", BETWEEN)
+def test_channels_that_a_kind_reads(name: str) -> None:
+  """Brute force against the lowering: equal, or, where a kind counts as mixing all channels, no channel too few."""
+  g = Builder(4, 4, channels=24)
+  last = BETWEEN[name](g)
+  graph = g.graph()
+  layer = graph[last]
+  rng = np.random.default_rng(0)
+  xs = [rng.normal(size=(1, *shape)).astype(np.float32) for shape in graph.input_shapes(layer)]
+  variables = jax.jit(lambda xs: LayerScope().init(jax.random.key(0), layer, xs, Context()))(xs)
+  by_channel = lambda xs: LayerScope().apply(variables, layer, xs, Context()).sum(axis=(0, 1, 2))  # noqa: E731
+  jacobians = jax.jit(jax.jacrev(by_channel))(xs)  # (channels, 1, height, width, input channels) each
+  missed = 0
+  for channel in range(graph.shapes[last].channels):
+    read = {(source, c) for source, channels in channels_read(graph, layer, channel) for c in channels}
+    matters = {
+      (source, int(c))
+      for source, jacobian in zip(layer.inputs, jacobians, strict=True)
+      for c in np.flatnonzero(np.asarray(jacobian[channel]).any(axis=(0, 1, 2)))
+    }
+    assert matters <= read, channel
+    missed += len(read - matters)
+  assert (missed > 0) == (name in READ_LESS)
