@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -17,7 +16,8 @@ from numpy.typing import NDArray
 
 from data_pipelines.augment.sample import Sample
 from data_pipelines.decoding import SampleMemory, make_sample
-from data_pipelines.records import DataError, Dataset, OnBadData, Problem, ProblemKind, Record
+from data_pipelines.records import DataError, Dataset, OnBadData, Problem, Record, image_name
+from data_pipelines.shrink import image_problem
 from prn_jax.errors import PrnError
 
 Batch = dict[str, np.ndarray]
@@ -111,7 +111,7 @@ class GroupMaker:
     seed: of the augmentation.
     max_boxes: rows of a truth.
     decode_at_least: see `decoding.read_reduced`.
-    on_bad_data: whether a record that cannot be decoded stops the run or is replaced.
+    on_bad_data: whether a record that cannot be used stops the run or is replaced.
     memory: keeps decoded samples.
   """
 
@@ -156,7 +156,7 @@ class GroupMaker:
     return Rows(tuple(outputs), tuple(indices), tuple(truths), tuple(problems), tuple(overflows))
 
   def _sample(self, position: int, problems: list[tuple[int, Problem]]) -> tuple[Sample, int]:
-    """The sample at a position, or the next one of its epoch (from the end on to its start) that can be decoded."""
+    """The sample at a position, or the next one of its epoch (from the end on to its start) that can be used."""
     num_records = self.order.num_records
     epoch, offset = divmod(position, num_records)
     for attempt in range(num_records):
@@ -165,7 +165,7 @@ class GroupMaker:
       if isinstance(found, Sample):
         return found, index
       problems.append((index, found))
-    raise DataError(f"none of the {num_records} images can be decoded, the first because {problems[0][1].reason}")
+    raise DataError(f"none of the {num_records} images can be used, the first because {problems[0][1].reason}")
 
   def _read(self, index: int) -> Sample | Problem:
     record: Record | None = None
@@ -175,7 +175,7 @@ class GroupMaker:
     except PrnError as error:
       if self.on_bad_data is OnBadData.STOP:
         raise DataError(stop_text(error, index)) from None
-      return undecodable(record, index, error)
+      return unusable(record, index, error)
 
 
 def stop_text(error: Exception, index: int) -> str:
@@ -186,16 +186,9 @@ def stop_text(error: Exception, index: int) -> str:
   )
 
 
-def path_of(record: Record | None, index: int) -> Path:
-  """The file of a record, its id where the image is in memory, its number where it could not be read."""
-  if record is None:
-    return Path(f"record {index}")
-  return record.image if isinstance(record.image, Path) else Path(str(record.image_id))
-
-
-def undecodable(record: Record | None, index: int, error: PrnError) -> Problem:
-  """What goes into the list under the policy skip."""
-  return Problem(path_of(record, index), None, str(error), ProblemKind.UNREADABLE_IMAGE)
+def unusable(record: Record | None, index: int, error: PrnError) -> Problem:
+  """What goes into the list under the policy skip; a record that could not be read is named by its number."""
+  return image_problem(error, record, f"record {index}" if record is None else image_name(record))
 
 
 def _check_outputs(outputs: Sequence[Sample], count: int, size: Size) -> None:

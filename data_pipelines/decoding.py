@@ -17,7 +17,7 @@ from PIL import Image
 
 from data_pipelines.augment.sample import Sample
 from data_pipelines.images import MAX_PIXELS, _jpeg_has_end, _read_file, _upright, read_image
-from data_pipelines.records import Problem, Record
+from data_pipelines.records import Problem, Record, check_stated_size, image_name
 
 _JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 _EXIF_ORIENTATION = 0x0112
@@ -47,7 +47,7 @@ def read_reduced(record: Record, at_least: tuple[int, int] | None) -> Decoded:
   Raises:
     images.ImageError: the image cannot be decoded; the text names it. Damage is found as `images.read_image` finds it.
   """
-  name = str(record.image_id) if isinstance(record.image, bytes) else str(record.image)
+  name = image_name(record)
   data = record.image if isinstance(record.image, bytes) else _read_file(record.image, f"image '{name}'")
   decoded = _read_jpeg(data, at_least) if data.startswith(_JPEG_START) else None
   if decoded is None:
@@ -84,7 +84,7 @@ def make_sample(record: Record, at_least: tuple[int, int] | None) -> Sample:
   """Decodes a record for training; objects of crowd regions are left out, difficult ones stay.
 
   Args:
-    record: with its boxes in pixels of its own width and height, or of the image where it does not say.
+    record: with its boxes in pixels of the image.
     at_least: as for `read_reduced`.
 
   Returns:
@@ -92,12 +92,13 @@ def make_sample(record: Record, at_least: tuple[int, int] | None) -> Sample:
 
   Raises:
     images.ImageError: the image cannot be decoded.
+    DataError: it has another size than its annotations say.
   """
   decoded = read_reduced(record, at_least)
+  check_stated_size(record, image_name(record), (decoded.width, decoded.height))
   decoded.image.setflags(write=False)
   height, width = decoded.image.shape[:2]
-  size = (record.width or decoded.width, record.height or decoded.height)
-  scale = np.array([width / size[0], height / size[1]] * 2, np.float32)
+  scale = np.array([width / decoded.width, height / decoded.height] * 2, np.float32)
   keep = ~record.is_crowd
   return Sample(
     image=decoded.image,

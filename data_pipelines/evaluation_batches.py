@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_pipelines import images
-from data_pipelines.batching import Batch, Size, path_of, stop_text, undecodable
+from data_pipelines.batching import Batch, Size, stop_text, unusable
 from data_pipelines.images import Placement
 from data_pipelines.parallel import OrderedMap, default_threads
-from data_pipelines.records import DataError, Dataset, OnBadData, Problem, Record
+from data_pipelines.records import DataError, Dataset, OnBadData, Problem, Record, check_stated_size, image_name
 from prn_jax.errors import PrnError
 
 _LOG = logging.getLogger(__name__)
@@ -96,11 +96,13 @@ class _RowMaker:
     record: Record | None = None
     try:
       record = self.dataset[index]
-      pixels = images.read_image(record.image, name=str(path_of(record, index)))
+      name = image_name(record)
+      pixels = images.read_image(record.image, name=name)
+      check_stated_size(record, name, (pixels.shape[1], pixels.shape[0]))
     except PrnError as error:
       if self.on_bad_data is OnBadData.STOP:
         return _Row(index, error=stop_text(error, index))
-      return _Row(index, problem=undecodable(record, index, error))
+      return _Row(index, problem=unusable(record, index, error))
     image, placement = _RESIZE[self.resize](pixels, *self.size)
     return _Row(index, image, placement, record.label)
 
@@ -125,20 +127,21 @@ def eval_batches(
     batch_size: over all processes, a multiple of their number.
     resize: "stretch", "letterbox" or "center_crop".
     process_index, process_count: which share is made here; all processes get equally many batches.
-    on_bad_data: "stop" raises at an image that cannot be decoded, "skip" masks and lists it.
+    on_bad_data: "stop" raises at an image that cannot be decoded or has another size than its annotations say (then
+      truths and detections would be in different pixels), "skip" masks and lists it.
     threads: as in `PipelineConfig`.
     prefetch: batches kept ready.
 
   Returns:
     An iterator of batches, to be closed or used in a `with` statement: "image" float32 (n, h, w, 3) in [0, 1]; "index"
-    int32 (n,), the record, -1 in padding; "mask" bool (n,), False in padding and for images that cannot be decoded
+    int32 (n,), the record, -1 in padding; "mask" bool (n,), False in padding and for images that cannot be used
     (policy skip); "placement" float32 (n, 6), see `placement_of`, 0 where the mask is False; and for classification
     "label" int32 (n,), -1 where the mask is False. Having given the last batch it checks that it gave each of its
     records once.
 
   Raises:
     DataError: an empty data set, an uneven split, an unknown way to resize; while iterating, an image that cannot be
-      decoded (policy stop).
+      used (policy stop).
   """
   if resize not in list(Resize):
     raise DataError(f"resize is {resize!r}; expected one of {', '.join(Resize)}.")
@@ -215,7 +218,7 @@ class EvalBatches:
         raise DataError(row.error)
       if row.problem is not None:
         self.problems.append(row.problem)
-        _LOG.warning("%s It is left out of the evaluation.", row.problem.reason)
+        _LOG.warning("%s. It is left out of the evaluation.", row.problem.reason)
       if row.image is not None:
         image[position] = row.image
       if row.placement is not None:

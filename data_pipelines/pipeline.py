@@ -58,7 +58,8 @@ class PipelineConfig:
     max_boxes: rows of "truth"; Darknet's `max`.
     decode_margin: JPEGs are decoded at 1/2, 1/4 or 1/8 of their size as long as that leaves this many times the
       largest of `sizes`, because it is faster; 0 always decodes in full.
-    on_bad_data: "stop" raises at an image that cannot be decoded, "skip" puts the next one of the epoch in its place.
+    on_bad_data: "stop" raises at an image that cannot be decoded or has another size than its annotations say,
+      "skip" puts the next one of the epoch in its place.
     threads: per process (or per worker); None is one per core, or 1 with workers; 0 works in the caller's thread.
     workers: processes; 0 uses threads alone, which is faster unless much of the work holds Python's lock.
     prefetch: batches kept ready.
@@ -268,7 +269,7 @@ def train_batches(
 
   Raises:
     DataError: an empty data set, a batch that cannot be split evenly; while iterating, an image that cannot be
-      decoded (policy stop).
+      used (policy stop).
   """
   share = _share(dataset, augment, config, num_steps, process_index, process_count)
   stop = sys.maxsize // share.num_groups if num_steps is None else num_steps
@@ -347,7 +348,7 @@ class TrainBatches:
       for index, problem in rows.problems:
         if index not in self._problems:
           self._problems[index] = problem
-          _LOG.warning("%s Another image takes its place.", problem.reason)
+          _LOG.warning("%s. Another image takes its place.", problem.reason)
       for overflow in rows.overflows:
         self._note_overflow(overflow)
 

@@ -176,6 +176,11 @@ def make_record(
   )
 
 
+def image_name(record: Record) -> str:
+  """What messages call an image: its file, or its id where it is in memory."""
+  return str(record.image_id if isinstance(record.image, bytes) else record.image)
+
+
 @runtime_checkable
 class Dataset(Protocol):
   """What every source gives: annotated images by index, their class names, and what was wrong."""
@@ -371,6 +376,24 @@ def image_size(image_file: Path | bytes) -> tuple[int, int]:
       is_empty, text = image_file.is_file() and not image_file.stat().st_size, str(error)
     raise DataError("the file is empty" if is_empty else f"not a readable image ({text})") from error
   return (height, width) if is_turned else (width, height)
+
+
+def check_stated_size(record: Record, name: str, size: tuple[int, int]) -> None:
+  """Raises DataError where the annotations of an image speak of another size.
+
+  The file was scaled, turned (its EXIF orientation was not seen when it was labelled) or is another picture; a size
+  alone does not tell which, so that not even the same aspect makes the boxes right.
+
+  Args:
+    record: what the annotations say.
+    name: what the message calls the image.
+    size: (width, height) of its pixels, upright.
+  """
+  if record.width and record.height and (record.width, record.height) != size:
+    raise DataError(
+      f"image '{name}' is {size[0]}x{size[1]}, but the annotations say {record.width}x{record.height}, "
+      "so its boxes cannot be trusted."
+    )
 
 
 def _is_turned(image: Image.Image) -> bool:

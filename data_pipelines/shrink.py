@@ -13,7 +13,7 @@ from PIL import Image
 
 from data_pipelines.decoding import read_reduced
 from data_pipelines.images import ImageError, read_image
-from data_pipelines.records import DataError, Problem, ProblemKind, Record, image_size
+from data_pipelines.records import DataError, Problem, ProblemKind, Record, check_stated_size, image_name, image_size
 from prn_jax.errors import PrnError
 
 _EXIF_ORIENTATION = 0x0112
@@ -113,9 +113,9 @@ def named_bytes(record: Record) -> tuple[str, bytes]:
     images.ImageError: the file is missing or unreadable.
   """
   if isinstance(record.image, bytes):
-    return str(record.image_id), record.image
+    return image_name(record), record.image
   try:
-    return str(record.image), record.image.read_bytes()
+    return image_name(record), record.image.read_bytes()
   except OSError:
     read_image(record.image)  # words the message
     raise
@@ -133,11 +133,7 @@ def checked_size(record: Record, name: str, data: bytes) -> tuple[int, int]:
   except DataError:
     read_image(data, name=name)  # words the message
     raise
-  if record.width and record.height and (record.width, record.height) != size:
-    raise DataError(
-      f"image '{name}' is {size[0]}x{size[1]}, but the annotations say {record.width}x{record.height}, "
-      "so its boxes cannot be trusted"
-    )
+  check_stated_size(record, name, size)
   return size
 
 
@@ -147,7 +143,7 @@ def image_problem(error: PrnError, record: Record | None, spec: str) -> Problem:
   Args:
     error: what came of reading or decoding it.
     record: None where the record itself could not be read.
-    spec: of the data, for images that are no files.
+    spec: of the data, or what names the image in it, for images that are no files.
   """
   path = record.image if record is not None and not isinstance(record.image, bytes) else Path(spec)
   kind = ProblemKind.UNREADABLE_IMAGE if isinstance(error, ImageError) else ProblemKind.MALFORMED

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections import deque
+import re
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data_pipelines.records import DataError, Dataset, OnBadData, with_names
+from data_pipelines.records import (
+  IMAGE_SUFFIXES,
+  DataError,
+  Dataset,
+  OnBadData,
+  Record,
+  check_stated_size,
+  image_name,
+  with_names,
+)
 from data_pipelines.spec import open_spec
 from prn_jax.classify.metrics import ClassificationMetrics, classification_metrics, top_classes
 from prn_jax.classify.predict import Classification
@@ -26,6 +36,7 @@ if TYPE_CHECKING:
   from prn_jax.model import Model
 
 _LOG = logging.getLogger(__name__)
+MOST_CHARACTERS = 120  # of a picture's name: the last ones of a long path
 Progress = Callable[[Iterable[Any], int], Iterable[Any]]
 
 
@@ -65,7 +76,7 @@ class Run:
 
   Attributes:
     results: image id -> result, without images.
-    failures: images that could not be read (policy skip).
+    failures: images that could not be used (policy skip).
     timing: seconds per stage.
   """
 
@@ -86,28 +97,43 @@ def run_model(
   """Runs a detector or classifier over every image of a data set, each exactly once.
 
   Raises:
-    DataError: an image cannot be read (policy stop).
+    DataError: an image cannot be read, or has another size than its annotations say (policy stop).
   """
   run = predictor(model, options, batch_size)
   results: dict[Any, Result] = {}
-  failures, ids = [], deque[Any]()  # of the images that are under way
+  failures, records = [], deque[Record]()  # of the images that are under way
 
   def images() -> Iterator[Any]:
     for i in range(len(dataset)):
       record = dataset[i]
-      ids.append(record.image_id)
+      records.append(record)
       yield record.image
 
   found = stream(run, images(), keep_images=False)
   for result in progress(found, len(dataset)) if progress else found:
-    image_id = ids.popleft()
+    record = records.popleft()
+    result = _checked(record, result)
     if isinstance(result, Failure):
       if OnBadData(on_bad_data) is OnBadData.STOP:
         raise DataError(f"{result.reason} With --on-bad-data skip the image is left out, counted and listed.")
       failures.append(result)
     else:
-      results[image_id] = result
+      results[record.image_id] = result
   return Run(results, tuple(failures), dict(run.seconds))
+
+
+def _checked(record: Record, result: Result | Failure) -> Result | Failure:
+  """The result; a failure where truths and detections would be in pixels of different images."""
+  name = image_name(record)
+  if isinstance(result, Failure):
+    is_file = isinstance(record.image, Path)
+    return result if is_file else Failure(name, f"image '{name}' in memory: {result.reason}")
+  if isinstance(result, Detections):
+    try:
+      check_stated_size(record, name, (result.image_width, result.image_height))
+    except DataError as error:
+      return Failure(name, str(error))
+  return result
 
 
 def detection_data(dataset: Dataset, run: Run, *, clip: bool = True) -> EvalData:
@@ -157,11 +183,25 @@ def draw_examples(dataset: Dataset, run: Run, folder: Path, count: int, conf: fl
   ids = [key for key, result in run.results.items() if isinstance(result, Detections)]
   chosen: Sequence[Any] = [ids[i] for i in np.unique(np.linspace(0, len(ids) - 1, min(count, len(ids))).astype(int))]
   files = []
-  for image_id in chosen:
+  for image_id, name in zip(chosen, _file_names(chosen), strict=True):
     result = run.results[image_id]
     assert isinstance(result, Detections)
-    file = folder / f"{Path(str(image_id)).name}.jpg"
+    file = folder / f"{name}.jpg"
     with written_beside(file) as out:
       dataclasses.replace(result[result.scores > conf], image=read(image_id)).draw().save(out, "JPEG", quality=92)
     files.append(file)
   return files
+
+
+def _file_names(ids: Sequence[Any]) -> list[str]:
+  """The whole id of every image as a file name without suffix, folders joined by "_"; numbered where two are equal."""
+  names: list[str] = []
+  taken = Counter[str]()
+  for image_id in ids:
+    path = Path(str(image_id))
+    text = str(path.with_suffix("") if path.suffix.lower() in IMAGE_SUFFIXES else path)
+    name = re.sub(r'[/\\:*?"<>|]+', "_", text).strip("_")[-MOST_CHARACTERS:]
+    taken[name.lower()] += 1  # some file systems do not tell A from a
+    number = taken[name.lower()]
+    names.append(name if number == 1 else f"{name} ({number})")
+  return names

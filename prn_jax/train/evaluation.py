@@ -69,7 +69,7 @@ class Evaluator:
     batch_size: images per run, over all devices.
     dtype: compute dtype of the network.
     resize: "stretch" or "letterbox", for detectors.
-    on_bad_data: "stop" at an image that cannot be decoded, or "skip" it.
+    on_bad_data: "stop" at an image that cannot be decoded or has another size than its annotations say, or "skip" it.
 
   Attributes:
     problems: images that the last evaluation left out (policy skip), of those that this process read.
@@ -161,7 +161,7 @@ class Evaluator:
       found, row, place = outputs[index]
       image_id = self.dataset[index].image_id
       if not place[0]:
-        failures.append(Failure(str(image_id), "the image could not be decoded"))
+        failures.append(Failure(str(image_id), "the image cannot be used"))
         continue
       if found.num_nonfinite[row]:
         raise self._diverged(index)

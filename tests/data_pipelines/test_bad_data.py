@@ -2,7 +2,8 @@
 
 Every row damages one file of a good data set of three images, a, b and c of 100 x 50, with two objects each (one class
 for image folders). `stop` is what the message must say, from the end of the path on; `left` is what skip leaves of
-(images, objects). Everything is looked at, pixels too, as `prn data inspect` does.
+(images, objects). Every row goes through `prn data inspect`, through the batches of a training and through those of an
+evaluation, which all look at the pixels too: what one of them refuses, none of them may use.
 """
 
 from __future__ import annotations
@@ -14,21 +15,27 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines.records import DataError, ProblemKind, count_problems
+from data_pipelines.augment import NO_CLASSIFICATION_AUGMENT, NO_DETECTION_AUGMENT
+from data_pipelines.evaluation_batches import eval_batches
+from data_pipelines.pipeline import PipelineConfig, batch_at, train_batches
+from data_pipelines.records import DataError, Problem, ProblemKind, count_problems
 from data_pipelines.spec import open_spec
-from data_pipelines.summary import Summary, summarize
+from data_pipelines.summary import summarize
 from tests.data_pipelines.pictures import write
 
 Change = Callable[[str], str | bytes]
 MALFORMED, NOT_FINITE, NO_SIZE, OUTSIDE, CLASS, IMAGE, DUPLICATE, MISSING, UNREADABLE, NO_LABEL = ProblemKind
 
 
-def picture(shade: int, size: tuple[int, int] = (100, 50)) -> bytes:
+def picture(shade: int, size: tuple[int, int] = (100, 50), orientation: int = 1) -> bytes:
+  exif = Image.Exif()
+  exif[0x0112] = orientation
   buffer = io.BytesIO()
-  Image.linear_gradient("L").resize(size).point(lambda v: v ^ shade).save(buffer, "JPEG")
+  Image.linear_gradient("L").resize(size).point(lambda v: v ^ shade).save(buffer, "JPEG", exif=exif)
   return buffer.getvalue()
 
 
@@ -134,6 +141,8 @@ def replaced(content: str | bytes) -> Change:
 
 CUT = picture(1)[:-120]
 OTHER_SIZE = picture(1, (64, 64))
+HALF_SIZE = picture(1, (50, 25))
+TURNED = picture(1, orientation=6)  # 100 x 50 for tools that do not know EXIF, 50 x 100 for all that show it
 OBJECT_A = r"/a\.xml:3: object 1"
 GONE: None = None
 
@@ -226,6 +235,10 @@ ROWS = [
   *image_files("no image", replaced(b"<html>404</html>"), r"(is not an image: it starts with b'<html|not a readable image)", UNREADABLE),
   Row("image of another size", "coco", "images/b.jpg", replaced(OTHER_SIZE), r"b\.jpg' is 64x64, but the annotations say 100x50", MALFORMED, (2, 4)),
   Row("image of another size", "voc", "JPEGImages/b.jpg", replaced(OTHER_SIZE), r"/b\.xml:2: <size> is 100x50, but .*b\.jpg is 64x64", MALFORMED, (2, 4)),
+  Row("scaled image", "coco", "images/b.jpg", replaced(HALF_SIZE), r"b\.jpg' is 50x25, but the annotations say 100x50", MALFORMED, (2, 4)),
+  Row("scaled image", "voc", "JPEGImages/b.jpg", replaced(HALF_SIZE), r"/b\.xml:2: <size> is 100x50, but .*b\.jpg is 50x25", MALFORMED, (2, 4)),
+  Row("turned image", "coco", "images/b.jpg", replaced(TURNED), r"b\.jpg' is 50x100, but the annotations say 100x50", MALFORMED, (2, 4)),
+  Row("turned image", "voc", "JPEGImages/b.jpg", replaced(TURNED), r"/b\.xml:2: <size> is 100x50, but .*b\.jpg is 50x100", MALFORMED, (2, 4)),
   Row("image without file name", "coco", "a.json", entry("images", file_name=...), r"a\.json: the image of id 0 has file_name None", MALFORMED, (2, 4)),
   # identities
   Row("duplicate image id", "coco", "a.json", entry("images", id=1), r"a\.json: two entries of kind image have id 1", DUPLICATE, (2, 4)),
@@ -258,8 +271,50 @@ ROWS = [
 ]  # fmt: skip
 
 
-def look(spec: str, policy: str) -> Summary:
-  return summarize(open_spec(spec, policy), spec, on_bad_data=policy)
+@dataclasses.dataclass(frozen=True)
+class Used:
+  """What was left of the data, and what was not."""
+
+  images: int
+  objects: int
+  problems: tuple[Problem, ...]
+
+
+def inspect(spec: str, policy: str) -> Used:
+  """What `prn data inspect` shows."""
+  summary = summarize(open_spec(spec, policy), spec, on_bad_data=policy)
+  return Used(len(summary.image_ids), len(summary.classes), summary.problems)
+
+
+def train(spec: str, policy: str) -> Used:
+  """What is in the batch of a whole epoch."""
+  dataset = open_spec(spec, policy)
+  is_classification = dataset[0].label is not None
+  augment = NO_CLASSIFICATION_AUGMENT if is_classification else NO_DETECTION_AUGMENT
+  config = PipelineConfig(
+    seed=0, batch_size=len(dataset), sizes=((32, 32),), max_boxes=4, threads=0, on_bad_data=policy
+  )
+  with train_batches(dataset, augment, config, num_steps=1) as batches:
+    ((_, batch),) = batches
+  again = batch_at(dataset, augment, config, 0)
+  assert all(again[key].tobytes() == value.tobytes() for key, value in batch.items())
+  _, first = np.unique(batch["index"], return_index=True)
+  objects = 0 if is_classification else int((batch["truth"][first][..., 2] > 0).sum())
+  return Used(len(first), objects, (*dataset.problems, *batches.report.problems))
+
+
+def evaluate(spec: str, policy: str) -> Used:
+  """What an evaluation compares."""
+  dataset = open_spec(spec, policy)
+  with eval_batches(dataset, (32, 32), batch_size=2, threads=0, on_bad_data=policy) as batches:
+    used = [int(index) for batch in batches for index in batch["index"][batch["mask"]]]
+  objects = sum(len(dataset[index].classes) for index in used)
+  return Used(len(used), objects, (*dataset.problems, *batches.problems))
+
+
+USES = (inspect, train, evaluate)
+Use = Callable[[str, str], Used]
+each_use = pytest.mark.parametrize("use", USES, ids=lambda use: use.__name__)
 
 
 def damage(row: Row, root: Path) -> str:
@@ -278,20 +333,22 @@ def name(row: Row) -> str:
   return f"{row.what}-{row.format}".replace(" ", "_")
 
 
+@each_use
 @pytest.mark.parametrize("row", ROWS, ids=name)
-def test_stop_names_the_place(tmp_path: Path, row: Row) -> None:
+def test_stop_names_the_place(tmp_path: Path, row: Row, use: Use) -> None:
   with pytest.raises(DataError, match=row.stop) as caught:
-    look(damage(row, tmp_path), "stop")
+    use(damage(row, tmp_path), "stop")
   if row.kind is not None:
-    assert "With on_bad_data='skip' (--on-bad-data skip)" in str(caught.value)
+    assert "on_bad_data='skip'" in str(caught.value)
+    assert "With on_bad_data='skip' (--on-bad-data skip)" in str(caught.value) or use is not inspect
 
 
+@each_use
 @pytest.mark.parametrize("row", [row for row in ROWS if row.kind is not None], ids=name)
-def test_skip_counts_and_lists(tmp_path: Path, row: Row) -> None:
-  spec = damage(row, tmp_path)
-  summary = look(spec, "skip")
-  assert (len(summary.image_ids), len(summary.classes)) == row.left
-  counts = count_problems(summary.problems)
+def test_skip_counts_and_lists(tmp_path: Path, row: Row, use: Use) -> None:
+  used = use(damage(row, tmp_path), "skip")
+  assert (used.images, used.objects) == row.left
+  counts = count_problems(used.problems)
   if row.what == "duplicate category id":  # the category that is left has no objects of the other id
     assert counts == {"unknown class": 3, "duplicate": 1}
   elif row.what == "duplicate image id":  # the file has no image 0 any more
@@ -300,13 +357,13 @@ def test_skip_counts_and_lists(tmp_path: Path, row: Row) -> None:
     assert counts == {"malformed": 1}
   else:
     assert counts == {str(row.kind): 1}
-  assert str(tmp_path) in str(summary.problems[0])
+  assert str(tmp_path) in str(used.problems[0])
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if row.kind is None], ids=name)
 def test_what_cannot_be_skipped_stops_both(tmp_path: Path, row: Row) -> None:
   with pytest.raises(DataError, match=row.stop):
-    look(damage(row, tmp_path), "skip")
+    inspect(damage(row, tmp_path), "skip")
 
 
 def test_the_table_is_long_enough() -> None:
@@ -317,11 +374,10 @@ def test_the_table_is_long_enough() -> None:
 FORMATS = ("coco", "voc", "darknet", "yolo", "imagefolder")
 
 
+@each_use
 @pytest.mark.parametrize("kind", FORMATS)
-def test_good_data_has_no_problems(tmp_path: Path, kind: str) -> None:
-  summary = look(make(kind, tmp_path), "stop")
-  assert (len(summary.image_ids), len(summary.classes)) == (3, 0 if kind == "imagefolder" else 6)
-  assert summary.problems == ()
+def test_good_data_has_no_problems(tmp_path: Path, kind: str, use: Use) -> None:
+  assert use(make(kind, tmp_path), "stop") == Used(3, 0 if kind == "imagefolder" else 6, ())
 
 
 @pytest.mark.parametrize(
@@ -346,6 +402,5 @@ def test_good_data_has_no_problems(tmp_path: Path, kind: str) -> None:
 )
 def test_what_only_looks_bad(tmp_path: Path, kind: str, file: str, change: Change | None, objects: int) -> None:
   spec = damage(Row("", kind, file, change, "", None), tmp_path)
-  summary = look(spec, "stop")
-  assert (len(summary.image_ids), len(summary.classes)) == (3, objects)
-  assert summary.names[:2] == ("cat", "dog") or kind == "voc"
+  assert [use(spec, "stop") for use in USES] == [Used(3, objects, ())] * len(USES)
+  assert open_spec(spec).names[:2] == ("cat", "dog") or kind == "voc"

@@ -134,10 +134,12 @@ def test_a_turned_jpeg_is_reduced_upright() -> None:
   assert read_reduced(make_record(data, "turned", None), (400, 200)).image.shape == (800, 400, 3)
 
 
-def test_boxes_follow_the_size_that_the_record_states() -> None:
-  # The annotation speaks of 400x200 pixels, the file was scaled to 40x20 later.
-  sample = make_sample(make_record(png(40, 20, 1), "one", (400, 200), [Object((100, 50, 200, 100), 0)]), None)
-  np.testing.assert_allclose(sample.boxes_xyxy_px, [[10, 5, 20, 10]])
+@pytest.mark.parametrize("at_least", [None, (50, 25)])
+def test_boxes_of_an_image_of_another_size_are_refused(at_least: tuple[int, int] | None) -> None:
+  record = make_record(jpeg(400, 200), "one", (200, 100), [Object((100, 50, 150, 80), 0)])
+  with pytest.raises(DataError, match="image 'one' is 400x200, but the annotations say 200x100"):
+    make_sample(record, at_least)
+  assert len(make_sample(replace(record, width=None, height=None), at_least).boxes_xyxy_px) == 1
 
 
 @pytest.mark.parametrize("keep", [0, 100, 2000])
@@ -234,7 +236,7 @@ def test_replacement_is_the_next_of_the_epoch() -> None:
 
 
 def test_nothing_can_be_decoded() -> None:
-  with pytest.raises(DataError, match="none of the 3 images can be decoded, the first because image 'picture_"):
+  with pytest.raises(DataError, match="none of the 3 images can be used, the first because image 'picture_"):
     batch_at(numbered(3, bad=(0, 1, 2)), Noisy(), config(on_bad_data="skip"), 0)
 
 

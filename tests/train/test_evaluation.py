@@ -22,7 +22,7 @@ from prn_jax.train.config import ConfigError, EvalConfig
 from prn_jax.train.evaluation import RATING, Evaluator, Figures
 from prn_jax.train.exit_codes import DIVERGED
 from prn_jax.train.sharding import make_mesh, put_state
-from tests.data_pipelines.pipeline_data import numbered
+from tests.data_pipelines.pipeline_data import jpeg, numbered
 from tests.nets import tiny_detector
 
 
@@ -127,3 +127,48 @@ def test_no_image_that_can_be_used_is_bad_data(labelled: bool) -> None:
   one = evaluator(graph, numbered(3, labelled=labelled, bad=(0, 1, 2)), on_bad_data="skip")
   with pytest.raises(DataError, match="none of the 3 images of the evaluation can be used, the first because image 'p"):
     run(one)
+
+
+@pytest.mark.parametrize("size", [(80, 60), (30, 40)], ids=["scaled", "turned"])
+def test_an_image_of_another_size_is_bad_data_under_the_policy(size: tuple[int, int]) -> None:
+  data = numbered(5)
+  other = dataclasses.replace(data.records[2], image=jpeg(*size))
+  data = dataclasses.replace(data, records=(*data.records[:2], other, *data.records[3:]))
+  text = f"image 'picture_2' is {size[0]}x{size[1]}, but the annotations say 40x30"
+  with pytest.raises(DataError, match=f"record 2: {text}"):
+    run(evaluator(tiny_detector(32, 5), data))
+  one = evaluator(tiny_detector(32, 5), data, on_bad_data="skip")
+  figures = run(one)
+  assert sorted(figures.results) == ["picture_0", "picture_1", "picture_3", "picture_4"]
+  assert figures.scored[0].image_ids == ("picture_0", "picture_1", "picture_3", "picture_4")
+  assert [text in problem.reason for problem in one.problems] == [True]
+
+
+def many(is_classification: bool) -> Dataset:
+  """Eleven images, which no number of devices but one divides: road scenes, or pictures with labels."""
+  return numbered(11, labelled=True) if is_classification else open_spec("synthetic:traffic:11@valid")
+
+
+@pytest.mark.parametrize("is_classification", [False, True], ids=["detector", "classifier"])
+def test_figures_do_not_depend_on_the_number_of_devices(is_classification: bool) -> None:
+  """Every image counts once, whatever padding the devices need."""
+  data = many(is_classification)
+  graph = classifier(5) if is_classification else tiny_detector(64, 4)
+  runs = {count: evaluator(graph, data, num_devices=count, conf=0.01) for count in (1, 2, 8)}
+  assert len(jax.devices()) >= 8
+  found = {count: run(one) for count, one in runs.items()}
+  alone = found[1]
+  assert alone.values["top1" if is_classification else "AP50"] > 0, "nothing found says nothing"
+  for count in (2, 8):
+    assert found[count].values == pytest.approx(alone.values, rel=1e-6), count
+    if is_classification:
+      assert found[count].scored.images == 11
+      np.testing.assert_array_equal(found[count].scored.counts, alone.scored.counts)
+    else:
+      assert sorted(found[count].results) == sorted(record_ids(data))
+      for image_id, expected in alone.results.items():
+        assert len(found[count].results[image_id]) == len(expected)
+
+
+def record_ids(data: Dataset) -> list[Any]:
+  return [data[index].image_id for index in range(len(data))]
