@@ -3,7 +3,8 @@
     RUN/config.json, graph.cfg, ...
     RUN/checkpoints/1200/state/          an Orbax checkpoint of nested dicts keyed by strings
     RUN/checkpoints/1200/meta.json       step, shapes and types of all arrays, and what the caller keeps (graph, config)
-    RUN/checkpoints/1200/manifest.json   sha256 of every file above, and the metric; written last, in one step
+    RUN/checkpoints/1200/manifest.json   sha256 of every file above, the metric and what it means; written last, in one
+                                         step
 
 The manifest is the only point of commitment: a folder without it is an interrupted save, or one being deleted (where it
 goes first). "Latest" and "best" are read off the manifests; no pointer can disagree with them. Orbax restores flipped
@@ -26,7 +27,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -39,6 +40,22 @@ FORMAT = "prn_jax checkpoint"
 VERSION = 1
 Which = int | Literal["best", "latest"]
 _LOG = logging.getLogger(__name__)
+
+
+class Rating(NamedTuple):
+  """How good a checkpoint is.
+
+  Attributes:
+    metric: higher is better; None: it was not evaluated, or the figure is not defined.
+    metric_of: what the figure means, as JSON values with its "name"; figures are compared where this is equal. None: it
+      was not evaluated, or by a version that did not say.
+  """
+
+  metric: float | None = None
+  metric_of: dict[str, Any] | None = None
+
+  def __str__(self) -> str:
+    return "not rated" if self.metric is None else f"{(self.metric_of or {}).get('name', 'metric')} {self.metric:.6g}"
 
 
 def is_run_directory(path: Path) -> bool:
@@ -57,19 +74,29 @@ def step_folders(folder: Path) -> list[int]:
   )
 
 
-def complete_steps(folder: Path) -> dict[int, float | None]:
-  """Step -> metric of every finished checkpoint, in rising order. Contents are not verified here."""
-  found: dict[int, float | None] = {}
+def complete_steps(folder: Path) -> dict[int, Rating]:
+  """Step -> rating of every finished checkpoint, in rising order. Contents are not verified here."""
+  found: dict[int, Rating] = {}
   for step in step_folders(folder):
     with contextlib.suppress(CheckpointError):
-      found[step] = read_manifest(folder / str(step))["metric"]
+      found[step] = rating_of(read_manifest(folder / str(step)))
   return found
 
 
-def best_of(metrics: Mapping[int, float | None]) -> int | None:
-  """The step with the highest metric, the earliest of equals; None where no checkpoint has one."""
-  rated = [(metric, -step) for step, metric in metrics.items() if metric is not None]
-  return -max(rated)[1] if rated else None
+def rating_of(manifest: Mapping[str, Any]) -> Rating:
+  return Rating(manifest["metric"], manifest.get("metric_of"))
+
+
+def best_of(ratings: Mapping[int, Rating]) -> int | None:
+  """The step with the highest metric, the earliest of equals; None where no checkpoint has one.
+
+  Only those take part whose metric means the same as that of the newest that has one.
+  """
+  rated = {step: rating for step, rating in ratings.items() if rating.metric is not None}
+  if not rated:
+    return None
+  meaning = rated[max(rated)].metric_of
+  return -max((rating.metric, -step) for step, rating in rated.items() if rating.metric_of == meaning)[1]
 
 
 def read_manifest(checkpoint: Path) -> dict[str, Any]:
@@ -98,9 +125,9 @@ def read_manifest(checkpoint: Path) -> dict[str, Any]:
   return manifest
 
 
-def write_manifest(checkpoint: Path, step: int, metric: float | None, hashes: Mapping[str, str]) -> None:
-  """Declares a checkpoint finished, or gives it another metric, in one step."""
-  manifest = {"format": FORMAT, "version": VERSION, "step": step, "metric": metric, "sha256": dict(hashes)}
+def write_manifest(checkpoint: Path, step: int, rating: Rating, hashes: Mapping[str, str]) -> None:
+  """Declares a checkpoint finished, or gives it another rating, in one step."""
+  manifest = {"format": FORMAT, "version": VERSION, "step": step, **rating._asdict(), "sha256": dict(hashes)}
   write_text(checkpoint / MANIFEST, json.dumps(manifest | {"checksum": _checksum(manifest)}, indent=1))
 
 
@@ -197,8 +224,8 @@ def load_params(path: str | Path, step: Which = "best", *, ema: bool = True) -> 
     ema: take the running averages of the weights where the run kept them.
 
   Returns:
-    {"params": ..., "batch_stats": ...} as nested dicts of numpy arrays, and the metadata: "step", "metric", and what
-    the run stored ("graph_cfg", "names", "config", ...).
+    {"params": ..., "batch_stats": ...} as nested dicts of numpy arrays, and the metadata: "step", "metric" and
+    "metric_of" (see `Rating`), and what the run stored ("graph_cfg", "names", "config", ...).
 
   Raises:
     CheckpointError: there is no finished checkpoint, no such step, or a file of it is missing or damaged.
@@ -218,16 +245,16 @@ def load_params(path: str | Path, step: Which = "best", *, ema: bool = True) -> 
   }
   with _quiet():
     arrays = restore_arrays(checkpoint, {name: _numpy_target(*meta["arrays"][name]) for name in wanted})
-  metric = read_manifest(checkpoint)["metric"]
+  rating = rating_of(read_manifest(checkpoint))
   _LOG.info(
     "'%s': step %d%s, %s weights.",
     path,
     meta["step"],
-    "" if metric is None else f" (metric {metric:.6g})",
+    "" if rating.metric is None else f" ({rating})",
     "averaged (EMA)" if averaged else "plain",
   )
   variables = nested({name: arrays[source] for source, name in wanted.items()})
-  return {"params": {}, "batch_stats": {}} | variables, {**meta["meta"], "step": meta["step"], "metric": metric}
+  return {"params": {}, "batch_stats": {}} | variables, {**meta["meta"], "step": meta["step"], **rating._asdict()}
 
 
 def described_model(path: Path, meta: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -280,8 +307,8 @@ def _choose(path: Path, step: Which) -> Path:
   if _is_checkpoint(path):
     return path
   folder = path / FOLDER if (path / FOLDER).is_dir() else path
-  metrics = complete_steps(folder)
-  if not metrics:
+  ratings = complete_steps(folder)
+  if not ratings:
     unfinished = step_folders(folder)
     raise CheckpointError(
       f"'{path}' holds no finished checkpoint"
@@ -289,12 +316,12 @@ def _choose(path: Path, step: Which) -> Path:
       + ". Train until the first one is saved."
     )
   if step == "best":
-    chosen = best_of(metrics)
-    step = max(metrics) if chosen is None else chosen
+    chosen = best_of(ratings)
+    step = max(ratings) if chosen is None else chosen
   elif step == "latest":
-    step = max(metrics)
-  if step not in metrics:
-    raise CheckpointError(f"'{path}' has no finished checkpoint of step {step}; it has {_listed(metrics)}.")
+    step = max(ratings)
+  if step not in ratings:
+    raise CheckpointError(f"'{path}' has no finished checkpoint of step {step}; it has {_listed(ratings)}.")
   return folder / str(step)
 
 

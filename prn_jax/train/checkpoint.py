@@ -24,7 +24,7 @@ import orbax.checkpoint as ocp
 
 from prn_jax.errors import CheckpointError, PrnError
 from prn_jax.formats import checkpoints as files
-from prn_jax.formats.checkpoints import load_params
+from prn_jax.formats.checkpoints import Rating, load_params
 from prn_jax.formats.files import write_text
 from prn_jax.formats.orbax import check_keys
 from prn_jax.version import __version__
@@ -92,7 +92,14 @@ class Checkpoints:
     )
 
   def save(
-    self, step: int, state: Any, meta: Mapping[str, Any], *, metric: float | None = None, wait: bool = False
+    self,
+    step: int,
+    state: Any,
+    meta: Mapping[str, Any],
+    *,
+    metric: float | None = None,
+    metric_of: Mapping[str, Any] | None = None,
+    wait: bool = False,
   ) -> bool:
     """Starts a checkpoint, after the one before is finished. The state may be donated as soon as this returns.
 
@@ -101,10 +108,11 @@ class Checkpoints:
       state: pytree of arrays (named tuples, dicts, tuples); None leaves are left out.
       meta: JSON values to keep; "graph_cfg" (cfg text), "name", "names" and "resize" let the run be loaded as a model.
       metric: what "best" means; higher is better. None or NaN: not rated.
+      metric_of: what the metric means, as JSON values; only metrics of equal meaning are compared.
       wait: return when the checkpoint is finished.
 
     Returns:
-      False if this step has a finished checkpoint already; it stays, and takes the new metric if one is given.
+      False if this step has a finished checkpoint already; it stays, and takes the new rating if one is given.
 
     Raises:
       CheckpointError: this or the last save failed, or there are checkpoints of later steps.
@@ -113,7 +121,8 @@ class Checkpoints:
     self.wait()
     arrays, _ = _arrays(state)
     value = float(metric) if metric is not None and math.isfinite(metric) else None
-    plan, error = self._prepare(step, arrays, meta, value) if self._writes else (_GO, None)
+    rating = Rating(value, None if metric_of is None else json.loads(json.dumps(metric_of)))
+    plan, error = self._prepare(step, arrays, meta, rating) if self._writes else (_GO, None)
     plan = _from_first_process(plan)
     if plan == _FAILED:
       raise error or CheckpointError(f"process 0 could not start the checkpoint of step {step}; see its message.")
@@ -125,7 +134,7 @@ class Checkpoints:
       except Exception as failure:
         raise self._save_error(step, failure) from failure
       self._damaged.discard(step)
-      self._thread = threading.Thread(target=self._finish, args=(step, value, started), name=f"checkpoint-{step}")
+      self._thread = threading.Thread(target=self._finish, args=(step, rating, started), name=f"checkpoint-{step}")
       self._thread.start()
       if wait:
         self.wait()
@@ -151,16 +160,26 @@ class Checkpoints:
     best = files.best_of(self._complete())
     return _optional(_from_first_process(-1 if best is None else best))
 
-  def best(self) -> tuple[int, float] | None:
-    """(step, metric) of the best finished checkpoint as this process sees it; None if none has a metric."""
-    metrics = self._complete()
-    step = files.best_of(metrics)
-    metric = None if step is None else metrics[step]
+  def best(self, metric_of: Mapping[str, Any] | None = None) -> tuple[int, float] | None:
+    """(step, metric) of the best finished checkpoint as this process sees it; None if none has a metric.
+
+    Args:
+      metric_of: what the metric must mean; None takes the meaning of the newest.
+    """
+    ratings = self._complete()
+    if metric_of is not None:
+      ratings = {step: rating for step, rating in ratings.items() if rating.metric_of == metric_of}
+    step = files.best_of(ratings)
+    metric = None if step is None else ratings[step].metric
     return None if step is None or metric is None else (step, metric)
 
   def metrics(self) -> dict[int, float | None]:
     """Step -> metric of the finished checkpoints, as this process sees them."""
-    return self._complete()
+    return {step: rating.metric for step, rating in self._complete().items()}
+
+  def metric_of(self, step: int) -> dict[str, Any] | None:
+    """What the metric of a checkpoint means; None if it was not evaluated, or is not there."""
+    return self._complete().get(step, Rating()).metric_of
 
   def meta(self, step: int | None = None) -> Meta:
     """Metadata of a checkpoint, by default the one that `restore` would take, without its arrays."""
@@ -176,7 +195,7 @@ class Checkpoints:
       step: by default the newest; a damaged one is passed over with a warning, unless `on_damage` is "stop".
 
     Returns:
-      The state, and the metadata with "step", "metric" and "versions".
+      The state, and the metadata with "step", "metric", "metric_of" and "versions".
 
     Raises:
       CheckpointError: nothing to restore, a damaged file, or a state of another model or optimiser.
@@ -212,15 +231,15 @@ class Checkpoints:
         )
 
   def _prepare(
-    self, step: int, arrays: Mapping[str, Any], meta: Mapping[str, Any], metric: float | None
+    self, step: int, arrays: Mapping[str, Any], meta: Mapping[str, Any], rating: Rating
   ) -> tuple[int, CheckpointError | None]:
     """What process 0 does before all of them write: decides, clears remains, writes meta.json."""
     checkpoint = self.folder / str(step)
     complete = self._complete()
     try:
       if step in complete:
-        if metric is not None and metric != complete[step]:
-          files.write_manifest(checkpoint, step, metric, files.read_manifest(checkpoint)["sha256"])
+        if rating not in (Rating(), complete[step]):
+          files.write_manifest(checkpoint, step, rating, files.read_manifest(checkpoint)["sha256"])
         return _ALREADY_SAVED, None
       later = [other for other in complete if other > step]
       if later:
@@ -237,13 +256,13 @@ class Checkpoints:
       return _FAILED, self._save_error(step, error)
     return _GO, None
 
-  def _finish(self, step: int, metric: float | None, started: float) -> None:
+  def _finish(self, step: int, rating: Rating, started: float) -> None:
     """In a thread: waits for Orbax (which waits for all processes), then process 0 declares the checkpoint finished."""
     try:
       self._checkpointer.wait_until_finished()
       if self._writes:
         checkpoint = self.folder / str(step)
-        files.write_manifest(checkpoint, step, metric, files.hash_files(checkpoint, durable=True))
+        files.write_manifest(checkpoint, step, rating, files.hash_files(checkpoint, durable=True))
         self._prune()
       self.writing_s = time.perf_counter() - started
       _LOG.debug("checkpoint of step %d finished after %.3f s", step, self.writing_s)
@@ -262,8 +281,8 @@ class Checkpoints:
         except OSError as error:
           _LOG.warning("cannot delete the old checkpoint '%s': %s", self.folder / str(step), error.strerror)
 
-  def _complete(self) -> dict[int, float | None]:
-    return {step: metric for step, metric in files.complete_steps(self.folder).items() if step not in self._damaged}
+  def _complete(self) -> dict[int, Rating]:
+    return {step: rating for step, rating in files.complete_steps(self.folder).items() if step not in self._damaged}
 
   def _usable(self, step: int | None) -> int:
     """The step to restore, verified. All processes share the reading and agree on the answer."""
@@ -320,7 +339,7 @@ class Checkpoints:
     return {
       **stored["meta"],
       "step": step,
-      "metric": files.read_manifest(checkpoint)["metric"],
+      **files.rating_of(files.read_manifest(checkpoint))._asdict(),
       "versions": stored["versions"],
     }
 

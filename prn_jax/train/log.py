@@ -36,9 +36,9 @@ class MetricsLog:
     self._columns: list[str] = []
     for row in self._rows:
       self._add_columns(row)
-    write_text(folder / JSONL, "".join(json.dumps(row) + "\n" for row in self._rows))
-    self._jsonl = (folder / JSONL).open("a", encoding="utf-8")
+    self._jsonl: TextIO | None = None
     self._csv: TextIO | None = None
+    self._rewrite_jsonl()
     self._rewrite_csv()
     self._events: Any = None
     # purge_step makes TensorBoard forget what an interrupted run wrote beyond its last checkpoint, if it had any.
@@ -49,6 +49,7 @@ class MetricsLog:
     """Adds a row; names with "/" are groups, as "eval/AP50". Infinite and undefined values are kept as null."""
     row: dict[str, Any] = {"step": step} | {k: v if math.isfinite(v) else None for k, v in values.items()}
     self._rows.append(row)
+    assert self._jsonl is not None
     self._jsonl.write(json.dumps(row) + "\n")
     self._jsonl.flush()
     if self._add_columns(row) or self._csv is None:
@@ -61,18 +62,23 @@ class MetricsLog:
         self._writer().add_scalar(name if "/" in name else f"train/{name}", value, step)
     self._writer().flush()
 
-  def has_evaluation(self, step: int) -> bool:
-    """Whether an evaluation of this step stands here."""
-    return any(row["step"] == step and is_evaluation(row) for row in self._rows)
+  def write_evaluation(self, step: int, figures: Mapping[str, float]) -> None:
+    """Adds the figures of an evaluation, in place of those of an earlier one of the same step."""
+    kept = [row for row in self._rows if row["step"] != step or not is_evaluation(row)]
+    if len(kept) < len(self._rows):
+      self._rows = kept
+      self._rewrite_jsonl()
+      self._rewrite_csv()
+    self.write(step, {f"{EVAL}{key}": value for key, value in figures.items()})
 
   def image(self, step: int, name: str, image_hwc: Any) -> None:
     """Adds a picture, (h, w, 3) uint8, to the TensorBoard events."""
     self._writer().add_image(name, image_hwc, step, dataformats="HWC")
 
   def close(self) -> None:
-    self._jsonl.close()
-    if self._csv is not None:
-      self._csv.close()
+    for file in (self._jsonl, self._csv):
+      if file is not None:
+        file.close()
     if self._events is not None:
       self._events.close()
 
@@ -81,11 +87,17 @@ class MetricsLog:
     self._columns += new
     return bool(new)
 
+  def _rewrite_jsonl(self) -> None:
+    if self._jsonl is not None:
+      self._jsonl.close()  # the file takes the place of the one that it is open on
+    write_text(self._folder / JSONL, "".join(json.dumps(row) + "\n" for row in self._rows))
+    self._jsonl = (self._folder / JSONL).open("a", encoding="utf-8")
+
   def _rewrite_csv(self) -> None:
     lines = [_csv_line(self._columns)] if self._columns else []
     lines += [_csv_line([row.get(column) for column in self._columns]) for row in self._rows]
     if self._csv is not None:
-      self._csv.close()  # the file takes the place of the one that it is open on
+      self._csv.close()
     write_text(self._folder / CSV, "".join(lines))
     self._csv = (self._folder / CSV).open("a", encoding="utf-8")
 

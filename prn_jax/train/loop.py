@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
-import json
 import math
 import shutil
 import time
@@ -28,13 +26,13 @@ from prn_jax.formats.safetensors import digest
 from prn_jax.network import flatten_variables
 from prn_jax.train import step as steps
 from prn_jax.train.checkpoint import Checkpoints
-from prn_jax.train.config import to_dict
 from prn_jax.train.curves import write_curves
 from prn_jax.train.diagnose import DivergedError, Suspect, diagnosis
 from prn_jax.train.evaluation import Figures
 from prn_jax.train.experiment import Experiment, Size
+from prn_jax.train.facts import check_hosts, metric_of
 from prn_jax.train.hosts import Hosts, Preemption
-from prn_jax.train.log import EVAL, MetricsLog, Stopwatch, last_evaluation, progress_line, say
+from prn_jax.train.log import MetricsLog, Stopwatch, last_evaluation, progress_line, say
 from prn_jax.train.prefetch import on_devices
 from prn_jax.train.profile import Tracer
 from prn_jax.train.rundir import STEP_FILE, prepare, reported_step, run_metadata
@@ -98,7 +96,7 @@ def train(experiment: Experiment, workdir: Path, hosts: Hosts | None = None, *, 
   """
   hosts = hosts or Hosts()
   with Preemption(hosts) as preemption:
-    _check_hosts(experiment, hosts)
+    check_hosts(experiment, hosts)
     if hosts.is_main:
       prepare(experiment, workdir, allow_changes)
     hosts.gather("run directory", None)  # nobody looks at it before it is complete
@@ -121,7 +119,8 @@ class _Run:
     self.watch = Stopwatch(self.config.batch_size, self.start_step, experiment.total_steps)
     self.values: dict[str, float] = {}
     self.figures: Figures | None = None
-    self.best = checkpoints.best()
+    self.metric_of = metric_of(experiment)
+    self.best = checkpoints.best(self.metric_of or None)
     self.pending: list[Any] = []
 
   def run(self, preemption: Preemption) -> Outcome:
@@ -242,14 +241,12 @@ class _Run:
     if self.experiment.evaluator is None:
       return
     done = self.start_step
-    found = self.hosts.gather("last evaluation", last_evaluation(self.workdir, done) if self.is_main else None)[0]
+    own = (last_evaluation(self.workdir, done), self.checkpoints.metric_of(done) == self.metric_of)
+    found, is_rated = self.hosts.gather("last evaluation", own if self.is_main else None)[0]
     if found:
       self.values = found[1]
-    if self._is_evaluated(done):
-      if found and found[0] == done:
-        self._rate(done)
-      else:
-        self._evaluate(done)
+    if self._is_evaluated(done) and not (is_rated and found and found[0] == done):
+      self._evaluate(done)
 
   def _log(self, done: int) -> None:
     self._check_finite()
@@ -268,25 +265,24 @@ class _Run:
       self.figures = self.experiment.evaluator(steps.eval_variables(self.state), renew)
     self.values, seconds = self.figures.values, time.perf_counter() - began
     self.watch.paused(seconds)
-    if self.log and not self.log.has_evaluation(done):
-      self.log.write(done, {f"{EVAL}{key}": value for key, value in self.values.items()})
+    if self.log:
+      self.log.write_evaluation(done, self.values)
       shown = "  ".join(f"{key} {value:.4f}" for key, value in list(self.values.items())[:4])
       say(f"evaluation at step {done:,}: {shown}  ({seconds:.0f} s)")
     self._rate(done)
 
   def _rate(self, done: int) -> None:
-    """Notes in the checkpoint of `done` updates what its evaluation gave."""
-    assert self.experiment.evaluator is not None
-    metric = self.values.get(self.experiment.evaluator.metric, math.nan)
+    """Notes in the checkpoint of `done` updates what its evaluation gave, and what that means."""
+    metric = self.values.get(self.metric_of["name"], math.nan)
     if math.isfinite(metric) and (self.best is None or metric > self.best[1]):
       self.best = (done, metric)
-    self._save(done, metric)
+    self._save(done, metric=metric, metric_of=self.metric_of)
 
-  def _save(self, done: int, metric: float | None = None) -> None:
+  def _save(self, done: int, **rating: Any) -> None:
     self._check_finite()
     began = time.perf_counter()
     with self.watchdog.phase("saving a checkpoint", self.pause_sec):
-      self.checkpoints.save(done, self.state, run_metadata(self.experiment), metric=metric)
+      self.checkpoints.save(done, self.state, run_metadata(self.experiment), **rating)
     self.watch.paused(time.perf_counter() - began)
 
   def _finish(self, done: int, reason: Reason) -> None:
@@ -363,15 +359,3 @@ def recompiled(functions: Mapping[Size, StepFn]) -> dict[Size, int]:
   """Size -> number of programs, of the steps that were compiled more than once; where this jax tells."""
   numbers = {size: int(getattr(step, "_cache_size", lambda: 0)()) for size, step in functions.items()}
   return {size: number for size, number in numbers.items() if number > 1}
-
-
-def _check_hosts(experiment: Experiment, hosts: Hosts) -> None:
-  """Raises HostsDifferError unless all processes are about to do the same."""
-  text = json.dumps(to_dict(experiment.config), sort_keys=True)
-  facts: dict[str, str | int | float] = {
-    "config": hashlib.sha256(text.encode()).hexdigest()[:12],
-    "training images": len(experiment.dataset),
-    "classes": ",".join(experiment.names),
-    "steps": experiment.total_steps,
-  }
-  hosts.check_same(facts)

@@ -148,6 +148,41 @@ def test_metric_can_come_later_and_nan_is_none(checkpoints: Checkpoints) -> None
   files.verify(checkpoints.folder / "1")
 
 
+AP50, MAP = {"name": "AP50", "protocol": "coco", "conf": 0.005}, {"name": "mAP", "protocol": "voc", "conf": 0.005}
+
+
+def test_only_figures_that_mean_the_same_are_compared(
+  checkpoints: Checkpoints, caplog: pytest.LogCaptureFixture
+) -> None:
+  for step, metric, meaning in ((1, 0.4, AP50), (2, 0.3, AP50), (3, 0.1, MAP)):
+    checkpoints.save(step, state_of(step), META, metric=metric, metric_of=meaning, wait=True)
+  assert checkpoints.best_step() == 3, "the newest figure says what counts"
+  assert checkpoints.best() == (3, 0.1)
+  assert checkpoints.best(AP50) == (2, 0.3)
+  assert checkpoints.metric_of(3) == MAP
+  assert checkpoints.restore(state_of(0))[1]["metric_of"] == MAP
+  with caplog.at_level(logging.INFO):
+    assert files.load_params(checkpoints.folder)[1]["metric_of"] == MAP
+  assert "step 3 (mAP 0.1), averaged" in caplog.text
+  checkpoints.save(3, state_of(3), META, metric=0.2, metric_of=AP50)  # evaluated again
+  assert checkpoints.best() == (2, 0.3)
+  checkpoints.save(3, state_of(3), META, metric=float("nan"), metric_of=AP50)
+  assert (checkpoints.metrics()[3], checkpoints.metric_of(3)) == (None, AP50), "it was evaluated, without a figure"
+
+
+def test_manifests_that_do_not_say_what_the_metric_means_are_read(checkpoints: Checkpoints) -> None:
+  save_steps(checkpoints, 1, 2, metric=True)  # 7 3
+  for step in (1, 2):
+    path = checkpoints.folder / str(step) / files.MANIFEST
+    manifest = json.loads(path.read_text())
+    del manifest["metric_of"], manifest["checksum"]
+    path.write_text(json.dumps(manifest | {"checksum": files._checksum(manifest)}))
+  assert checkpoints.best() == (1, 7.0)
+  assert files.load_params(checkpoints.folder)[1]["metric"] == 7.0
+  checkpoints.save(3, state_of(3), META, metric=0.5, metric_of=AP50, wait=True)
+  assert checkpoints.best() == (3, 0.5)
+
+
 def test_without_keep_best_only_the_newest_stay(tmp_path: Path) -> None:
   with Checkpoints(tmp_path, keep=1, keep_best=False) as checkpoints:
     save_steps(checkpoints, *range(1, 5), metric=True)

@@ -9,7 +9,6 @@ import jax
 import pytest
 
 from data_pipelines.augment import DetectionAugment
-
 from prn_jax.labels import num_classes
 from prn_jax.models import build_graph
 from prn_jax.train.config import ConfigError, DataConfig, Duration, TrainConfig

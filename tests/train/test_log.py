@@ -52,6 +52,18 @@ def test_the_same_rows_in_all_formats(tmp_path: Path) -> None:
   assert (10, "eval/AP50", 0.25) in events(tmp_path)
 
 
+def test_an_evaluation_made_again_takes_the_place_of_the_first(tmp_path: Path) -> None:
+  writer = MetricsLog(tmp_path)
+  writer.write(10, {"loss": 1.0})
+  writer.write_evaluation(10, {"AP50": 0.1})
+  writer.write_evaluation(10, {"mAP": 0.2})
+  writer.write(20, {"loss": 0.5})
+  writer.close()
+  expected = [{"step": 10, "loss": 1.0}, {"step": 10, "eval/mAP": 0.2}, {"step": 20, "loss": 0.5}]
+  assert read_metrics(tmp_path) == expected
+  assert [(row["loss"], row["eval/mAP"]) for row in csv_rows(tmp_path)] == [("1.0", ""), ("", "0.2"), ("0.5", "")]
+
+
 def test_taken_up_again_every_step_stands_once(tmp_path: Path) -> None:
   first = MetricsLog(tmp_path)
   for step in (10, 20, 30):
@@ -141,8 +153,6 @@ def test_last_evaluation(tmp_path: Path) -> None:
   writer.write(20, {"eval/AP": 0.3})
   writer.write(30, {"loss": 0.5})
   writer.write(40, {"eval/mAP": float("nan")})
-  assert writer.has_evaluation(20)
-  assert not writer.has_evaluation(30)
   writer.close()
   assert last_evaluation(tmp_path, 9) is None
   assert last_evaluation(tmp_path, 19) == (10, {"AP": 0.1, "AP50": 0.2})

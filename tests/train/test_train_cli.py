@@ -338,6 +338,39 @@ def test_a_classifier_learns_two_colours(tmp_path: Path, capsys: pytest.CaptureF
   assert losses[-1] < 0.5
 
 
+def test_a_figure_of_another_meaning_does_not_stay_the_best(tmp_path: Path) -> None:
+  cfg, images = classifier_files(tmp_path)
+  workdir = tmp_path / "run"
+  command = [
+    "train", "--config=default:classify", f"--config.model={cfg}", f"--config.data.train=imagefolder:{images}",
+    f"--config.data.valid=imagefolder:{images}", "--config.batch_size=24", "--config.eval.every.steps=1",
+    "--config.optim.learning_rate=1e-4", f"--workdir={workdir}",
+  ]  # fmt: skip
+  assert main([*command, "--config.total.steps=1", "--config.eval.metric=top5"]) == 0
+  assert Checkpoints(workdir / "checkpoints").best() == (1, 1.0), "of two classes, five guesses hold the right one"
+  assert main([*command, "--config.total.steps=2", "--config.eval.metric=top1", "--allow-changes"]) == 0
+  with Checkpoints(workdir / "checkpoints") as checkpoints:
+    meant = [checkpoints.metric_of(step) for step in (1, 2)]
+    figures = checkpoints.metrics()
+  assert [one and (one["name"], one["images"]) for one in meant] == [("top1", 24)] * 2, "the first is made up"
+  assert figures == {row["step"]: row["eval/top1"] for row in read_metrics(workdir) if "eval/top1" in row}
+  assert max(value for value in figures.values() if value is not None) < 1, "else this test would say nothing"
+
+
+def test_a_finished_run_is_evaluated_again_with_other_thresholds(run: Path, detector_cfg: Path, tmp_path: Path) -> None:
+  copy = tmp_path / "copy"
+  shutil.copytree(run, copy)
+  before = Checkpoints(copy / "checkpoints").metric_of(6)
+  assert main(arguments(detector_cfg, copy, "--config.eval.conf=0.9")) == 0
+  after = Checkpoints(copy / "checkpoints").metric_of(6)
+  assert before is not None
+  assert (before["name"], before["protocol"], before["conf"], before["nms"]) == ("AP50", "coco", 0.05, 0.45)
+  assert after == before | {"conf": 0.9}
+  rows = [row for row in read_metrics(copy) if "eval/AP50" in row]
+  assert [row["step"] for row in rows] == [3, 6], "the new figures stand in the place of the old"
+  assert rows[-1]["eval/AP50"] == json.loads((copy / "eval" / "coco.json").read_text())["metrics"]["AP50"] == 0
+
+
 def test_weights_of_the_network_before_its_transforms(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
   _, images = classifier_files(tmp_path)
   graph = build_graph("darknet-cifar", num_classes=2, width_multiplier=0.25)
