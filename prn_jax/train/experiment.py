@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from data_pipelines.augment import DetectionAugment
 from data_pipelines.pipeline import PipelineConfig
 from data_pipelines.records import DataError, Dataset
 from data_pipelines.spec import open_spec
@@ -53,7 +54,7 @@ class Experiment:
     schedule: updates done -> learning rate.
     total_steps, eval_steps, checkpoint_steps, log_steps: durations in steps; 0 is never.
     evaluator: None without validation data.
-    resize: how the network wants its images.
+    resize: how images come to the network's size, here and wherever the trained network is used.
     variables, start: where it starts, and from what.
   """
 
@@ -82,8 +83,12 @@ class Experiment:
     return next(iter(self.recipes.values()))
 
   def graph_cfg(self) -> str:
-    """The network as cfg text."""
-    return darknet_cfg.dump(self.graph, self.training)
+    """The network as cfg text, for images as it was trained with."""
+    training = self.training or Training()
+    if self.graph.detects:
+      net = dataclasses.replace(training.net, letter_box=self.resize == "letterbox")
+      training = dataclasses.replace(training, net=net)
+    return darknet_cfg.dump(self.graph, training)
 
 
 def open_experiment(
@@ -135,7 +140,7 @@ def open_experiment(
 
 def build_network(config: TrainConfig, classes: int) -> tuple[Graph, Training | None, str]:
   """The graph, transformed, with the data's number of classes, the config's size and anchors; training settings;
-  resize mode.
+  resize mode. A detector sees its images as it is trained with them, whatever a cfg says.
 
   Raises:
     PrnError: the config names a model, option or transform that does not exist or does not fit.
@@ -151,6 +156,8 @@ def build_network(config: TrainConfig, classes: int) -> tuple[Graph, Training | 
     if "num_classes" in get_spec(config.model).options:
       options.setdefault("num_classes", classes)
     graph, training, resize = build_graph(config.model, **options), None, "stretch"
+  if graph.detects and isinstance(config.augment, DetectionAugment):
+    resize = "letterbox" if config.augment.letterbox else "stretch"
   for i, text in enumerate(config.transforms):
     try:
       graph = partial_residual.apply(graph, text)

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import jax
 import pytest
 
+import prn_jax
 from data_pipelines.augment import DetectionAugment
+from prn_jax.cli.train import read_config
+from prn_jax.formats import darknet_cfg
 from prn_jax.labels import num_classes
 from prn_jax.models import build_graph
-from prn_jax.train.config import ConfigError, DataConfig, Duration, TrainConfig
+from prn_jax.train.config import ConfigError, DataConfig, Duration, TrainConfig, typed
 from prn_jax.train.experiment import build_network, open_experiment
+from prn_jax.train.rundir import run_metadata
 from prn_jax.train.sharding import make_mesh
 from prn_jax.transforms.partial_residual import fprn, shrink
+from tests.nets import tiny_detector
 
 
 def network(**values: Any) -> Any:
@@ -50,9 +56,8 @@ def test_transforms_that_cannot_be_are_named(transforms: tuple[str, ...], messag
 
 
 def detector(**values: Any) -> TrainConfig:
-  data = DataConfig(train="synthetic:traffic:8")
-  size = {"width": 64, "height": 64, "batch_size": 8, "total": Duration(steps=1)}
-  return TrainConfig(model="traffic-nano-prn", data=data, **size | values)
+  usual = {"model": "traffic-nano-prn", "data": DataConfig(train="synthetic:traffic:8"), "total": Duration(steps=1)}
+  return TrainConfig(**usual | {"width": 64, "height": 64, "batch_size": 8} | values)
 
 
 @pytest.mark.parametrize(
@@ -69,3 +74,30 @@ def test_images_that_are_mixed_must_be_in_one_batch(augment: dict[str, bool], ba
   with pytest.raises(ConfigError, match=message):
     open_experiment(config, mesh)
   assert open_experiment(dataclasses.replace(config, batch_size=4), mesh).pipeline.batch_size == 4
+
+
+@pytest.mark.parametrize("trained", [True, False])
+@pytest.mark.parametrize("model", ["traffic-nano-prn", "letter_box=0", "letter_box=1"])
+def test_images_are_evaluated_and_used_as_they_are_trained_with(model: str, trained: bool, tmp_path: Path) -> None:
+  if "=" in model:
+    cfg = tmp_path / "net.cfg"
+    cfg.write_text(darknet_cfg.dump(tiny_detector(64, classes=4)).replace("[net]", f"[net]\n{model}"))
+    assert prn_jax.load(cfg).resize == ("letterbox" if model.endswith("1") else "stretch")
+    model = str(cfg)
+  data = DataConfig(train="synthetic:traffic:8", valid="synthetic:traffic:8@valid")
+  opened = open_experiment(detector(model=model, data=data, augment=DetectionAugment(letterbox=trained)))
+  expected = "letterbox" if trained else "stretch"
+  assert opened.resize == run_metadata(opened)["resize"] == expected
+  assert opened.evaluator is not None
+  assert opened.evaluator._resize == expected
+  (tmp_path / "saved.cfg").write_text(opened.graph_cfg())
+  assert prn_jax.load(tmp_path / "saved.cfg").resize == expected
+
+
+def test_what_a_cfg_says_of_letterboxes_is_followed(tmp_path: Path) -> None:
+  cfg = tmp_path / "net.cfg"
+  text = darknet_cfg.dump(tiny_detector(64, classes=4)).replace("[net]", "[net]\nmax_batches=10\nletter_box=1")
+  cfg.write_text(text)
+  config = read_config(str(cfg), ["--config.data.train=synthetic:traffic:8", "--config.batch_size=8"])
+  assert config.augment.letterbox is True
+  assert open_experiment(typed(config)).resize == "letterbox"
