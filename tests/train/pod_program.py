@@ -1,5 +1,7 @@
 """`prn train`, writing the sha256 of every image and truth that reaches this process's devices to $BATCH_LOG.PROCESS.
 
+Those of evaluations go to $BATCH_LOG-eval.PROCESS, with the number of their record.
+
 python -m tests.train.pod_program --config=FILE --workdir=DIR ...
 """
 
@@ -16,7 +18,7 @@ import jax
 import numpy as np
 
 from prn_jax.cli.main import main
-from prn_jax.train import loop
+from prn_jax.train import evaluation, loop
 
 
 def row_hashes(batch: dict[str, jax.Array]) -> dict[int, str]:
@@ -27,6 +29,16 @@ def row_hashes(batch: dict[str, jax.Array]) -> dict[int, str]:
       for row, value in enumerate(np.asarray(shard.data), shard.index[0].start or 0):
         found.setdefault(row, hashlib.sha256()).update(f"{key} {value.shape} {value.dtype}".encode() + value.tobytes())
   return {row: total.hexdigest() for row, total in found.items()}
+
+
+def evaluated(batch: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict[str, jax.Array]:
+  placed = put_batch(batch, mesh)
+  hashes = row_hashes(placed)
+  with open(f"{os.environ['BATCH_LOG']}-eval.{jax.process_index()}", "a") as log:
+    for shard in placed["index"].addressable_shards:
+      for row, record in enumerate(np.asarray(shard.data), shard.index[0].start or 0):
+        print(record, hashes[row], file=log)
+  return placed
 
 
 @contextlib.contextmanager
@@ -45,4 +57,6 @@ def recorded(*args: Any, **kwargs: Any) -> Iterator[Iterator[tuple[int, Any]]]:
 if __name__ == "__main__":
   on_devices = loop.on_devices
   loop.on_devices = recorded
+  put_batch = evaluation.put_batch
+  evaluation.put_batch = evaluated
   sys.exit(main(["train", *sys.argv[1:]]))

@@ -13,7 +13,7 @@ import pytest
 from launch.fake_pod import Pod
 from prn_jax.formats import darknet_cfg
 from prn_jax.train.exit_codes import HOST_LOST, PREEMPTED
-from prn_jax.train.log import read_metrics
+from prn_jax.train.log import EVAL, read_metrics
 from tests.conftest import REPO
 from tests.nets import tiny_detector
 
@@ -53,6 +53,18 @@ def rows(workdir: Path) -> dict[tuple[int, int], set[str]]:
   return found
 
 
+def evaluated(workdir: Path) -> list[tuple[int, str]]:
+  """(record, hash) of every row of the evaluations, over all processes; record -1 is padding."""
+  files = workdir.parent.glob(f"{workdir.name}.batches-eval.*")
+  lines = [line.split() for file in files for line in file.read_text().splitlines()]
+  return sorted((int(record), text) for record, text in lines)
+
+
+def figures(workdir: Path) -> list[dict[str, float]]:
+  rows = [{key: value for key, value in row.items() if key.startswith(EVAL)} for row in read_metrics(workdir)]
+  return [row for row in rows if row]
+
+
 def losses(workdir: Path) -> list[float]:
   return [row["loss"] for row in read_metrics(workdir) if "loss" in row]
 
@@ -80,6 +92,11 @@ def test_two_processes_train_like_one(detector_cfg: Path, tmp_path: Path) -> Non
   assert rows(two) == rows(one)
   assert len(losses(two)) == 50
   assert losses(two) == pytest.approx(losses(one), rel=1e-5)
+  # Nine images in batches of eight: one evaluation, each image once, seven rows of padding.
+  assert [record for record, _ in evaluated(one)] == [-1] * 7 + list(range(9))
+  assert evaluated(two) == evaluated(one)
+  assert len(figures(one)) == 1
+  assert figures(two) == [pytest.approx(row, rel=1e-5) for row in figures(one)]
 
 
 @pytest.mark.slow
