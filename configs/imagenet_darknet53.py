@@ -1,6 +1,10 @@
 """Darknet53 on ImageNet, 256x256. Source: cfg/darknet53.cfg of pjreddie/darknet.
 
 Expected: top-1 77.2, top-5 93.8 (YOLOv3, table 2). Not yet run.
+Data: one folder per class in data/imagenet/train and data/imagenet/val. Every start reads the header of every file, unless
+they were prepared once (the same for val, with --split val; see configs/default.py):
+     prn data prepare imagefolder:data/imagenet/train data/imagenet448 --min-side 448
+     prn train ... --config.data.train=arrayrecord:data/imagenet448:train
 Run: prn train --config=imagenet_darknet53 --workdir=runs/imagenet_darknet53
 """
 
@@ -15,6 +19,7 @@ def get_config() -> ml_collections.ConfigDict:
   config = default.imagenet()
   config.model = "darknet53"
   config.batch_size = 128
+  config.augment.min_crop, config.augment.max_crop = 128, 448
   config.optim.learning_rate, config.optim.weight_decay = 0.1, 5e-4
   config.optim.schedule.policy, config.optim.schedule.power = "poly", 4.0
   config.optim.schedule.burn_in_steps = 1_000

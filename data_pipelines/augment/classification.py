@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data_pipelines.augment.colour import draw_distortion
+from data_pipelines.augment.colour import draw_distortion, gaussian_blur
 from data_pipelines.augment.randaugment import MAX_MAGNITUDE, rand_augment
 from data_pipelines.augment.resample import Crop, resample
 from data_pipelines.augment.sample import (
@@ -20,13 +20,17 @@ from data_pipelines.augment.sample import (
   check_switches,
   check_whole,
 )
+from data_pipelines.augment.warp import draw_warp
 
 _ATTEMPTS = 10  # at a crop that fits
+_BLUR_KERNEL_PX = 15  # of blur=1, as in Darknet
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassificationAugment:
-  """Random crop, flip, RandAugment's operations and Darknet's change of colours, in this order.
+  """Random crop, flip, RandAugment's operations, Darknet's change of colours and its blur, in this order.
+
+  There are three kinds of crop: by area (the default), Darknet's (`max_crop`), and the one usual for CIFAR (`pad_crop`).
 
   Attributes:
     min_scale, max_scale: the crop has this part of the image's area; with a minimum of 1 it is the whole image,
@@ -38,9 +42,14 @@ class ClassificationAugment:
     randaugment_magnitude: their strength, 0 to 10.
     pad_crop: if not 0, the crop is instead the usual one for CIFAR: the whole image at the wanted size, moved by up to
       so many pixels each way, on black.
+    min_crop, max_crop: if not 0, the crop is instead Darknet's: the image is scaled so that its shorter side has so many
+      pixels, and seen through a window of the wanted size, on black (see `warp.draw_warp`).
+    angle, aspect: of Darknet's crop: largest angle in degrees, and largest factor between width and height. Off are 0
+      and 1.
+    blur: with probability 1/4 the image is blurred by a kernel of this size in pixels; 1 is 15, as in Darknet. 0 is off.
 
   Raises:
-    AugmentError: a field is out of its range.
+    AugmentError: a field is out of its range, or belongs to another kind of crop.
   """
 
   min_scale: float = 0.25
@@ -54,6 +63,11 @@ class ClassificationAugment:
   randaugment_ops: int = 0
   randaugment_magnitude: float = 9.0
   pad_crop: int = 0
+  min_crop: int = 0
+  max_crop: int = 0
+  angle: float = 0.0
+  aspect: float = 1.0
+  blur: int = 0
 
   def __post_init__(self) -> None:
     check_number("max_scale", self.max_scale, 1e-4, 1, means="the largest part of the image's area that is cut out")
@@ -64,7 +78,25 @@ class ClassificationAugment:
     check_whole("randaugment_ops", self.randaugment_ops, 0, means="operations on each image; 0 is off")
     check_number("randaugment_magnitude", self.randaugment_magnitude, 0, MAX_MAGNITUDE, means="their strength")
     check_whole("pad_crop", self.pad_crop, 0, means="pixels that the image moves at most; 0 is off")
+    check_whole("blur", self.blur, 0, means="the size in pixels of what blurs the image; 0 is off")
     check_switches(self, "flip")
+    self._check_darknets_crop()
+
+  def _check_darknets_crop(self) -> None:
+    check_whole("max_crop", self.max_crop, 0, means="pixels of the scaled image's shorter side at most; 0 is off")
+    lowest = min(1, self.max_crop)
+    check_whole("min_crop", self.min_crop, lowest, self.max_crop, means="the fewest, at least 1, no more than max_crop")
+    check_number("angle", self.angle, 0, 180, means="degrees by which the image turns at most, either way; 0 is off")
+    check_number("aspect", self.aspect, 0.1, 10, means="the factor between width and height; 1 is off")
+    if self.max_crop and self.pad_crop:
+      raise AugmentError(
+        f"pad_crop is {self.pad_crop} and max_crop {self.max_crop}; expected one of them, the other 0."
+      )
+    if not self.max_crop and (self.angle, self.aspect) != (0, 1):
+      raise AugmentError(
+        f"angle is {self.angle} and aspect {self.aspect} without max_crop; they belong to Darknet's crop. Set min_crop "
+        "and max_crop, in Darknet by default the width of the input and twice that."
+      )
 
   @property
   def group_size(self) -> int:
@@ -89,13 +121,19 @@ class ClassificationAugment:
     (sample,) = group
     height, width = sample.image.shape[:2]
     flip = bool(self.flip and rng.random() < 0.5)
-    if self.pad_crop:
+    if self.max_crop:
+      crops = self.min_crop, self.max_crop
+      warp = draw_warp(width, height, max(size), crops, self.aspect, self.angle, rng)
+      image = warp.apply(sample.image, size, flip=flip)
+    elif self.pad_crop:
       image = resample(sample.image, self._moved(width, height, flip, size, rng), size, fill=(0, 0, 0))
     else:
       image = resample(sample.image, self._random_crop(width, height, flip, rng), size)
     if self.randaugment_ops:
       image = rand_augment(image, self.randaugment_ops, self.randaugment_magnitude, rng)
     image = draw_distortion(self.hue, self.saturation, self.exposure, rng).apply(image)
+    if self.blur and rng.random() < 0.25:
+      image = gaussian_blur(image, _BLUR_KERNEL_PX if self.blur == 1 else self.blur // 2 * 2 + 1)
     return [Sample(image, label=sample.label)]
 
   def _moved(self, width: int, height: int, flip: bool, size: tuple[int, int], rng: np.random.Generator) -> Crop:

@@ -1,13 +1,15 @@
-"""The training keys of a cfg as a configuration: what `darknet detector train` would do, as far as we do it."""
+"""The training keys of a cfg as a configuration: what `darknet detector train` and `darknet classifier train` would do,
+as far as we do it. Every key of [net] is followed, warned of, or refused: `KEYS_OF_NET` says which."""
 
 from __future__ import annotations
 
 import dataclasses
+import logging
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_pipelines.pipeline import darknet_sizes
-from prn_jax.errors import PrnError
 from prn_jax.formats import darknet_cfg
 from prn_jax.formats.darknet_training import HeadTraining, NetTraining
 from prn_jax.train.config import ConfigError, default_config
@@ -16,18 +18,52 @@ from prn_jax.train.optim import darknet_optim
 if TYPE_CHECKING:
   import ml_collections
 
-# Keys of [net] that would change the training and that nothing here follows.
-NOT_FOLLOWED = (
-  "adam", "angle", "aspect", "cutmix", "dynamic_minibatch", "track", "contrastive", "unsupervised", "attention",
-  "adversarial_lr", "badlabels_rejection_percentage", "equidistant_point", "sequential_subdivisions",
+_LOG = logging.getLogger(__name__)
+_DETECTOR, _CLASSIFIER = "detector", "classifier"
+
+
+class Use(StrEnum):
+  """What becomes of a key of [net] whose value is not Darknet's default."""
+
+  FOLLOWED = "followed"
+  IDLE = "idle"  # in Darknet, too, it has no influence on what is learned from this cfg; nothing is said
+  NO_EFFECT = "has no effect on a {task}, as in Darknet"
+  NO_FLOAT16 = "is not followed: it makes up for the range of float16, in which nothing is computed here"
+  NAN_STOPS = "is not followed: a gradient that is not finite stops the run here, and names the layer"
+  NO_MIXING = "is not followed: images of classifiers are not mixed here"
+  REFUSED = "refused"
+
+
+_REFUSED = (
+  "adam", "time_steps", "dynamic_minibatch", "track", "sequential_subdivisions", "contrastive", "unsupervised",
+  "attention", "adversarial_lr", "badlabels_rejection_percentage", "badlabels_reverse", "num_sigmas_reject_badlabels",
+  "equidistant_point", "weights_reject_freq",
 )  # fmt: skip
+_BOTH = {
+  **dict.fromkeys((f.name for f in dataclasses.fields(NetTraining)), Use.FOLLOWED),
+  **dict.fromkeys(_REFUSED, Use.REFUSED),
+  # Of the chart on the screen, of inputs that are no images, and what only goes with a key that is refused.
+  **dict.fromkeys(("max_chart_loss", "inputs", "B1", "B2", "eps", "seq_scales"), Use.IDLE),
+  **dict.fromkeys(("augment_speed", "contrastive_jit_flip", "contrastive_color"), Use.IDLE),
+  "loss_scale": Use.NO_FLOAT16,
+  "try_fix_nan": Use.NAN_STOPS,
+}
+KEYS_OF_NET: dict[str, dict[str, Use]] = {
+  _DETECTOR: _BOTH
+  | dict.fromkeys(("angle", "aspect", "min_crop", "max_crop", "label_smooth_eps", "cutmix"), Use.NO_EFFECT),
+  _CLASSIFIER: _BOTH
+  | dict.fromkeys(("mixup", "cutmix", "mosaic"), Use.NO_MIXING)
+  | dict.fromkeys(("mosaic_bound", "letter_box", "gaussian_noise", "resize_step"), Use.NO_EFFECT),
+}
+"""Task -> key of [net] -> what becomes of it."""
 
 
 def config_from_cfg(path: str) -> ml_collections.ConfigDict:
   """A configuration with everything that a cfg says; the data is left to name.
 
   The batch is Darknet's (images per update); `subdivisions` become micro-batches. Settings of single heads and layers
-  are read from the cfg again by the training itself. Angles and aspects of classifiers are not followed.
+  are read from the cfg again by the training itself. A key of [net] that is not followed is a warning in the log where
+  what is learned stays nearly the same, otherwise an error (`KEYS_OF_NET`).
 
   Args:
     path: a .cfg file.
@@ -39,38 +75,43 @@ def config_from_cfg(path: str) -> ml_collections.ConfigDict:
     raise ConfigError("from_cfg needs a file: --config=from_cfg:FILE.cfg")
   cfg = darknet_cfg.read(Path(path))
   net = cfg.training.net
-  config = default_config("detect" if cfg.graph.detects else "classify")
+  head = _last_head(cfg) if cfg.graph.detects else None
+  optim = darknet_optim(net)
+  _check_keys(net, _DETECTOR if head else _CLASSIFIER, path)
+  config = default_config("detect" if head else "classify")
   config.model = path
   config.batch_size = net.batch
   config.total.steps = net.max_batches
   # What a single-step field holds may change its shape here (steps, scales), which a locked config allows.
-  for key, value in dataclasses.asdict(dataclasses.replace(darknet_optim(net))).items():
+  for key, value in dataclasses.asdict(optim).items():
     config.optim[key] = value
-  if cfg.graph.detects:
-    _detector(config, net, cfg.graph.width, cfg.graph.height, _last_head(cfg))
+  augment = config.augment
+  augment.hue, augment.saturation, augment.exposure = net.hue, net.saturation, net.exposure
+  augment.flip, augment.blur = net.flip, net.blur
+  if head:
+    _detector(config, net, cfg.graph.width, cfg.graph.height, head)
   else:
-    config.augment.flip = net.flip
     config.loss.label_smoothing = net.label_smooth_eps
-    _colours(config, net)
+    width = cfg.graph.width
+    augment.min_crop, augment.max_crop = sorted((net.min_crop or width, net.max_crop or 2 * width))
+    augment.angle, augment.aspect = net.angle, net.aspect
   return config
 
 
 def _detector(config: ml_collections.ConfigDict, net: NetTraining, width: int, height: int, head: HeadTraining) -> None:
   """The data settings, which Darknet takes from [net] and the last head."""
-  _refuse(net)
-  _colours(config, net)
   augment = config.augment
-  augment.flip, augment.mosaic, augment.mosaic_bound = net.flip, net.mosaic, net.mosaic_bound
-  augment.mixup, augment.blur, augment.gaussian_noise = bool(net.mixup), net.blur, net.gaussian_noise
+  # Darknet's kinds of mixing, where cutmix (2) is none for detectors, and with mosaic (4) is that alone.
+  kind = 4 if net.mosaic and net.cutmix else 3 if net.mosaic else 2 if net.cutmix else net.mixup
+  augment.mosaic, augment.mosaic_bound, augment.mixup = kind in (3, 4), net.mosaic_bound, kind == 1
+  augment.gaussian_noise = net.gaussian_noise
   augment.letterbox, augment.jitter, augment.resize = net.letter_box, head.jitter, head.resize
   config.data.max_boxes = head.max
   if head.random:
+    if net.resize_step < 1:
+      raise ConfigError(f"[net] resize_step={net.resize_step}; expected at least 1, as sizes are multiples of it.")
     sizes = darknet_sizes(width, height, head.random, net.resize_step)
     config.sizes = tuple(size for size in sizes if size != (width, height))
-
-
-def _colours(config: ml_collections.ConfigDict, net: NetTraining) -> None:
-  config.augment.hue, config.augment.saturation, config.augment.exposure = net.hue, net.saturation, net.exposure
 
 
 def _last_head(cfg: darknet_cfg.DarknetCfg) -> HeadTraining:
@@ -83,10 +124,14 @@ def _last_head(cfg: darknet_cfg.DarknetCfg) -> HeadTraining:
   return last
 
 
-def _refuse(net: NetTraining) -> None:
+def _check_keys(net: NetTraining, task: str, path: str) -> None:
+  """Raises ConfigError for keys that are refused, and warns of those that are not followed."""
   default = NetTraining()
-  used = [key for key in NOT_FOLLOWED if key != "cutmix" and getattr(net, key) != getattr(default, key)]
-  if used:
-    raise PrnError(
-      f"[net] {used[0]}={getattr(net, used[0])} is not supported in training; remove the key from the cfg."
-    )
+  for key, use in KEYS_OF_NET[task].items():
+    value = getattr(net, key)
+    if value == getattr(default, key) or use in (Use.FOLLOWED, Use.IDLE):
+      continue
+    shown = f"cfg {path}: [net] {key}={value:g}"
+    if use is Use.REFUSED:
+      raise ConfigError(f"{shown} is not supported in training and would change what is learned; remove the key.")
+    _LOG.warning("%s %s.", shown, use.format(task=task))

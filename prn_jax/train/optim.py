@@ -77,11 +77,13 @@ class ScheduleConfig:
       raise PrnError(
         f"schedule.policy is '{self.policy}'{did_you_mean(self.policy, known)}; expected one of {', '.join(known)}."
       )
-    _check_at_least(0, "schedule", self, ("burn_in_steps", "end_rate", "sgdr_cycle_steps"))
-    if len(self.scales) > len(self.steps) or any(step <= 0 for step in self.steps):
+    _check_at_least(0, "schedule", self, ("burn_in_steps", "power", "scale", "end_rate", "sgdr_cycle_steps"))
+    _check_at_least(1, "schedule", self, ("sgdr_mult",))
+    too_many = len(self.scales) > len(self.steps)
+    if too_many or not all(step > 0 for step in self.steps) or not all(scale >= 0 for scale in self.scales):
       raise PrnError(
-        f"schedule.steps are {list(self.steps)} with scales {list(self.scales)}; expected steps above 0, and no more "
-        "scales than steps."
+        f"schedule.steps are {list(self.steps)} with scales {list(self.scales)}; expected steps above 0, scales of at "
+        "least 0, and no more scales than steps."
       )
 
 
@@ -134,6 +136,11 @@ class OptimConfig:
 def darknet_optim(net: NetTraining) -> OptimConfig:
   """The optimiser of a cfg: Darknet's SGD with the keys of [net]. `ema_alpha` and `subdivisions` come along.
 
+  Source: Darknet `network.c` (darknet.md e1, e2, e12). Differs: `ema_alpha` averages from the first update on, rolling
+  statistics of batch norm included, and the average is what is evaluated and kept. Darknet's `ema_update` starts at
+  half of max_batches, leaves the rolling statistics out, and puts the average in the place of the weights once, 1,000
+  updates before the end.
+
   A step below 1 (steps=-1,100) is one that the first update has passed; Darknet knows no shares of the run.
 
   Raises:
@@ -164,8 +171,13 @@ def darknet_optim(net: NetTraining) -> OptimConfig:
   )
 
 
-def make_schedule(config: OptimConfig, total_steps: int) -> optax.Schedule:
+def make_schedule(config: OptimConfig, total_steps: int, seed: int = 0) -> optax.Schedule:
   """Number of updates done -> float32 rate of the next one.
+
+  Args:
+    config: the rate and its schedule.
+    total_steps: updates of the whole run.
+    seed: of the policy "random".
 
   Raises:
     PrnError: the run is shorter than 1 step or than its warm-up, or keys of the policy have no meaning.
@@ -190,11 +202,16 @@ def make_schedule(config: OptimConfig, total_steps: int) -> optax.Schedule:
     sgdr_cycle=s.sgdr_cycle_steps,
     sgdr_mult=s.sgdr_mult,
   )
-  return darknet_schedule(net)
+  return darknet_schedule(net, seed)
 
 
 def make_optimizer(
-  config: OptimConfig, graph: Graph, total_steps: int, layers: Mapping[str, LayerTraining] | None = None
+  config: OptimConfig,
+  graph: Graph,
+  total_steps: int,
+  layers: Mapping[str, LayerTraining] | None = None,
+  *,
+  seed: int = 0,
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
   """The optimiser of a network.
 
@@ -205,6 +222,7 @@ def make_optimizer(
     layers: settings of single layers, as a cfg has them: learning_rate is a factor; dont_update and stopbackward
       freeze (the latter all layers before, too; above 1 until that update); burnin_update holds until so many
       burn-ins are over. `NO_EFFECT` keys are reported in the log.
+    seed: of the policy "random"; other policies have no chance in them.
 
   Returns:
     The transformation, which takes mean gradients over the images, and the schedule, for the log. The state is
@@ -224,7 +242,7 @@ def make_optimizer(
       f"network '{graph.name}': no parameter is left to train: {len(frozen)} of {len(graph)} layers are frozen. Freeze "
       f"less (optim.freeze_until is '{config.freeze_until}')."
     )
-  schedule = make_schedule(config, total_steps)
+  schedule = make_schedule(config, total_steps, seed)
   factors = {name: keys.learning_rate for name, keys in layers.items() if keys.learning_rate != 1}
   tx = optax.chain(*_update_rule(config, graph), optax.scale_by_schedule(lambda count: -schedule(count)))
   if factors:

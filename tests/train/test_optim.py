@@ -280,6 +280,18 @@ def test_steps_of_a_cfg_before_the_first_update_are_taken_at_once() -> None:
   np.testing.assert_array_equal(schedule(np.arange(9)), darknet_schedule(net)(np.arange(9)))
 
 
+def test_the_seed_is_of_the_policy_random() -> None:
+  config = OptimConfig(learning_rate=1, schedule=ScheduleConfig(policy="random"))
+  counts = np.arange(20)
+  first, again, other = (make_schedule(config, 20, seed)(counts) for seed in (3, 3, 4))
+  np.testing.assert_array_equal(first, again)
+  assert not np.any(first == other)
+  np.testing.assert_array_equal(make_schedule(config, 20)(counts), make_schedule(config, 20, 0)(counts))
+  np.testing.assert_array_equal(make_optimizer(config, every_kind(), 20, seed=4)[1](counts), other)
+  steady = OptimConfig(schedule=CONSTANT)
+  np.testing.assert_array_equal(make_schedule(steady, 20, 3)(counts), make_schedule(steady, 20, 4)(counts))
+
+
 def test_cosine_ends_at_its_end() -> None:
   cosine = ScheduleConfig(burn_in_steps=10, end_rate=0.01)
   schedule = make_schedule(OptimConfig(learning_rate=1, schedule=cosine), 100)
@@ -295,6 +307,9 @@ def test_cosine_ends_at_its_end() -> None:
     (lambda: OptimConfig(accumulate=0), "optim.accumulate is 0; expected at least 1"),
     (lambda: ScheduleConfig(policy="cosin"), r"schedule.policy is 'cosin' \(did you mean 'cosine'\?\)"),
     (lambda: ScheduleConfig(policy="steps", scales=(0.1,)), r"steps are \[\] with scales \[0.1\]"),
+    (lambda: ScheduleConfig(policy="steps", steps=(3,), scales=(-1,)), r"scales \[-1\]; .* scales of at least 0"),
+    (lambda: ScheduleConfig(power=-4), "schedule.power is -4; expected at least 0"),
+    (lambda: ScheduleConfig(sgdr_mult=0), "schedule.sgdr_mult is 0; expected at least 1"),
     (lambda: darknet_optim(NetTraining(adam=True)), "adam=1 is not supported; set optim.name to 'adamw'"),
     (lambda: make_optimizer(OptimConfig(), every_kind(), 0), "the run has 0 steps; expected at least 1"),
     (
