@@ -2,6 +2,8 @@
 
 Data: train and test images in one folder per class, or in archives of them, at ROOT (default data/cifar10) as
 cifar10_train.tar.gz and cifar10_test.tar.gz.
+Expected: top-1 0.79, top-5 0.99 on 5,000 test images after 15 epochs of 20,000 training images, measured on 2 shared CPU
+cores in 15 minutes (docs/training.md). Of all 50,000 training images: not yet run.
 Run: prn train --config=cifar10_darknet:ROOT --workdir=runs/cifar10
 """
 

@@ -2,6 +2,7 @@
 
 The argument is VARIANT or VARIANT,ROOT: VARIANT as in small_head_vehicles, ROOT and training as in traffic_tiny_prn.
 Source of the numbers: ours.
+Expected: the order of table 2, yolov3-tiny-prn no worse than yolov3-tiny. Not yet run at full length.
 All variants, several seeds, table and latency: python -m prn_jax.experiments.table2 (docs/experiments.md).
 Run: prn train --config=small_head_traffic:multi-source,ROOT --workdir=runs/traffic_multi_source
      prn train --config=small_head_traffic --workdir=runs/small_head_traffic

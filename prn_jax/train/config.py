@@ -10,10 +10,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import operator
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from data_pipelines.augment.classification import ClassificationAugment
 from data_pipelines.augment.detection import DetectionAugment
@@ -52,14 +53,22 @@ class Duration:
     Raises:
       ConfigError: two units are given, or a negative one.
     """
+    if not self.given(key):
+      return 0
+    exact = self.steps or (self.epochs * num_examples or self.examples) / batch_size
+    return max(1, round(exact))
+
+  def given(self, key: str) -> dict[str, float]:
+    """The unit that is not 0, with its value; empty if all are.
+
+    Raises:
+      ConfigError: two units are given, or a negative one; `key` is what the message calls the duration.
+    """
     given = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if getattr(self, f.name)}
     if len(given) > 1 or any(not 0 <= value < math.inf for value in given.values()):
       text = ", ".join(f"{key}.{unit}={value}" for unit, value in given.items())
       raise ConfigError(f"{text}: expected one unit, finite and not below 0. Set the others to 0.")
-    if not given:
-      return 0
-    exact = self.steps or (self.epochs * num_examples or self.examples) / batch_size
-    return max(1, round(exact))
+    return given
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -164,7 +173,62 @@ class TrainConfig:
 # Keys of a head in a cfg that belong to the data here (`augment`, `data.max_boxes`, `sizes`), or to nothing.
 DATA_KEYS = ("max", "jitter", "resize", "random", "map", "show_details")
 
-# Settings without influence on the numbers: they may change when a run is taken up again.
+
+class Range(NamedTuple):
+  """Where a number may lie; `below` says that it must stay below `high`, and `means` what it is for."""
+
+  low: float
+  high: float = math.inf
+  means: str = ""
+  below: bool = False
+
+  def problem(self, value: float) -> str:
+    """What is expected instead of this value, or ""."""
+    if self.low <= value <= self.high and not (self.below and value == self.high):
+      return ""
+    upto = "" if math.isinf(self.high) else f" and {'below' if self.below else 'at most'} {self.high:g}"
+    return f"expected at least {self.low:g}{upto}{f': {self.means}' if self.means else ''}"
+
+
+# Key -> where its number may lie. Those of `optim` and `augment` are checked by these themselves.
+RANGES: dict[str, Range] = {
+  "width": Range(0, means="pixels of the input; 0 keeps the model's"),
+  "height": Range(0, means="pixels of the input; 0 keeps the model's"),
+  "resize_every_steps": Range(1, means="steps between changes of the size"),
+  "bn_momentum": Range(0, 1, "the share of the old rolling statistics (Darknet: 0.99)", below=True),
+  "batch_size": Range(1, means="images per update, over all devices"),
+  "keep_checkpoints": Range(1, means="one is needed to resume"),
+  "seed": Range(0),
+  "data.max_boxes": Range(1, means="rows of truth per image"),
+  "data.threads": Range(0, means="0 is one per core"),
+  "data.workers": Range(0, means="processes beside this one; 0 makes the batches in it"),
+  "data.prefetch": Range(1, means="batches made ahead"),
+  "data.cache_mb": Range(0, means="memory for decoded images; 0 keeps none"),
+  "loss.label_smoothing": Range(0, 1, "the share of the target that all classes get; 0 is off", below=True),
+  "eval.batch_size": Range(0, means="images per run; 0 is the training batch"),
+  "eval.conf": Range(0, 1, "detections that are less sure are left out (prn eval has 0.001)", below=True),
+  "eval.nms": Range(0, 1, "of two detections that overlap more, the less sure is left out (usual: 0.45)"),
+  "eval.num_pictures": Range(0, means="pictures at the end; 0 draws none"),
+  **{
+    f"hosts.{field.name}": Range(0.001, means="seconds")
+    for field in dataclasses.fields(HostSettings)
+    if field.name.endswith("_sec")
+  },
+}
+HEAD_RANGES: dict[str, Range] = {
+  **dict.fromkeys(("ignore_thresh", "truth_thresh", "iou_thresh"), Range(0, means="an overlap; 1 is never reached")),
+  "label_smooth_eps": Range(0, 1, "the share of the target that all classes get; 0 is off", below=True),
+  **dict.fromkeys(
+    ("iou_normalizer", "obj_normalizer", "cls_normalizer", "delta_normalizer", "uc_normalizer"),
+    Range(0, means="a factor of this part of the loss"),
+  ),
+  "max_delta": Range(0, means="the largest gradient of a box"),
+}
+"""The same for the keys of `loss.head`."""
+
+# Settings without influence on the numbers: they may change when a run is taken up again. So may `eval`, although it
+# decides which checkpoint is the best: with its figure a checkpoint keeps what that means (metric, protocol, thresholds,
+# data), and only figures of one meaning are compared.
 FREE_KEYS = (
   "data.threads", "data.workers", "data.prefetch", "data.cache_mb", "log_every", "checkpoint_every", "keep_checkpoints",
   "profile_steps", "eval", "hosts",
@@ -245,7 +309,7 @@ def _build(
     raise ConfigError(f"{where}: {error}") from None
 
 
-def _convert(value: Any, hint: Any, where: str) -> Any:
+def _convert(value: Any, hint: Any, where: str, *, is_finite: bool = True) -> Any:
   """`value` as the type `hint`, where nothing is lost by it."""
   origin, arguments = typing.get_origin(hint), typing.get_args(hint)
   if dataclasses.is_dataclass(hint):
@@ -268,6 +332,8 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
     return int(value)
   if isinstance(hint, type) and (not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool)):
     raise ConfigError(f"{where} is {value!r} ({type(value).__name__}); expected {hint.__name__}.")
+  if is_finite and hint is float and not math.isfinite(value):
+    raise ConfigError(f"{where} is {value!r}; expected a finite number.")
   return value
 
 
@@ -293,9 +359,48 @@ def _check(config: TrainConfig) -> None:
   ):
     if value not in allowed:
       raise ConfigError(f"config.{key} is '{value}'{did_you_mean(value, allowed)}; expected {' or '.join(allowed)}.")
-  for key, number, low in (("batch_size", config.batch_size, 1), ("seed", config.seed, 0)):
-    if number < low:
-      raise ConfigError(f"config.{key} is {number}; expected at least {low}.")
+  for key, wanted in RANGES.items():
+    _check_range(f"config.{key}", operator.attrgetter(key)(config), wanted)
+  for key in ("total", "checkpoint_every", "log_every", "eval.every"):
+    operator.attrgetter(key)(config).given(f"config.{key}")
+  for key, pairs in (("sizes", config.sizes), ("anchors", config.anchors)):
+    for i, pair in enumerate(pairs):
+      if min(pair) <= 0:
+        raise ConfigError(f"config.{key}[{i}] is {list(pair)}; expected a width and a height in pixels, above 0.")
+  if config.weights_model and not config.weights:
+    raise ConfigError(
+      f"config.weights_model is '{config.weights_model}', but config.weights is empty. Name the weights of that network, or "
+      "leave both empty."
+    )
+  _check_profile_steps(config.profile_steps)
+  _check_head(config.loss.head)
+
+
+def _check_range(key: str, value: float, wanted: Range) -> None:
+  if problem := wanted.problem(value):
+    raise ConfigError(f"{key} is {value}; {problem}.")
+
+
+def _check_profile_steps(steps: tuple[int, ...]) -> None:
+  if steps and not (len(steps) == 2 and 0 <= steps[0] <= steps[1]):
+    raise ConfigError(
+      f"config.profile_steps is {list(steps)}; expected the first and the last step of the trace, counted from 0, as in "
+      "(10, 15), or () for none."
+    )
+
+
+def _check_head(head: Mapping[str, Any]) -> None:
+  """Names, types and ranges of the loss settings of all heads."""
+  hints = typing.get_type_hints(HeadTraining)
+  for key, value in head.items():
+    if key not in hints or key in DATA_KEYS:
+      known = sorted(set(hints) - set(DATA_KEYS))
+      raise ConfigError(
+        f"config.loss.head.{key} does not exist{did_you_mean(key, known)}. config.loss.head has {', '.join(known)}."
+      )
+    _convert(value, hints[key], f"config.loss.head.{key}", is_finite=key != "max_delta")
+    if key in HEAD_RANGES:
+      _check_range(f"config.loss.head.{key}", value, HEAD_RANGES[key])
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

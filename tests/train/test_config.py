@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,12 @@ from prn_jax.cli.main import main, split_config_keys
 from prn_jax.cli.train import read_config
 from prn_jax.errors import PrnError
 from prn_jax.formats import darknet_cfg
+from prn_jax.formats.darknet_training import HeadTraining
 from prn_jax.labels import num_classes
 from prn_jax.models import get_spec
 from prn_jax.train.config import (
+  HEAD_RANGES,
+  RANGES,
   ConfigError,
   DataConfig,
   Duration,
@@ -73,8 +78,12 @@ def test_shipped_configuration_is_whole(name: str) -> None:
   assert config.total != Duration()
   doc = importlib.import_module(f"configs.{name}").__doc__ or ""
   assert f"prn train --config={name}" in doc
+  words = " ".join(doc.split())
+  assert re.search(r"Expected: (?:(?!Run:).)*(\d|[Nn]ot yet run)", words), (
+    "every configuration says what comes out, or that nobody knows"
+  )
   if name.startswith(("coco", "imagenet")):
-    assert "ot yet\nrun" in doc or "ot yet run" in doc, "published networks say whether they were run"
+    assert "ot yet run" in words, "published networks say whether they were run"
 
 
 @pytest.mark.parametrize("variant", ["residual", "fprn,0.5", "prn-shrink,0.75", "prn-expand,0.5", "prn-bottleneck,0.5"])
@@ -200,11 +209,71 @@ def changed(**values: Any) -> dict[str, Any]:
     ({"optim__schedule__policy": "cosin"}, r"schedule\.policy is 'cosin'.*cosine"),
     ({"loss__style": "clean"}, r"config\.loss\.style is 'clean'; expected darknet or autodiff"),
     ({"augment__jitter": -1.0}, r"config\.augment: .*jitter"),
+    ({"width": -32}, r"config\.width is -32; expected at least 0: pixels of the input; 0 keeps the model's\.$"),
+    ({"height": -1}, r"config\.height is -1; expected at least 0"),
+    ({"sizes": ((320, 0),)}, r"config\.sizes\[0\] is \[320, 0\]; expected a width and a height in pixels, above 0"),
+    ({"anchors": ((8.0, 8.0), (-4.0, 8.0))}, r"config\.anchors\[1\] is \[-4\.0, 8\.0\]; expected a width and a height"),
+    ({"resize_every_steps": 0}, r"config\.resize_every_steps is 0; expected at least 1"),
+    ({"bn_momentum": 1.5}, r"config\.bn_momentum is 1\.5; expected at least 0 and below 1: the share of the old"),
+    ({"bn_momentum": 1.0}, r"config\.bn_momentum is 1\.0; expected at least 0 and below 1"),
+    ({"bn_momentum": float("nan")}, r"config\.bn_momentum is nan; expected a finite number"),
+    ({"keep_checkpoints": 0}, r"config\.keep_checkpoints is 0; expected at least 1: one is needed to resume"),
+    ({"profile_steps": (5, 2)}, r"config\.profile_steps is \[5, 2\]; expected the first and the last step"),
+    ({"profile_steps": (-1, 2)}, r"config\.profile_steps is \[-1, 2\]"),
+    ({"profile_steps": (1, 2, 3)}, r"config\.profile_steps is \[1, 2, 3\]; .* as in \(10, 15\), or \(\) for none"),
+    ({"weights_model": "yolov3"}, r"config\.weights_model is 'yolov3', but config\.weights is empty"),
+    ({"total": {"steps": -5}}, r"config\.total\.steps=-5: expected one unit, finite and not below 0"),
+    (
+      {"log_every": {"steps": 5, "epochs": 1.0}},
+      r"config\.log_every\.steps=5, config\.log_every\.epochs=1\.0: expected one",
+    ),
+    ({"eval__every": {"epochs": float("inf")}}, r"config\.eval\.every\.epochs is inf; expected a finite number"),
+    ({"data__max_boxes": 0}, r"config\.data\.max_boxes is 0; expected at least 1"),
+    ({"data__threads": -1}, r"config\.data\.threads is -1; expected at least 0: 0 is one per core"),
+    ({"data__workers": -2}, r"config\.data\.workers is -2; expected at least 0"),
+    ({"data__prefetch": 0}, r"config\.data\.prefetch is 0; expected at least 1"),
+    ({"data__cache_mb": -1}, r"config\.data\.cache_mb is -1; expected at least 0"),
+    ({"loss__label_smoothing": 1.0}, r"config\.loss\.label_smoothing is 1\.0; expected at least 0 and below 1"),
+    ({"loss__head": {"ignore_tresh": 0.5}}, r"config\.loss\.head\.ignore_tresh does not exist.*mean 'ignore_thresh'"),
+    ({"loss__head": {"jitter": 0.5}}, r"config\.loss\.head\.jitter does not exist"),
+    ({"loss__head": {"iou_normalizer": -1.0}}, r"config\.loss\.head\.iou_normalizer is -1\.0; expected at least 0"),
+    ({"loss__head": {"ignore_thresh": "high"}}, r"config\.loss\.head\.ignore_thresh is 'high' \(str\); expected float"),
+    (
+      {"eval__batch_size": -4},
+      r"config\.eval\.batch_size is -4; expected at least 0: images per run; 0 is the training",
+    ),
+    ({"eval__num_pictures": -1}, r"config\.eval\.num_pictures is -1; expected at least 0"),
+    (
+      {"eval__conf": 2.0},
+      r"config\.eval\.conf is 2\.0; expected at least 0 and below 1: detections that are less sure",
+    ),
+    ({"eval__nms": -1.0}, r"config\.eval\.nms is -1\.0; expected at least 0 and at most 1"),
+    ({"hosts__step_timeout_sec": 0.0}, r"config\.hosts\.step_timeout_sec is 0\.0; expected at least 0\.001: seconds"),
+    ({"optim__learning_rate": float("inf")}, r"config\.optim\.learning_rate is inf; expected a finite number"),
+    ({"optim__schedule__power": -1.0}, r"config\.optim\.schedule: schedule\.power is -1\.0; expected at least 0"),
+    ({"optim__schedule__sgdr_mult": 0}, r"schedule\.sgdr_mult is 0; expected at least 1"),
+    (
+      {"optim__schedule__steps": (5.0,), "optim__schedule__scales": (-0.1,)},
+      r"scales \[-0\.1\]; .*scales of at least 0",
+    ),
   ],
 )
 def test_wrong_configuration(values: dict[str, Any], message: str) -> None:
   with pytest.raises(ConfigError, match=f"(?s){message}"):
     typed(changed(**values))
+
+
+def test_ranges_name_settings_that_exist_and_leave_the_edges() -> None:
+  low = {
+    "width": 0, "bn_momentum": 0.0, "eval__conf": 0.0, "eval__nms": 1.0, "eval__num_pictures": 0, "data__prefetch": 1,
+    "profile_steps": (3, 3), "loss__head": {"max_delta": float("inf"), "ignore_thresh": 1.0, "iou_loss": "ciou"},
+  }  # fmt: skip
+  assert typed(changed(**low)).loss.head["max_delta"] == float("inf")
+  assert set(HEAD_RANGES) < {field.name for field in dataclasses.fields(HeadTraining)}
+  default = to_dict(TrainConfig())
+  for key in RANGES:
+    value = functools.reduce(lambda group, name: group[name], key.split("."), default)
+    assert isinstance(value, int | float), key
 
 
 @pytest.mark.parametrize(
@@ -251,6 +320,15 @@ def test_a_run_of_an_older_version_lacks_keys_that_have_their_default() -> None:
   assert differences(old, new) == []
   changes = differences(old, changed(optim__ema_decay=0.9, loss__head={"iou_loss": "giou"}))
   assert changes == ["loss.head.iou_loss: None, now 'giou'", "optim.ema_decay: 0.0, now 0.9"]
+
+
+def test_what_best_means_is_free_to_change_but_the_data_is_not() -> None:
+  """A checkpoint keeps the meaning of its figure with it (see `FREE_KEYS`)."""
+  new = changed(eval__metric="AP", eval__protocol="voc", eval__conf=0.1, eval__nms=0.5)
+  assert differences(changed(), new) == []
+  assert differences(changed(), changed(data__valid="synthetic:traffic:2")) == [
+    "data.valid: '', now 'synthetic:traffic:2'"
+  ]
 
 
 def test_sizes_compare_equal_after_a_trip_through_json() -> None:
