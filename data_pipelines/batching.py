@@ -23,6 +23,8 @@ from prn_jax.errors import PrnError
 Batch = dict[str, np.ndarray]
 Size = tuple[int, int]
 
+REDUCTIONS = (8, 4, 2)  # by which a JPEG can be decoded smaller
+
 # Every use of randomness has its own stream of the seed.
 ORDER_STREAM, AUGMENT_STREAM, SIZE_STREAM = 0, 1, 2
 
@@ -38,6 +40,35 @@ class Augment(Protocol):
   def apply(self, group: Sequence[Sample], size: Size, rng: np.random.Generator) -> list[Sample]:
     """As many samples of `size` (width, height) as came in, a function of the arguments alone."""
     ...
+
+  def largest_zoom(self, image_size: Size, size: Size) -> float:
+    """How many pixels of an output of `size` come to lie on one of an image of `image_size`, along either axis, at most.
+
+    What is above 1 is enlarged. It halves where the image's sides double; infinity where nothing limits it.
+    """
+    ...
+
+
+@dataclass(frozen=True)
+class DecodeSize:
+  """How large an image must be decoded for an augmentation: so that what it shows is never enlarged, if the file has it.
+
+  Attributes:
+    augment: its strongest zoom counts.
+    size: (width, height) of the largest output.
+    margin: of the whole image at least this many times `size` is left, too.
+  """
+
+  augment: Augment
+  size: Size
+  margin: float
+
+  def __call__(self, width: int, height: int) -> Size:
+    """(width, height) in pixels that must be left of an image of this size: all of it, 1/2, 1/4 or 1/8."""
+    whole = max(self.size[0] / width, self.size[1] / height)
+    zoom = max(self.augment.largest_zoom((width, height), self.size), self.margin * whole)
+    reduction = next((by for by in REDUCTIONS if by * zoom <= 1 + 1e-9), 1)
+    return max(1, width // reduction), max(1, height // reduction)
 
 
 @dataclass(frozen=True)
@@ -110,7 +141,7 @@ class GroupMaker:
     order: which record stands at which position.
     seed: of the augmentation.
     max_boxes: rows of a truth.
-    decode_at_least: see `decoding.read_reduced`.
+    decode_size: how small images may be decoded; None is in full.
     on_bad_data: whether a record that cannot be used stops the run or is replaced.
     memory: keeps decoded samples.
   """
@@ -120,7 +151,7 @@ class GroupMaker:
   order: EpochOrder
   seed: int
   max_boxes: int
-  decode_at_least: Size | None
+  decode_size: DecodeSize | None
   on_bad_data: OnBadData
   memory: SampleMemory
 
@@ -171,7 +202,7 @@ class GroupMaker:
     record: Record | None = None
     try:
       record = self.dataset[index]
-      return make_sample(record, self.decode_at_least)
+      return make_sample(record, self.decode_size)
     except PrnError as error:
       if self.on_bad_data is OnBadData.STOP:
         raise DataError(stop_text(error, index)) from None

@@ -19,6 +19,9 @@ from data_pipelines.augment.sample import Sample
 from data_pipelines.images import MAX_PIXELS, _jpeg_has_end, _read_file, _upright, read_image
 from data_pipelines.records import Problem, Record, check_stated_size, image_name
 
+AtLeast = tuple[int, int] | Callable[[int, int], tuple[int, int]] | None
+"""(width, height) in pixels that decoding must leave of an image, given so or by its own; None is all of it."""
+
 _JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 _EXIF_ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
@@ -37,12 +40,13 @@ class Decoded(NamedTuple):
   height: int
 
 
-def read_reduced(record: Record, at_least: tuple[int, int] | None) -> Decoded:
+def read_reduced(record: Record, at_least: AtLeast) -> Decoded:
   """Decodes the image of a record, a JPEG at the smallest of 1, 1/2, 1/4, 1/8 that is still large enough.
 
   Args:
     record: its image is a path or the bytes of a file.
-    at_least: (width, height) in pixels that the result must keep where the file has it; None decodes in full.
+    at_least: (width, height) in pixels that the result must keep where the file has it, or a function that gives it for
+      the (width, height) of the file, upright; None decodes in full.
 
   Raises:
     images.ImageError: the image cannot be decoded; the text names it. Damage is found as `images.read_image` finds it.
@@ -56,7 +60,7 @@ def read_reduced(record: Record, at_least: tuple[int, int] | None) -> Decoded:
   return decoded
 
 
-def _read_jpeg(data: bytes, at_least: tuple[int, int] | None) -> Decoded | None:
+def _read_jpeg(data: bytes, at_least: AtLeast) -> Decoded | None:
   """The picture, reduced where it may be; None where `read_image` shall do it, or say what is wrong.
 
   In full size this gives what `read_image` gives, with fewer copies.
@@ -67,6 +71,8 @@ def _read_jpeg(data: bytes, at_least: tuple[int, int] | None) -> Decoded | None:
     if image.mode not in ("RGB", "L") or width * height > MAX_PIXELS:
       return None
     is_turned = image.getexif().get(_EXIF_ORIENTATION) in _TURNED
+    if callable(at_least):
+      at_least = at_least(height, width) if is_turned else at_least(width, height)
     if at_least is not None:
       image.draft(None, at_least[::-1] if is_turned else at_least)  # None keeps the mode
     image.load()
@@ -80,7 +86,7 @@ def _read_jpeg(data: bytes, at_least: tuple[int, int] | None) -> Decoded | None:
     return None
 
 
-def make_sample(record: Record, at_least: tuple[int, int] | None) -> Sample:
+def make_sample(record: Record, at_least: AtLeast) -> Sample:
   """Decodes a record for training; objects of crowd regions are left out, difficult ones stay.
 
   Args:

@@ -20,7 +20,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data_pipelines.batching import SIZE_STREAM, Augment, Batch, EpochOrder, GroupMaker, Overflow, Rows, Size, stack
+from data_pipelines.batching import (
+  SIZE_STREAM,
+  Augment,
+  Batch,
+  DecodeSize,
+  EpochOrder,
+  GroupMaker,
+  Overflow,
+  Rows,
+  Size,
+  stack,
+)
 from data_pipelines.decoding import SampleMemory
 from data_pipelines.evaluation_batches import EvalBatches, eval_batches
 from data_pipelines.parallel import OrderedMap, check_shared_memory, default_threads
@@ -56,8 +67,9 @@ class PipelineConfig:
     largest_last_steps: this many last steps of a run of several sizes have the largest one, as in Darknet. The first
       `resize_every` steps have it too, so that a lack of memory shows at once.
     max_boxes: rows of "truth"; Darknet's `max`.
-    decode_margin: JPEGs are decoded at 1/2, 1/4 or 1/8 of their size as long as that leaves this many times the
-      largest of `sizes`, because it is faster; 0 always decodes in full.
+    decode_margin: JPEGs are decoded at 1/2, 1/4 or 1/8 of their size, which is faster, as long as that leaves this many
+      times the largest of `sizes`, and the smallest crop of the augmentation has as many pixels as the network; 0
+      always decodes in full.
     on_bad_data: "stop" raises at an image that cannot be decoded or has another size than its annotations say,
       "skip" puts the next one of the epoch in its place.
     threads: per process (or per worker); None is one per core, or 1 with workers; 0 works in the caller's thread.
@@ -210,15 +222,15 @@ def _share(
       f"of {unit}, such as {' or '.join(map(str, near))}."
     )
   # Of all sizes, not the step's: a decoded image must not depend on the step, or keeping it would change results.
-  widest, highest = (max(sides) * config.decode_margin for sides in zip(*config.sizes, strict=True))
-  at_least = (round(widest), round(highest)) if config.decode_margin else None
+  width, height = (max(sides) for sides in zip(*config.sizes, strict=True))
+  decode_size = DecodeSize(augment, (width, height), config.decode_margin) if config.decode_margin else None
   maker = GroupMaker(
     dataset,
     augment,
     EpochOrder(len(dataset), config.seed),
     config.seed,
     config.max_boxes,
-    at_least,
+    decode_size,
     OnBadData(config.on_bad_data),
     SampleMemory(config.cache_mb * 2**20),
   )

@@ -103,6 +103,19 @@ class ClassificationAugment:
     """How many images `apply` takes and gives."""
     return 1
 
+  def largest_zoom(self, image_size: tuple[int, int], size: tuple[int, int]) -> float:
+    """Pixels of an output of `size` on one of an image of `image_size` (width, height) at most; see `batching.Augment`."""
+    width, height = image_size
+    if self.max_crop:
+      narrowest = min(self.aspect, 1 / self.aspect)
+      return self.max_crop / (narrowest * min(height, width * narrowest))
+    if self.pad_crop or self.min_scale == 1:
+      return max(size[0] / width, size[1] / height)
+    area = width * height * self.min_scale
+    crop_width = min(math.sqrt(area * self.min_ratio), width, height * self.max_ratio)
+    crop_height = min(math.sqrt(area / self.max_ratio), height, width / self.min_ratio)
+    return max(size[0] / crop_width, size[1] / crop_height)
+
   def apply(self, group: Sequence[Sample], size: tuple[int, int], rng: np.random.Generator) -> list[Sample]:
     """Augments one image.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -74,6 +75,15 @@ class DetectionAugment:
   def group_size(self) -> int:
     """How many images `apply` takes and gives: 4 with mosaic, 2 with mixup alone, else 1."""
     return 4 if self.mosaic else 2 if self.mixup else 1
+
+  def largest_zoom(self, image_size: tuple[int, int], size: tuple[int, int]) -> float:
+    """Pixels of an output of `size` on one of an image of `image_size` (width, height) at most; see `batching.Augment`.
+
+    That of the smallest crop that jitter and resize can leave; `letterbox` only makes crops larger.
+    """
+    part = 1 / max(self.resize, 1) - 2 * self.jitter
+    whole = max(size[0] / image_size[0], size[1] / image_size[1])
+    return whole / part if part > 0 else math.inf
 
   def apply(self, group: Sequence[Sample], size: tuple[int, int], rng: np.random.Generator) -> list[Sample]:
     """Augments a group of images.

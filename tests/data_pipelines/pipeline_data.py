@@ -50,6 +50,9 @@ class Noisy:
 
   group_size: int = 1
 
+  def largest_zoom(self, image_size: tuple[int, int], size: tuple[int, int]) -> float:
+    return max(size[0] / image_size[0], size[1] / image_size[1])
+
   def apply(self, group: Sequence[Sample], size: tuple[int, int], rng: np.random.Generator) -> list[Sample]:
     outputs = []
     for sample in group:
@@ -68,6 +71,9 @@ class Slow:
   sec: float
   group_size: int = 1
 
+  def largest_zoom(self, image_size: tuple[int, int], size: tuple[int, int]) -> float:
+    return max(size[0] / image_size[0], size[1] / image_size[1])
+
   def apply(self, group: Sequence[Sample], size: tuple[int, int], rng: np.random.Generator) -> list[Sample]:
     time.sleep(self.sec)
     return Noisy(self.group_size).apply(group, size, rng)
@@ -78,6 +84,9 @@ class Failing:
   """An augmentation with a fault."""
 
   group_size: int = 1
+
+  def largest_zoom(self, image_size: tuple[int, int], size: tuple[int, int]) -> float:
+    return max(size[0] / image_size[0], size[1] / image_size[1])
 
   def apply(self, group: Sequence[Sample], size: tuple[int, int], rng: np.random.Generator) -> list[Sample]:
     raise ArithmeticError(f"no augmentation for {len(group)} images")
