@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prn_jax.analyze.analysis import Analysis
 from prn_jax.formats.files import written_beside
-from prn_jax.graph.gradients import LOSS
+from prn_jax.graph.gradients import LOSS, LayerGradients
 
 if TYPE_CHECKING:
   from matplotlib.axes import Axes
@@ -19,63 +20,92 @@ if TYPE_CHECKING:
 
 SHARES = "YlGnBu"  # colour map of shares of channels; nothing is white
 COUNTS = "YlGnBu"
+BAR = "#5B7BA8"
 LIVE, WAITING = "#C9D6E8", "#D55E00"
 LINE = "#8A929E"
 CUT = "#D1007A"  # visible on every colour of COUNTS
-MOST_NAMED = 42  # layers whose names fit below a figure
+MOST_NAMED = 42  # layers whose names fit below a figure; of more, those that begin a stage are named
+NAME_GAP_IN = 0.115  # least distance of two names beside each other
 PANEL_WIDTH_IN = 11.0
+AXES_WIDTH_IN = 9.0  # of it, between the labels on both sides
+BARS_IN = 0.6
 FORMATS = ("png", "svg")
 DPI = 110
 
 
 def plot_timestamps(models: Sequence[Analysis]) -> Figure:
-  """Layers across, timestamps up; colour: share of the layer's channels that a gradient reaches at that time."""
+  """Layers across, timestamps up; colour: in how many of the layer's combinations a timestamp stands. The bars above
+  are the layer's number of combinations of timestamps."""
   longest = max((layer.timestamps[-1] for model in models for layer in model.layers if layer.timestamps), default=1)
 
   def grid(model: Analysis) -> NDArray[np.float64]:
-    shares = np.zeros((longest, len(model.layers)))
+    counts = np.zeros((longest, len(model.layers)))
     for column, layer in enumerate(model.layers):
-      for part in layer.ranges:
-        for time in part.timestamps:
-          shares[time - 1, column] += (part.end - part.start) / layer.shape.channels
-    return shares
+      for times, _ in {(channels.timestamps, channels.paths) for channels in layer.ranges}:
+        counts[np.array(times, int) - 1, column] += 1
+    return counts
 
   def finish(axes: Axes, model: Analysis) -> None:
-    axes.set_ylabel("timestamp\n(layers from the loss)")
+    axes.set_ylabel("timestamp (layers from the loss)")
 
-  return _grids(models, "Gradient timestamps", grid, finish, height_in=1.2 + 0.036 * max(longest, 40), first=1)
+  panel = _Panel(
+    "Gradient timestamps",
+    lambda layer: layer.timestamp_combinations,
+    grid,
+    finish,
+    "combinations with the timestamp",
+    is_share=False,
+  )
+  return _grids(models, panel, height_in=1.2 + 0.036 * max(longest, 40), first=1)
 
 
 def plot_sources(models: Sequence[Analysis]) -> Figure:
   """Layers across, sources up (the losses first); colour: share of the layer's channels that a source's gradient
-  reaches without passing another layer with weights."""
-
-  def names(model: Analysis) -> list[str]:
-    losses = list(dict.fromkeys(s for layer in model.layers for s in layer.sources if s.startswith(LOSS)))
-    return [*losses, *(layer.name for layer in reversed(model.layers))]
+  reaches without passing another layer with weights. The bars above are the layer's number of combinations of
+  sources."""
+  rows = max(len(_source_names(model)) for model in models)
+  height_in = 1.2 + 0.062 * min(max(rows, 30), 110)
 
   def grid(model: Analysis) -> NDArray[np.float64]:
-    rows = {name: i for i, name in enumerate(names(model))}
-    shares = np.zeros((len(rows), len(model.layers)))
+    row = {name: i for i, name in enumerate(_source_names(model))}
+    shares = np.zeros((len(row), len(model.layers)))
     for column, layer in enumerate(model.layers):
-      for part in layer.ranges:
-        for source in part.sources:
-          shares[rows[source], column] += (part.end - part.start) / layer.shape.channels
+      for channels in layer.ranges:
+        for source in channels.sources:
+          shares[row[source], column] += 100 * (channels.end - channels.start) / layer.shape.channels
     return shares
 
   def finish(axes: Axes, model: Analysis) -> None:
-    labels = names(model)
+    names = _source_names(model)
+    losses = len(names) - len(model.layers)
     axes.set_ylabel("source of the gradient")
-    if len(labels) <= MOST_NAMED:
-      axes.set_yticks(range(len(labels)), labels, fontsize=7)
-    else:
-      losses = sum(name.startswith(LOSS) for name in labels)
-      last, first = losses, len(labels) - 1
-      axes.set_yticks([0, last, first], [f"{losses} loss{'es' if losses > 1 else ''}", labels[last], labels[first]])
-      axes.tick_params(axis="y", labelsize=7)
+    if len(names) <= MOST_NAMED:
+      axes.set_yticks(range(len(names)), names, fontsize=7)
+      return
+    starts = [len(names) - 1 - start for start in _stage_starts(model)]
+    ticks = _apart([(losses - 1) / 2, losses, *reversed(starts)], height_in / len(names))
+    labels = [f"{losses} loss{'es' if losses > 1 else ''}", *(names[int(tick)] for tick in ticks[1:])]
+    axes.set_yticks(ticks, labels, fontsize=7)
+    axes.set_yticks(range(len(names)), minor=True)
+    for start in starts:
+      axes.axhline(start + 0.5, color=LINE, linewidth=0.5)
+    axes.axhline(losses - 0.5, color=LINE, linewidth=0.5)
 
-  rows = max(len(model.layers) for model in models)
-  return _grids(models, "Gradient sources", grid, finish, height_in=1.2 + 0.05 * max(rows, 30), first=0)
+  panel = _Panel(
+    "Gradient sources",
+    lambda layer: layer.source_combinations,
+    grid,
+    finish,
+    "share of the layer's channels (%)",
+    is_share=True,
+  )
+  return _grids(models, panel, height_in, first=0)
+
+
+def _source_names(model: Analysis) -> list[str]:
+  """The losses, then the layers with weights from the last to the first."""
+  losses = list(dict.fromkeys(s for layer in model.layers for s in layer.sources if s.startswith(LOSS)))
+  return [*losses, *(layer.name for layer in reversed(model.layers))]
 
 
 def plot_ranges(models: Sequence[Analysis]) -> Figure:
@@ -83,7 +113,7 @@ def plot_ranges(models: Sequence[Analysis]) -> Figure:
   import matplotlib
   from matplotlib.collections import PolyCollection
 
-  figure, panels = _figure(len(models), 3.0)
+  figure, panels = _figure([3.0] * len(models), labels_in=1.6 * len(models))
   colors = matplotlib.colormaps[COUNTS].with_extremes(under="#E6E8EC")  # no gradient at all
   most = max(len(part.sources) for model in models for layer in model.layers for part in layer.ranges)
   for axes, model in zip(panels, models, strict=True):
@@ -104,6 +134,7 @@ def plot_ranges(models: Sequence[Analysis]) -> Figure:
     axes.set_ylabel("channels of the layer (%)")
     combinations = model.totals.source_combinations
     _name_columns(axes, model)
+    _mark_stages([axes], model)
     _title(
       axes, f"Channel ranges: {model.name}", f"{combinations} combinations of sources in {len(model.layers)} layers"
     )
@@ -116,7 +147,7 @@ def plot_ranges(models: Sequence[Analysis]) -> Figure:
 
 def plot_memory(models: Sequence[Analysis]) -> Figure:
   """Feature maps alive while each layer runs, and what of them only waits for a shortcut."""
-  figure, panels = _figure(len(models), 2.6)
+  figure, panels = _figure([2.6] * len(models), labels_in=1.0 * len(models))
   top = max(model.memory.peak_bytes for model in models) / 1e6
   for axes, model in zip(panels, models, strict=True):
     live = np.array(model.memory.live_bytes) / 1e6
@@ -160,69 +191,122 @@ def save(figure: Figure, path: Path) -> Path:
   return path
 
 
-def _grids(
-  models: Sequence[Analysis],
-  title: str,
-  grid: Callable[[Analysis], NDArray[np.float64]],
-  finish: Callable[[Axes, Analysis], None],
-  height_in: float,
-  first: int,
-) -> Figure:
-  """A panel per model: a grid of shares in [0, 1], rows numbered from `first`."""
-  figure, panels = _figure(len(models), height_in)
-  for axes, model in zip(panels, models, strict=True):
-    shares = grid(model)
-    rows, columns = shares.shape
-    image = axes.imshow(
-      np.ma.masked_equal(100 * shares, 0), cmap=SHARES, vmin=0, vmax=100, aspect="auto", origin="lower",
+class _Panel(NamedTuple):
+  """What `_grids` shows of each model.
+
+  Attributes:
+    title: of the panel.
+    combinations: number of a layer's combinations, the height of its bar.
+    grid: model -> (rows, layers) values; 0 stays white.
+    finish: adds the axis on the left.
+    label: what the values are.
+    is_share: they are percentages; else numbers of combinations.
+  """
+
+  title: str
+  combinations: Callable[[LayerGradients], int]
+  grid: Callable[[Analysis], NDArray[np.float64]]
+  finish: Callable[[Axes, Analysis], None]
+  label: str
+  is_share: bool
+
+
+def _grids(models: Sequence[Analysis], panel: _Panel, height_in: float, first: int) -> Figure:
+  """Bars and below them a grid for each model, with rows numbered from `first`."""
+  import matplotlib
+  from matplotlib.colors import ListedColormap
+
+  figure, axes = _figure([BARS_IN, height_in] * len(models), labels_in=1.6 * len(models))
+  grids = [panel.grid(model) for model in models]
+  colors: Any = SHARES
+  limits = (0.0, 100.0)
+  if not panel.is_share:  # a colour per count
+    top = max(2, *(int(grid.max()) for grid in grids))
+    colors = ListedColormap(matplotlib.colormaps[COUNTS](np.linspace(0.2, 1, top)))
+    limits = (0.5, top + 0.5)
+  most = max(panel.combinations(layer) for model in models for layer in model.layers)
+  for bars, cells, model, grid in zip(axes[::2], axes[1::2], models, grids, strict=True):
+    counts = [panel.combinations(layer) for layer in model.layers]
+    bars.bar(range(len(counts)), counts, width=0.8, color=BAR)
+    bars.set_ylim(0, 1.1 * max(most, 2))
+    bars.set_ylabel("combi-\nnations", fontsize=8)
+    bars.yaxis.set_major_locator(_whole_numbers(4))
+    bars.spines[["top", "right"]].set_visible(False)
+    rows, columns = grid.shape
+    image = cells.imshow(
+      np.ma.masked_equal(grid, 0), cmap=colors, clim=limits, aspect="auto", origin="lower",
       interpolation="nearest", extent=(-0.5, columns - 0.5, first - 0.5, first + rows - 0.5),
     )  # fmt: skip
-    axes.set_ylim(first - 0.5, first + rows - 0.5)
+    cells.set_ylim(first - 0.5, first + rows - 0.5)
     if max(rows, columns) <= MOST_NAMED:  # cells are large enough for borders
-      axes.hlines(np.arange(first, first + rows) - 0.5, -0.5, columns - 0.5, color="white", linewidth=1)
-      axes.vlines(np.arange(columns) - 0.5, first - 0.5, first + rows - 0.5, color="white", linewidth=1)
-    finish(axes, model)
-    _name_columns(axes, model)
-    sums = model.totals
-    count = sums.timestamp_combinations if "timestamps" in title else sums.source_combinations
-    _title(axes, f"{title}: {model.name}", f"{count} combinations in {len(model.layers)} layers")
-  bar = figure.colorbar(image, ax=panels, fraction=0.025, pad=0.01)
-  bar.set_label("share of the layer's channels (%)")
+      cells.hlines(np.arange(first, first + rows) - 0.5, -0.5, columns - 0.5, color="white", linewidth=1)
+      cells.vlines(np.arange(columns) - 0.5, first - 0.5, first + rows - 0.5, color="white", linewidth=1)
+    panel.finish(cells, model)
+    _name_columns(cells, model)
+    _mark_stages([bars, cells], model)
+    bars.tick_params(axis="x", bottom=False, labelbottom=False)
+    _title(bars, f"{panel.title}: {model.name}", f"{sum(counts)} combinations in {len(model.layers)} layers")
+  bar = figure.colorbar(image, ax=axes[1::2], fraction=0.025, pad=0.01)
+  bar.set_label(panel.label)
+  if not panel.is_share:
+    bar.locator = _whole_numbers()
+    bar.update_ticks()
   return figure
 
 
-def _figure(panels: int, height_in: float) -> tuple[Figure, list[Axes]]:
-  """A figure of `panels` panels, one above the other, each `height_in` high (and a bit for its labels)."""
+def _figure(heights_in: Sequence[float], labels_in: float) -> tuple[Figure, list[Axes]]:
+  """A figure of panels of these heights, one above the other; `labels_in` in all is added for titles and labels."""
   from matplotlib.backends.backend_agg import FigureCanvasAgg
   from matplotlib.figure import Figure
 
   # Not pyplot: it would keep the figure alive and choose a backend for the whole process.
-  figure = Figure(figsize=(PANEL_WIDTH_IN, panels * (height_in + 1.0)), layout="constrained")
+  figure = Figure(figsize=(PANEL_WIDTH_IN, sum(heights_in) + labels_in), layout="constrained")
   FigureCanvasAgg(figure)
-  figure.get_layout_engine().set(h_pad=0.12)  # type: ignore[union-attr, call-arg]
-  return figure, list(figure.subplots(panels, 1, squeeze=False)[:, 0])
+  figure.get_layout_engine().set(h_pad=0.08, hspace=0.02)  # type: ignore[union-attr, call-arg]
+  return figure, list(figure.subplots(len(heights_in), 1, squeeze=False, height_ratios=heights_in)[:, 0])
 
 
 def _name_columns(axes: Axes, model: Analysis) -> None:
-  """Names of the layers where they fit, and the stages: a line between them and their names above."""
+  """Names of the layers below the figure: all where they fit, else those that begin a stage."""
   count = len(model.layers)
-  axes.set_xlim(-0.5, count - 0.5)
-  if count <= MOST_NAMED:
-    axes.set_xticks(range(count), [layer.name for layer in model.layers], rotation=90, fontsize=7)
-  else:
-    axes.set_xlabel("layers with weights, from the image to the results")
-  start = 0
-  for stage in model.stages:
-    end = start + len(stage.layers)
-    if start:
+  ticks: Sequence[float] = range(count)
+  if count > MOST_NAMED:
+    ticks = _apart(_stage_starts(model), AXES_WIDTH_IN / count)
+    axes.set_xticks(range(count), minor=True)
+    # the empty line keeps the title of the next panel away
+    axes.set_xlabel("layers with weights, from the image to the results; named where a stage begins\n")
+  axes.set_xticks(ticks, [model.layers[int(tick)].name for tick in ticks], rotation=90, fontsize=7)
+
+
+def _stage_starts(model: Analysis) -> list[int]:
+  """Index of the first layer of each stage."""
+  return list(itertools.accumulate((len(stage.layers) for stage in model.stages[:-1]), initial=0))
+
+
+def _apart(ticks: Sequence[float], inches_each: float) -> list[float]:
+  """The ticks of an ascending row whose names do not touch the one kept before."""
+  kept: list[float] = []
+  for tick in ticks:
+    if not kept or (tick - kept[-1]) * inches_each >= NAME_GAP_IN:
+      kept.append(tick)
+  return kept
+
+
+def _mark_stages(panels: Sequence[Axes], model: Analysis) -> None:
+  """A line between two stages in all panels, and the names of the stages above the first panel."""
+  count = len(model.layers)
+  starts = _stage_starts(model)
+  for axes in panels:
+    axes.set_xlim(-0.5, count - 0.5)
+    for start in starts[1:]:
       axes.axvline(start - 0.5, color=LINE, linewidth=0.7)
+  for stage, start in zip(model.stages, starts, strict=True):
     label = stage.name.split(" #")[0]
-    if (end - start) / count * PANEL_WIDTH_IN > 0.075 * len(label):  # inches that the name needs
-      axes.text(
-        (start + end - 1) / 2, 1.01, label, transform=axes.get_xaxis_transform(), ha="center", va="bottom",
-        fontsize=7.5, color="#444444", parse_math=False,
+    if len(stage.layers) / count * PANEL_WIDTH_IN > 0.075 * len(label):  # inches that the name needs
+      panels[0].text(
+        start + (len(stage.layers) - 1) / 2, 1.01, label, transform=panels[0].get_xaxis_transform(), ha="center",
+        va="bottom", fontsize=7.5, color="#444444", parse_math=False,
       )  # fmt: skip
-    start = end
 
 
 def _title(axes: Axes, title: str, subtitle: str) -> None:
@@ -232,7 +316,8 @@ def _title(axes: Axes, title: str, subtitle: str) -> None:
   right.set_parse_math(False)
 
 
-def _whole_numbers() -> Any:
+def _whole_numbers(most: int = 10) -> Any:
+  """At most so many ticks, all at whole numbers."""
   from matplotlib.ticker import MaxNLocator
 
-  return MaxNLocator(integer=True)
+  return MaxNLocator(nbins=most, integer=True)

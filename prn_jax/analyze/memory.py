@@ -23,11 +23,11 @@ class KeptMap(NamedTuple):
 
   Attributes:
     shortcut: the layer that adds it.
-    source: the map.
-    channels: channels of the sum: what a full residual connection of this shortcut adds.
+    source: the map, as the shortcut names it.
+    channels: channels of the map that the added ones were cut from, by routes or by the shortcut itself.
     kept_channels: channels that are added, and so must wait.
     kept_bytes: their size, float32, batch 1.
-    full_bytes: size of the same map with `channels` channels.
+    full_bytes: size of the map with all its `channels`: what would wait if the shortcut added all of them.
     steps: layers that run while it waits, the shortcut included.
   """
 
@@ -101,7 +101,7 @@ def live_memory(graph: Graph) -> Memory:
       if layer.kind != "shortcut" or position == 0:
         last_other[view.owner][span] = i
       else:
-        kept.append(_kept_map(graph, layer, name, end - start, i - index[view.owner]))
+        kept.append(_kept_map(graph, layer, name, _whole(graph, views, name), end - start, i - index[view.owner]))
   for head in graph.heads:
     view = views[head.name]
     span = slice(view.first, view.first + graph.shapes[head.name].channels)
@@ -136,11 +136,21 @@ def _channels_read(layer: Layer, position: int, source: Shape, output: Shape) ->
   return 0, source.channels
 
 
-def _kept_map(graph: Graph, shortcut: Layer, source: str, channels: int, steps: int) -> KeptMap:
+def _whole(graph: Graph, views: dict[str, _View], name: str) -> int:
+  """Channels of the map that a source was cut from. Several cuts of one map that are concatenated come from it, too."""
+  owner = views[name].owner
+  channels = graph.shapes[owner].channels
+  if owner != INPUT and graph[owner].wiring is Wiring.SOURCES:
+    maps = {views[part].owner for part in graph[owner].inputs}
+    if len(maps) == 1:
+      return max(channels, graph.shapes[maps.pop()].channels)
+  return channels
+
+
+def _kept_map(graph: Graph, shortcut: Layer, source: str, whole: int, channels: int, steps: int) -> KeptMap:
   height, width, _ = graph.shapes[source]
   per_channel = height * width * FLOAT_BYTES
-  full = graph.shapes[shortcut.name].channels
-  return KeptMap(shortcut.name, source, full, channels, channels * per_channel, full * per_channel, steps)
+  return KeptMap(shortcut.name, source, whole, channels, channels * per_channel, whole * per_channel, steps)
 
 
 def _timeline(

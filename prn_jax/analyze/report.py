@@ -9,9 +9,9 @@ from pathlib import Path
 
 from prn_jax.analyze.analysis import Analysis
 from prn_jax.analyze.figures import FIGURES, FORMATS, save
-from prn_jax.analyze.tables import megabytes, memory_rows, runs, short_sources
+from prn_jax.analyze.tables import RANGE_HEADINGS, megabytes, memory_rows, range_rows
 from prn_jax.formats.files import write_text
-from prn_jax.graph.gradients import LayerGradients, Totals
+from prn_jax.graph.gradients import Totals
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1240px; margin: 2em auto; padding: 0 1.2em; }
@@ -31,15 +31,21 @@ COLUMNS = {
 }
 NOTES = {
   "timestamps": "A gradient reaches a layer over paths of several lengths. A column is a layer, a row a length, counted "
-  "in layers with weights. Full colour: all channels of the layer receive a gradient of that length; paler: only some, "
-  "because a shortcut adds only a part of its source.",
+  "in layers with weights. Colour: in how many of the layer's combinations of timestamps the length stands. The bars "
+  "are the number of combinations of each layer; their sum is the total.",
   "sources": "Which layers' gradients reach a layer directly, that is, over shortcuts, routes and pools only. Rows from "
   "the losses at the bottom to the first layer on top. A step of the diagonal is the next layer; the triangles are "
-  "stages whose shortcuts hand gradients far back.",
+  "stages whose shortcuts hand gradients far back. Full colour: all channels of the layer receive the gradient; paler: "
+  "only some, because a shortcut adds only a part of its source. The bars are the number of combinations of sources.",
   "ranges": "The channels of each layer, cut (magenta) where the combination of sources or timestamps changes.",
   "memory": "A channel is alive from the layer that computes it to the last layer that reads it. Orange: maps that no "
   "layer reads any more but a later shortcut.",
 }
+LAYERS_NOTE = (
+  "A row is a range of channels that receive the same. Different pairs of timestamps and path counts are the "
+  "combinations of timestamps of a layer, different sets of sources its combinations of sources; #1, #2, ... are the "
+  "parts of a source that is cut up."
+)
 
 
 def write_report(models: Sequence[Analysis], out: Path) -> list[Path]:
@@ -76,6 +82,7 @@ def _page(models: Sequence[Analysis], pictures: dict[str, str]) -> str:
       body.append(_table([list(row) for row in memory_rows(models)]))
       body += [_details(f"Every shortcut of {model.name}", _shortcut_table(model)) for model in models]
   body.append("<h2>Layers</h2>")
+  body.append(f'<p class="note">{LAYERS_NOTE}</p>')
   body += [_details(f"Every layer of {model.name}", _layer_table(model)) for model in models]
   head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style>'
   return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n' + "\n".join(body) + "\n</body></html>\n"
@@ -110,24 +117,17 @@ def _total_cells(found: Sequence[Totals | None]) -> str:
 
 
 def _layer_table(model: Analysis) -> str:
-  rows = [["layer", "output", "channels", "timestamps", "sources"]]
+  rows = [["layer", "output", *RANGE_HEADINGS]]
   for layer in model.layers:
     rows += [
       [layer.name if i == 0 else "", str(layer.shape) if i == 0 else "", *cells]
-      for i, cells in enumerate(_range_cells(layer))
+      for i, cells in enumerate(range_rows(model, layer))
     ]
-  return _table(rows, left=5)
-
-
-def _range_cells(layer: LayerGradients) -> list[list[str]]:
-  return [
-    [f"{part.start}-{part.end - 1}", runs(part.timestamps) or "none", short_sources(part.sources)]
-    for part in layer.ranges
-  ]
+  return _table(rows, left=len(rows[0]))
 
 
 def _shortcut_table(model: Analysis) -> str:
-  rows = [["shortcut", "adds", "channels of the sum", "channels kept", "bytes kept", "of all channels", "layers"]]
+  rows = [["shortcut", "adds", "channels of the map", "channels kept", "bytes kept", "kept share", "layers"]]
   for item in model.memory.kept:
     share = f"{item.kept_channels / item.channels:.0%}"
     kept = megabytes(item.kept_bytes)

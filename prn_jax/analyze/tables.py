@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+import textwrap
 from collections.abc import Sequence
 
 from prn_jax.analyze.analysis import Analysis
 from prn_jax.graph.cost import peak_activation_bytes
 from prn_jax.graph.gradients import LayerGradients
 
-MOST_SOURCES = 4  # sources of a channel range that are named; the others are counted
 HEADINGS = ("timestamps", "sources", "timestamp comb.", "source comb.")
+CELL_WIDTH = 60  # longer cells of the table of one layer take several lines
+RANGE_HEADINGS = ["channels", "timestamps", "paths at each", "sources"]
 
 
 def stage_table(models: Sequence[Analysis]) -> str:
@@ -50,12 +53,25 @@ def layer_table(model: Analysis) -> str:
 
 
 def range_table(model: Analysis, layer: LayerGradients) -> str:
-  """The channel ranges of one layer with their timestamps and sources, all of them."""
-  rows = [["channels", "timestamps", "sources"]]
-  for part in layer.ranges:
-    span = f"{part.start}-{part.end - 1}"
-    rows.append([span, runs(part.timestamps) or "none", ", ".join(part.sources) or "none"])
-  return f"{model.name}, {layer.name} ({layer.kind}, {layer.shape})\n{aligned(rows, left=3)}"
+  """The channel ranges of one layer with their timestamps, paths and sources, all of them."""
+  rows = [RANGE_HEADINGS]
+  for cells in range_rows(model, layer):
+    lines = [textwrap.wrap(cell, CELL_WIDTH, break_long_words=False) for cell in cells]
+    rows += [list(parts) for parts in itertools.zip_longest(*lines, fillvalue="")]
+  return f"{model.name}, {layer.name} ({layer.kind}, {layer.shape})\n{aligned(rows, left=4)}"
+
+
+def range_rows(model: Analysis, layer: LayerGradients) -> list[list[str]]:
+  """A row per channel range of a layer, with the columns `RANGE_HEADINGS`."""
+  return [
+    [
+      f"{channels.start}-{channels.end - 1}",
+      runs(channels.timestamps) or "none",
+      " ".join(map(str, channels.paths)) or "none",
+      ", ".join(model.parts(channels)) or "none",
+    ]
+    for channels in layer.ranges
+  ]
 
 
 def memory_table(models: Sequence[Analysis]) -> str:
@@ -80,7 +96,7 @@ def _memory_facts(model: Analysis) -> dict[str, str]:
     "  reached at layer": model.graph.layers[memory.peak_index].name,
     "maps that wait for a shortcut": str(len(memory.kept)),
     "  bytes kept for them, summed": megabytes(kept),
-    "  if shortcuts added all channels": megabytes(full),
+    "  if shortcuts added their whole maps": megabytes(full),
     "  kept share": f"{kept / full:.1%}" if full else "-",
     "peak of what only waits": megabytes(max(memory.shortcut_bytes)),
   }
@@ -99,12 +115,6 @@ def runs(values: Sequence[int]) -> str:
     else:
       found.append([value, value])
   return " ".join(f"{low}" if low == high else f"{low}-{high}" for low, high in found)
-
-
-def short_sources(names: Sequence[str]) -> str:
-  """The first few sources, and how many more there are."""
-  rest = len(names) - MOST_SOURCES
-  return ", ".join(names[:MOST_SOURCES]) + (f" and {rest} more" if rest > 0 else "") or "none"
 
 
 def aligned(rows: Sequence[Sequence[str]], left: int = 1) -> str:

@@ -9,7 +9,7 @@ from prn_jax.graph.builder import Builder
 from prn_jax.graph.cost import FLOAT_BYTES, peak_activation_bytes
 from prn_jax.graph.graph import Graph
 from prn_jax.models.registry import build_graph
-from prn_jax.transforms.partial_residual import fprn
+from prn_jax.transforms.partial_residual import apply, fprn
 
 MAP = 4 * 4 * FLOAT_BYTES  # one channel of a 4x4 map
 
@@ -53,7 +53,7 @@ def test_a_partial_residual_keeps_its_share(name: str, sparsity: float) -> None:
   full, partial = (live_memory(graph) for graph in (build_graph(name), fprn(build_graph(name), sparsity)))
   assert len(full.kept) == len(partial.kept) > 10
   for before, after in zip(full.kept, partial.kept, strict=True):
-    assert before.full_bytes == after.full_bytes  # resnet50.cfg's own shortcuts between widths are partial already
+    assert before.full_bytes == after.full_bytes == before.kept_bytes
     assert after.kept_bytes == (1 - sparsity) * before.kept_bytes
   assert max(partial.shortcut_bytes) == (1 - sparsity) * max(full.shortcut_bytes)
 
@@ -70,6 +70,34 @@ def test_shrinking_blocks_need_only_what_they_add() -> None:
   memory = live_memory(g.graph())
   assert memory.live_bytes == (MAP * 12, MAP * (4 + 4 + 4))  # the image's last four channels are gone
   assert memory.kept[0].kept_channels == 4
+
+
+@pytest.mark.parametrize("spec", ["shrink:0.5", "expand:0.5", "bottleneck:0.5"])
+def test_the_whole_map_is_the_one_that_was_cut(spec: str) -> None:
+  """A shrinking block adds the first channels of a wider map; an expanding one all of a narrower map, whatever the
+  channels of the sum."""
+  graph = apply(build_graph("darknet53"), spec)
+  for item in live_memory(graph).kept:
+    source, total = graph.shapes[item.source].channels, graph.shapes[item.shortcut].channels
+    assert (item.channels, item.kept_channels) == (source, min(source, total))
+    assert (item.kept_bytes == item.full_bytes) == (source <= total)
+
+
+def test_cuts_that_are_concatenated_come_from_one_map() -> None:
+  """Three quarters of x are a half and a quarter beside each other: a map of its own, of what was cut from x."""
+  g = Builder(4, 4)
+  x = g.conv(8, name="x")
+  cuts = (g.route(x, groups=2, name="half"), g.route(x, groups=4, group_id=2, name="quarter"))
+  both = g.route(*cuts, name="both")
+  g.last = x
+  y = g.conv(12, name="y")
+  g.shortcut(both, name="partial")
+  joined = g.route(x, y, name="joined")
+  g.conv(40, name="z")
+  g.shortcut(joined, name="full")
+  partial, full = live_memory(g.graph()).kept
+  assert (partial.channels, partial.kept_channels) == (8, 6)
+  assert (full.channels, full.kept_channels) == (20, 20)  # x and y beside each other are the whole map that is added
 
 
 def test_results_stay_alive() -> None:
