@@ -196,7 +196,7 @@ class GroupMaker:
       if isinstance(found, Sample):
         return found, index
       problems.append((index, found))
-    raise DataError(f"none of the {num_records} images can be used, the first because {problems[0][1].reason}")
+    raise DataError(f"none of the {num_records} images can be used, the first because {problems[0][1].reason}.")
 
   def _read(self, index: int) -> Sample | Problem:
     record: Record | None = None

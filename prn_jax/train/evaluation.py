@@ -141,7 +141,7 @@ class Evaluator:
       raise DataError(f"evaluation saw {len(outputs)} of {len(self.dataset)} images; each must be seen once.")
     if not any(place[0] for _, _, place in outputs.values()):
       first = f", the first because {self.problems[0].reason}" if self.problems else ""
-      raise DataError(f"none of the {len(outputs)} images of the evaluation can be used{first}")
+      raise DataError(f"none of the {len(outputs)} images of the evaluation can be used{first}.")
     return self._detection(outputs) if self.graph.detects else self._classification(outputs)
 
   def report(self, figures: Figures, folder: Path, num_pictures: int = 0) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipelines.anchors import box_sizes, fit_anchors, iou_wh, score_anchors
@@ -42,6 +42,7 @@ def test_well_separated_clusters_are_found(seed: int) -> None:
   assert found.mean_iou > 0.94
 
 
+@settings(deadline=None)
 @given(st.integers(0, 1000), st.integers(1, 6))
 def test_properties(seed: int, num: int) -> None:
   sizes = np.random.default_rng(seed).lognormal(3, 1, (60, 2))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
@@ -52,6 +52,7 @@ def records(draw: st.DrawFn) -> Record:
   )
 
 
+@settings(deadline=None)
 @given(records())
 def test_records_come_back_as_they_were(record: Record) -> None:
   assert isinstance(record.image, bytes)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipelines import images
@@ -38,6 +38,7 @@ def test_every_record_once(num_records: int, count: int, rows: int) -> None:
   assert lengths == {num_eval_batches(num_records, rows * count)}
 
 
+@settings(deadline=None)
 @given(st.integers(1, 500), st.integers(1, 9), st.integers(1, 9))
 def test_rows_of_all_processes_are_all_records(num_records: int, count: int, rows: int) -> None:
   parts = [indices_of_process(num_records, rows * count, process, count) for process in range(count)]

@@ -9,7 +9,7 @@ import pickle
 import numpy as np
 import PIL
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageChops
 
@@ -167,6 +167,7 @@ def test_visible_shares_by_hand() -> None:
   assert visible_shares([square(-5, -5, 4)], 10, 10) == [0.0]
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(-40, 80), st.integers(-40, 80)), min_size=1, max_size=12))
 def test_row_spans_cover_the_hull(points: list[tuple[int, int]]) -> None:
   hull = convex_hull(points)
