@@ -111,7 +111,8 @@ def open_experiment(
   check_batch_size(config.batch_size, config.optim.accumulate, mesh)
   _check_groups(config, mesh)
   durations = _durations(config, len(dataset))
-  tx, schedule = make_optimizer(config.optim, graph, durations["total"], training.layers if training else {})
+  layers = training.layers if training else {}
+  tx, schedule = make_optimizer(config.optim, graph, durations["total"], layers, seed=config.seed)
   variables, start = _start(config if not is_resumed else dataclasses.replace(config, weights=""), graph, training)
   main = (graph.width, graph.height)
   graphs = {main: graph} | {size: _resized(graph, size, f"config.sizes[{i}]") for i, size in enumerate(config.sizes)}
