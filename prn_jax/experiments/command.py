@@ -10,7 +10,7 @@ from typing import Any
 from prn_jax.errors import PrnError
 from prn_jax.experiments import record
 from prn_jax.experiments.record import Record
-from prn_jax.experiments.runs import Job, finished, run_missing
+from prn_jax.experiments.runs import Job, check_networks, finished, run_missing
 from prn_jax.formats.files import write_text
 from prn_jax.train.exit_codes import DONE, PREEMPTED, exit_code_of
 from prn_jax.train.log import say
@@ -21,7 +21,7 @@ def parser(experiment: str, about: str) -> argparse.ArgumentParser:
   result = argparse.ArgumentParser(prog=f"python -m prn_jax.experiments.{experiment}", description=about)
   result.add_argument("--out", metavar="DIR", required=True, help="folder of the experiment; what is there is kept")
   result.add_argument("--seeds", metavar="N", type=int, default=3, help="trainings of every variant (default 3)")
-  result.add_argument("--max-runs", metavar="N", type=int, help="trainings in this call; 0 only writes the report")
+  result.add_argument("--max-runs", metavar="N", type=int, help="trainings in this call; 0 writes the report alone")
   return result
 
 
@@ -66,9 +66,14 @@ def _report(made: Record, out: Path, report: Callable[[Record, Path], None]) -> 
 def make_record(
   experiment: str, command: str, settings: Mapping[str, Any], jobs: Sequence[Job], out: Path, **more: Any
 ) -> Record:
-  """The record of the jobs that are finished in `out`."""
-  runs = finished(jobs, out)
-  return Record(experiment, command, record.machine(), settings, len(jobs), runs, **more)
+  """The record of the jobs that are finished in `out`.
+
+  Raises:
+    PrnError: as `finished`, or the seeds of a variant have trained unequal networks.
+  """
+  runs = record.with_machines(finished(jobs, out), out / record.FILE)
+  check_networks(runs)
+  return Record(experiment, command, settings, len(jobs), runs, **more)
 
 
 def write_report(made: Record, out: Path, section: Callable[[Record, str], list[str]], draw: Any) -> None:

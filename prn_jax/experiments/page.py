@@ -13,12 +13,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from prn_jax.experiments import figure11, table2
+from prn_jax.experiments import figure11_report, table2
 from prn_jax.experiments import record as records
 from prn_jax.formats.files import write_text
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-EXPERIMENTS = {"figure11": figure11, "table2": table2}
+EXPERIMENTS = {"figure11": figure11_report, "table2": table2}
 
 INTRODUCTION = """# The paper's experiments, at a small scale
 

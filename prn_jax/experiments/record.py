@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from prn_jax.errors import PrnError
-from prn_jax.experiments.runs import Result
+from prn_jax.experiments.blocks import Stage
+from prn_jax.experiments.machine import OF_REPORT
+from prn_jax.experiments.runs import Result, result_of
 from prn_jax.formats.files import write_text
 
 FILE = "results.json"
@@ -23,20 +24,21 @@ class Record:
   Attributes:
     experiment: its name, such as "figure11".
     command: what repeats it.
-    machine: where it ran: cores, device, versions.
     settings: equal for all trainings, by name.
     planned: number of trainings when it is finished.
     runs: those that are finished.
-    latency: group and variant, as "vehicles yolov3-tiny" -> milliseconds; empty where none is measured.
+    latency: device -> group, variant and input, as "vehicles yolov3-tiny 256x256" -> milliseconds; empty where none
+      is measured.
+    blocks: variant -> its residual stages; see `prn_jax.experiments.blocks`. Empty where they do not matter.
   """
 
   experiment: str
   command: str
-  machine: Mapping[str, Any]
   settings: Mapping[str, Any]
   planned: int
   runs: Sequence[Result]
-  latency: Mapping[str, float] = dataclasses.field(default_factory=dict)
+  latency: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
+  blocks: Mapping[str, Sequence[Stage]] = dataclasses.field(default_factory=dict)
 
   def write(self, path: Path) -> None:
     """Writes JSON, one training per line."""
@@ -49,35 +51,48 @@ class Record:
 def read(path: Path) -> Record:
   """The record of a results.json.
 
+  Earlier ones name one machine, that of the report, for all trainings; their latencies name none and are left out.
+
   Raises:
     PrnError: the file does not exist or is none.
   """
+  return _read(path)[0]
+
+
+def _read(path: Path) -> tuple[Record, dict[str, Any] | None]:
+  """The record, and the machine of an earlier version's report."""
   try:
     values = json.loads(path.read_text(encoding="utf-8"))
-    runs = [Result(**run | {"loss": [(epoch, loss) for epoch, loss in run["loss"]]}) for run in values.pop("runs")]
-    return Record(**values, runs=runs)
+    reported = values.pop("machine", None)
+    if reported is not None:
+      reported = {**reported, OF_REPORT: True}
+    runs = [_on(reported, result_of(run)) for run in values.pop("runs")]
+    latency = {device: each for device, each in values.pop("latency", {}).items() if isinstance(each, dict)}
+    return Record(**values, runs=runs, latency=latency), reported
   except OSError as error:
     raise PrnError(f"cannot read '{path}': {error.strerror}. Give a folder that an experiment has written.") from None
-  except (ValueError, KeyError, TypeError) as error:
+  except (AttributeError, ValueError, KeyError, TypeError) as error:
     raise PrnError(f"'{path}' is not the results.json of an experiment: {error}. Run the experiment again.") from None
 
 
-def machine() -> dict[str, Any]:
-  """Cores, device and versions of this computer."""
-  import jax
+def with_machines(runs: Sequence[Result], path: Path) -> list[Result]:
+  """The runs, and where one does not say where it was trained, the machine that an earlier report names.
 
-  from prn_jax.version import __version__
+  Args:
+    runs: of an experiment's folder.
+    path: its results.json. Where there is none, or none that can be read, the machine stays unknown.
+  """
+  try:
+    kept, reported = _read(path)
+  except PrnError:
+    return list(runs)
+  machines = {_key(run): run.machine for run in kept.runs}
+  return [_on(machines.get(_key(run)) or reported, run) for run in runs]
 
-  device = jax.devices()[0]
-  return {
-    "cores": os.cpu_count(),
-    "device": f"{len(jax.devices())} x {device.device_kind}" if device.platform != "cpu" else "CPU",
-    "jax": jax.__version__,
-    "prn_jax": __version__,
-  }
+
+def _key(run: Result) -> tuple[str, str, int]:
+  return run.group, run.variant, run.seed
 
 
-def machine_text(values: Mapping[str, Any]) -> str:
-  """ "2 CPU cores, jax 0.10.2, prn_jax 0.1.0" """
-  where = f"{values['cores']} CPU cores" if values["device"] == "CPU" else values["device"]
-  return f"{where}, jax {values['jax']}, prn_jax {values['prn_jax']}"
+def _on(machine: Mapping[str, Any] | None, run: Result) -> Result:
+  return run if run.machine is not None else dataclasses.replace(run, machine=machine)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,7 @@ class Result:
     values: name -> figure at the end of training.
     curve: rows {"epoch", name -> figure} of the evaluations.
     loss: rows (epoch, training loss).
+    machine: where it ran, or the last part of it; see `prn_jax.experiments.machine`. None if that is not known.
   """
 
   group: str
@@ -69,6 +70,7 @@ class Result:
   values: dict[str, float]
   curve: list[dict[str, float]]
   loss: list[tuple[float, float]]
+  machine: Mapping[str, Any] | None = None
 
 
 def finished(jobs: Sequence[Job], out: Path) -> list[Result]:
@@ -105,11 +107,12 @@ def run_missing(jobs: Sequence[Job], out: Path, max_jobs: int | None = None) -> 
 def _train(job: Job, out: Path) -> Result | None:
   import jax
 
+  from prn_jax.experiments.machine import machine
   from prn_jax.train.experiment import open_experiment
   from prn_jax.train.loop import Reason, train
 
   began = time.time()
-  folder = _folder(job, out)
+  folder = run_folder(job, out)
   experiment = open_experiment(job.config)
   outcome = train(experiment, folder)
   if outcome.reason is not Reason.DONE:
@@ -129,6 +132,7 @@ def _train(job: Job, out: Path) -> Result | None:
     values=outcome.values,
     curve=curve,
     loss=loss,
+    machine=machine(),
   )
   # Written last and at once: its presence says that the run is finished.
   write_text(folder / RESULT, json.dumps(dataclasses.asdict(result), indent=1))
@@ -150,12 +154,13 @@ def _curves(folder: Path, epochs_per_step: float) -> tuple[list[dict[str, float]
   return curve, loss
 
 
-def _folder(job: Job, out: Path) -> Path:
+def run_folder(job: Job, out: Path) -> Path:
+  """The run directory of a job."""
   return out / "runs" / job.name
 
 
 def _read(job: Job, out: Path) -> Result | None:
-  folder = _folder(job, out)
+  folder = run_folder(job, out)
   if not (folder / RESULT).is_file():
     return None
   old = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -166,7 +171,31 @@ def _read(job: Job, out: Path) -> Result | None:
       "settings: results of unequal training cannot be compared."
     )
   values: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-  return Result(**values | {"loss": [(epoch, loss) for epoch, loss in values["loss"]]})
+  return result_of(values)
+
+
+def result_of(values: Mapping[str, Any]) -> Result:
+  """The result that was written as JSON, by this version or by one that did not record the machine yet.
+
+  Raises:
+    KeyError, TypeError, ValueError: it is none.
+  """
+  return Result(**{**values, "loss": [(epoch, loss) for epoch, loss in values["loss"]]})
+
+
+def check_networks(results: Sequence[Result]) -> None:
+  """PrnError unless all seeds of a variant have trained the same network, as far as its size tells.
+
+  Configurations that are equal give other networks after the code that builds them has changed.
+  """
+  first: dict[tuple[str, str], Result] = {}
+  for result in results:
+    known = first.setdefault((result.group, result.variant), result)
+    if known.params != result.params:
+      raise PrnError(
+        f"seeds {known.seed} and {result.seed} of '{result.variant}' have trained networks of {known.params:,} and "
+        f"{result.params:,} parameters; expected equal ones. The code has changed between them: use another --out."
+      )
 
 
 def by_seed(make: Callable[[str, int], Job], variants: Sequence[str], seeds: int) -> list[Job]:

@@ -1,7 +1,7 @@
 """Means, deviations and what they allow to say, over seeds.
 
-Variants are compared seed by seed: the same seed gives the same order of images and the same augmentation, so that
-differences scatter less than the figures themselves.
+Variants are compared seed by seed, since the same seed gives the same order of images and the same augmentation. Whether
+differences therefore scatter less than the figures is for the data to say: the tables print both deviations.
 """
 
 from __future__ import annotations
@@ -12,9 +12,26 @@ from typing import NamedTuple
 
 from prn_jax.experiments.runs import Result
 
-# Student's t, two-sided 95%, by degrees of freedom; beyond the list the normal distribution's 1.96 is close enough.
+# Student's t, two-sided 95%, by degrees of freedom.
 T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
-T95_NORMAL = 1.96
+Z95 = 1.959964  # of the normal distribution
+
+
+def t95(freedom: int) -> float:
+  """Quantile of Student's t for two-sided 95% intervals, for at least one degree of freedom.
+
+  Beyond the table by the expansion in 1/freedom of Abramowitz and Stegun, 26.7.5; there it is right to six digits.
+  """
+  if freedom <= len(T95):
+    return T95[freedom - 1]
+  z = Z95
+  terms = (
+    (z**3 + z) / 4,
+    (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+    (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+    (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+  )
+  return z + sum(term / freedom**power for power, term in enumerate(terms, 1))
 
 
 class Estimate(NamedTuple):
@@ -35,9 +52,7 @@ class Estimate(NamedTuple):
     """Half of the 95% interval of the mean, by Student's t; None for one value."""
     if self.deviation is None:
       return None
-    freedom = self.num - 1
-    quantile = T95[freedom - 1] if freedom <= len(T95) else T95_NORMAL
-    return quantile * self.deviation / self.num**0.5
+    return t95(self.num - 1) * self.deviation / self.num**0.5
 
   @property
   def sign(self) -> int:
@@ -65,14 +80,43 @@ def difference(results: Sequence[Result], first: str, second: str, figure: str) 
   return estimate([a[seed] - b[seed] for seed in common]) if common else None
 
 
-def curvature(results: Sequence[Result], near: str, far: str, baseline: str, figure: str) -> Estimate | None:
-  """By how much the second step, from `near` to `far`, loses more than the first, from `baseline` to `near`.
+class Losses(NamedTuple):
+  """What two steps of a variant cost, in points, over the seeds that have all three figures.
 
-  Above 0 where a loss grows faster than linearly, as an exponential one does.
+  Attributes:
+    first: what the step from the baseline to the near variant loses; below 0 it gains.
+    second: what the step from there to the far variant loses.
+    bend: the second minus the first: above 0 where a loss grows faster than linearly, as an exponential one does.
   """
+
+  first: Estimate
+  second: Estimate
+  bend: Estimate
+
+  @property
+  def grows(self) -> bool:
+    """Nothing is gained by the first step, the second loses, and the interval of the bend lies above 0."""
+    return self.first.mean >= 0 and self.second.mean > 0 and self.bend.sign > 0
+
+
+def losses(results: Sequence[Result], baseline: str, near: str, far: str, figure: str) -> Losses | None:
+  """Of the variants `baseline`, `near` and `far`, in this order; None if no seed has all three."""
   a, b, c = (figures(results, variant, figure) for variant in (baseline, near, far))
   common = sorted(a.keys() & b.keys() & c.keys())
-  return estimate([(b[seed] - c[seed]) - (a[seed] - b[seed]) for seed in common]) if common else None
+  if not common:
+    return None
+  first, second = [a[seed] - b[seed] for seed in common], [b[seed] - c[seed] for seed in common]
+  bend = [two - one for one, two in zip(first, second, strict=True)]
+  return Losses(estimate(first), estimate(second), estimate(bend))
+
+
+def sampling_error(percent: float, num: int) -> float:
+  """Standard deviation, in points, that the choice of `num` test images gives to a share of right answers.
+
+  Source: the binomial distribution, sqrt(p (1 - p) / n).
+  """
+  share = percent / 100
+  return 100 * (share * (1 - share) / num) ** 0.5
 
 
 def with_deviation(one: Estimate, digits: int = 2) -> str:
@@ -87,6 +131,53 @@ def with_interval(one: Estimate | None, digits: int = 2) -> str:
     return ""
   text, half = f"{one.mean:+.{digits}f}", one.half_width
   return text if half is None else f"{text} ({one.mean - half:+.{digits}f} to {one.mean + half:+.{digits}f})"
+
+
+def deviation_text(one: Estimate | None, digits: int = 2) -> str:
+  """The standard deviation alone; empty if there is none."""
+  return "" if one is None or one.deviation is None else f"{one.deviation:.{digits}f}"
+
+
+def words(listed: Sequence[str], joint: str = "and") -> str:
+  """ "a, b and c" """
+  return f" {joint} ".join([", ".join(listed[:-1]), listed[-1]]) if len(listed) > 1 else "".join(listed)
+
+
+def few_seeds(nums: Sequence[int]) -> list[str]:
+  """What intervals from so few seeds mean.
+
+  Args:
+    nums: seeds of the variants. Of one seed there is no interval, and nothing is said.
+  """
+  several = [num for num in nums if num > 1]
+  if not several:
+    return []
+  low, high = min(several), max(several)
+  return [
+    f"- Intervals are from {low if low == high else f'{low} to {high}'} seeds: Student's t is {t95(low - 1):.1f} where many "
+    "seeds would have 2.0, and the deviation itself is known only roughly. Each holds for its comparison alone: of twenty, "
+    "one is expected to miss."
+  ]
+
+
+def pairing(results: Sequence[Result], variants: Sequence[str], baseline: str, figure: str) -> list[str]:
+  """Whether taking differences seed by seed makes them scatter less: what the data say, over the common seeds."""
+  less, parts = 0, []
+  for variant in variants:
+    own, base = figures(results, variant, figure), figures(results, baseline, figure)
+    common = sorted(own.keys() & base.keys())
+    apart = difference(results, variant, baseline, figure)
+    one = estimate([own[seed] for seed in common]) if common else None
+    if apart is None or one is None or apart.deviation is None or one.deviation is None:
+      continue
+    less += apart.deviation < one.deviation
+    parts.append(f"{variant} {apart.deviation:.2f} ({one.deviation:.2f})")
+  if not parts:
+    return []
+  return [
+    f"- Deviation over seeds of the difference from {baseline}, and in brackets of the figure itself: {', '.join(parts)}. The "
+    f"difference scatters less in {less} of {len(parts)}. Were both networks' figures independent, it would scatter about 1.4 times as much as one."
+  ]
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -11,24 +11,29 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from prn_jax.errors import PrnError
 from prn_jax.experiments.cameras import split_by_camera
 from prn_jax.experiments.command import execute, make_record, parser, write_report
-from prn_jax.experiments.curves import draw_curves, panels, save
-from prn_jax.experiments.record import Record, machine_text
+from prn_jax.experiments.curves import draw_curves, legend, panels, save
+from prn_jax.experiments.machine import machine, machine_text, machines_text
+from prn_jax.experiments.record import Record
 from prn_jax.experiments.runs import Job, Result
 from prn_jax.experiments.summary import (
+  deviation_text,
   difference,
   estimate,
+  few_seeds,
   figures,
   markdown_table,
+  pairing,
   with_deviation,
   with_interval,
 )
 from prn_jax.formats.files import write_text
-from prn_jax.train.config import typed
+from prn_jax.train.config import TrainConfig, typed
 
 TITLE = "## Table 2 in small: YOLOv3-tiny's head"
 VARIANTS = ("yolov3-tiny", "yolov3-tiny-prn", "multi-source")
@@ -86,11 +91,11 @@ def specs(args: argparse.Namespace) -> dict[str, tuple[str, str]]:
 def picture(made: Record, path: Path) -> Path:
   """AP50 over the epochs, one panel for each data set."""
   groups = _groups(made.runs)
-  figure, axes = panels(len(groups))
+  figure, axes = panels(1, len(groups))
   for one, group in zip(axes, groups, strict=True):
     draw_curves(one, _of(made.runs, group), {variant: variant for variant in VARIANTS}, AP50)
     one.set_title(f"{group}; mean and deviation over seeds", fontsize=10)
-    one.legend(frameon=False, fontsize=8)
+    legend(one)
   return save(figure, path)
 
 
@@ -107,7 +112,7 @@ def section(made: Record, picture_path: str) -> list[str]:
     "averaged weights after the last step, on the data sets' own test images or, for traffic, on cameras that "
     "training has not seen.",
     "",
-    f"{len(made.runs)} of {made.planned} trainings are finished. Run on {machine_text(made.machine)}, by",
+    f"{len(made.runs)} of {made.planned} trainings are finished. Run on {machines_text(made.runs)}, by",
     "",
     f"    {made.command}",
     "",
@@ -115,7 +120,7 @@ def section(made: Record, picture_path: str) -> list[str]:
   for group in _groups(made.runs):
     lines += [f"{GROUPS[group]}, {_of(made.runs, group)[0].train_images} training images:", ""]
     lines += [*_table(made, group), ""]
-  lines += [f"![AP50 over epochs]({picture_path})", "", *_findings(made.runs)]
+  lines += [f"![AP50 over epochs]({picture_path})", "", *_findings(made)]
   return lines
 
 
@@ -129,23 +134,37 @@ def _of(results: Sequence[Result], group: str) -> list[Result]:
 
 def _table(made: Record, group: str) -> list[str]:
   results, rows = _of(made.runs, group), []
+  devices = _devices(made)
   for variant in VARIANTS:
     values = list(figures(results, variant, AP50).values())
     if not values:
-      rows.append([variant, "not yet run", "", "", "", "", ""])
+      rows.append([variant, "not yet run", *[""] * (5 + len(devices))])
       continue
     one = next(r for r in results if r.variant == variant)
     less = difference(results, variant, BASELINE, AP50) if variant != BASELINE else None
-    milliseconds = made.latency.get(f"{group} {variant}")
+    times = [
+      made.latency[device].get(_latency_key(group, variant, made.settings["sizes"][group])) for device in devices
+    ]
     rows.append([
-      variant, with_deviation(estimate(values)), str(len(values)), with_interval(less), f"{one.params:,}",
-      f"{one.bflops:.3f}", f"{milliseconds:.1f}" if milliseconds else "",
+      variant, with_deviation(estimate(values)), str(len(values)), with_interval(less), deviation_text(less),
+      f"{one.params:,}", f"{one.bflops:.3f}", *(f"{time:.1f}" if time else "" for time in times),
     ])  # fmt: skip
-  header = ("network", "mAP50, %", "seeds", f"minus {BASELINE} (95%)", "parameters", "BFLOPs", "latency, ms")
-  return markdown_table(header, rows)
+  header = ("network", "mAP50, %", "seeds", f"minus {BASELINE} (95%)", "± of it", "parameters", "BFLOPs")
+  return markdown_table((*header, *(f"latency{_mark(i, devices)}, ms" for i in range(len(devices)))), rows)
 
 
-def _findings(results: Sequence[Result]) -> list[str]:
+def _devices(made: Record) -> list[str]:
+  """Those that latencies of what is reported were measured on: one column each, so that machines do not mix."""
+  keys = {_latency_key(r.group, r.variant, made.settings["sizes"][r.group]) for r in made.runs}
+  return [device for device, values in made.latency.items() if keys & values.keys()]
+
+
+def _mark(index: int, devices: Sequence[str]) -> str:
+  return f" ({index + 1})" if len(devices) > 1 else ""
+
+
+def _findings(made: Record) -> list[str]:
+  results = made.runs
   lines = ["What it shows (the paper: yolov3-tiny-prn has yolov3-tiny's AP50 with 38% fewer operations):", ""]
   for group in _groups(results):
     for variant in VARIANTS[1:]:
@@ -155,8 +174,24 @@ def _findings(results: Sequence[Result]) -> list[str]:
       verdict = {1: "better", -1: "worse", 0: "not told apart"}[less.sign]
       verdict = "one seed cannot tell" if less.num == 1 else f"{verdict} at this scale"
       lines.append(f"- {group}, {variant} minus {BASELINE}: {with_interval(less)} points: {verdict}.")
-  latency = "- Latency is the least time of one forward pass of one image, batch norm folded, networks in turn."
-  return [*lines, latency]
+  devices = _devices(made)
+  if devices:
+    where = "; ".join(f"{device}{_mark(i, devices)}" for i, device in enumerate(devices))
+    lines.append(
+      "- Latency is the least time of one forward pass of one image, batch norm folded, the networks of a table in turn. "
+      f"Measured on {where}."
+    )
+  nums = [len(figures(_of(results, g), v, AP50)) for g in _groups(results) for v in VARIANTS]
+  lines += ["", "What it cannot show:", "", *few_seeds(nums)]
+  for group in _groups(results):
+    lines += [
+      one.replace("- Deviation", f"- {group}: deviation", 1)
+      for one in pairing(_of(results, group), VARIANTS[1:], BASELINE, AP50)
+    ]
+  return [
+    *lines,
+    "- All seeds are tested on the same few images; how far another choice of them would move mAP50 is in no interval here.",
+  ]
 
 
 # -- command -------------------------------------------------------------------------------------------------
@@ -191,24 +226,48 @@ def main(argv: Sequence[str] | None = None) -> int:
   return execute(jobs, args, made, lambda one, out: write_report(one, out, section, picture))
 
 
-def _latency(jobs: Sequence[Job], out: Path) -> dict[str, float]:
-  """Milliseconds of every group and variant; measured once, then kept in the experiment's folder."""
+def _latency_key(group: str, variant: str, size: str) -> str:
+  """Of one measurement on one device; the group decides the number of classes."""
+  return f"{group} {variant} {size}"
+
+
+def _latency(jobs: Sequence[Job], out: Path) -> dict[str, dict[str, float]]:
+  """Device -> group, variant and input -> milliseconds: what is kept in the experiment's folder, and what was missing.
+
+  The networks of one group are always measured together, since they are to be compared.
+  """
+  path = out / "latency.json"
+  kept = _kept_latency(path)
+  here = kept.setdefault(machine_text(machine()), {})
+  for group in dict.fromkeys(j.group for j in jobs):
+    chosen = {
+      _latency_key(group, j.variant, f"{j.config.width}x{j.config.height}"): j.config for j in jobs if j.group == group
+    }
+    if not chosen.keys() <= here.keys():
+      here |= _measured(chosen)
+      write_text(path, json.dumps(kept, indent=1))
+  return kept
+
+
+def _kept_latency(path: Path) -> dict[str, dict[str, float]]:
+  """What was measured before; without what an earlier version measured, which does not say on which machine."""
+  if not path.is_file():
+    return {}
+  try:
+    values = json.loads(path.read_text(encoding="utf-8"))
+    return {device: dict(each) for device, each in values.items() if isinstance(each, dict)}
+  except (AttributeError, ValueError) as error:
+    raise PrnError(f"'{path}' does not hold latencies: {error}. Delete it; they are measured again.") from None
+
+
+def _measured(configs: Mapping[str, TrainConfig]) -> dict[str, float]:
+  """Name -> milliseconds of the networks of these configurations, which share their data."""
   from data_pipelines.spec import open_spec
   from prn_jax.experiments.latency import latencies
   from prn_jax.train.experiment import build_network
 
-  path = out / "latency.json"
-  if path.is_file():
-    kept: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
-    return kept
-  measured: dict[str, float] = {}
-  for group in dict.fromkeys(j.group for j in jobs):
-    chosen = {j.variant: j.config for j in jobs if j.group == group}
-    classes = len(open_spec(next(iter(chosen.values())).data.train, "skip").names)
-    graphs = {variant: build_network(config, classes)[0] for variant, config in chosen.items()}
-    measured |= {f"{group} {variant}": value for variant, value in latencies(graphs).items()}
-  write_text(path, json.dumps(measured, indent=1))
-  return measured
+  classes = len(open_spec(next(iter(configs.values())).data.train, "skip").names)
+  return latencies({name: build_network(config, classes)[0] for name, config in configs.items()})
 
 
 if __name__ == "__main__":

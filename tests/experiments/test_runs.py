@@ -12,12 +12,14 @@ from PIL import Image
 
 from data_pipelines.augment.classification import ClassificationAugment
 from prn_jax.errors import PrnError
-from prn_jax.experiments.runs import RESULT, Job, by_seed, finished, run_missing
+from prn_jax.experiments.machine import machine
+from prn_jax.experiments.runs import RESULT, Job, by_seed, check_networks, finished, run_missing
 from prn_jax.formats import darknet_cfg
 from prn_jax.graph.builder import Builder
 from prn_jax.graph.cost import cost
 from prn_jax.graph.graph import Graph
 from prn_jax.train.config import DataConfig, Duration, EvalConfig, TrainConfig
+from tests.experiments.test_summary import result
 
 NUM_IMAGES, BATCH = 24, 8
 
@@ -81,6 +83,14 @@ def test_what_is_finished_is_not_repeated(jobs: list[Job], tmp_path: Path) -> No
   assert [epoch for epoch, _ in result.loss] == [1.0, 2.0]
   assert result.curve[-1]["top1"] == result.values["top1"]
   assert 0 <= result.values["top1"] <= 1
+  assert result.machine == machine()
+
+  # A result of the time before trainings recorded their machine.
+  path = tmp_path / "runs" / jobs[0].name / RESULT
+  values = json.loads(path.read_text())
+  del values["machine"]
+  path.write_text(json.dumps(values))
+  assert finished(jobs, tmp_path) == [dataclasses.replace(first[0], machine=None), *second]
 
 
 def test_another_configuration_is_refused(jobs: list[Job], tmp_path: Path) -> None:
@@ -90,3 +100,12 @@ def test_another_configuration_is_refused(jobs: list[Job], tmp_path: Path) -> No
   with pytest.raises(PrnError, match=r"another configuration \(total\.epochs: 2\.0, now 3\.0\)\. Use another --out"):
     finished(other, tmp_path)
   assert json.loads((folder / RESULT).read_text())["epochs"] == 2.0
+
+
+def test_seeds_of_unequal_networks_are_refused() -> None:
+  first = result("shrink:0.75", 0, 0.5)
+  check_networks([first, result("shrink:0.75", 1, 0.6), result("residual", 0, 0.6, params=99)])
+  with pytest.raises(
+    PrnError, match=r"seeds 0 and 1 of 'shrink:0\.75' have trained networks of 10 and 1,011 parameters; .*another --out"
+  ):
+    check_networks([first, result("shrink:0.75", 1, 0.6, params=1011)])

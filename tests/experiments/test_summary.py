@@ -8,13 +8,19 @@ import pytest
 
 from prn_jax.experiments.runs import Result
 from prn_jax.experiments.summary import (
-  curvature,
+  T95,
   difference,
   estimate,
+  few_seeds,
   figures,
+  losses,
   markdown_table,
+  pairing,
+  sampling_error,
+  t95,
   with_deviation,
   with_interval,
+  words,
 )
 
 
@@ -44,9 +50,29 @@ def test_one_value_has_no_deviation_and_decides_nothing() -> None:
   assert with_interval(one) == "+5.00"
 
 
-def test_more_seeds_than_the_table_of_quantiles() -> None:
+@pytest.mark.parametrize(
+  ("freedom", "quantile"),
+  [(1, 12.706), (2, 4.303), (15, 2.131), (16, 2.120), (17, 2.110), (20, 2.086), (24, 2.064), (30, 2.042), (40, 2.021),
+   (60, 2.000), (120, 1.980), (10**9, 1.960)],
+)  # fmt: skip
+def test_quantiles_of_student(freedom: int, quantile: float) -> None:
+  """As printed tables give them, to their last digit."""
+  assert round(t95(freedom), 3) == quantile
+
+
+@pytest.mark.parametrize(("freedom", "quantile"), [(16, 2.1199053), (20, 2.0859634), (30, 2.0422725), (60, 2.0002978)])
+def test_the_expansion_is_right_to_six_digits(freedom: int, quantile: float) -> None:
+  assert t95(freedom) == pytest.approx(quantile, abs=3e-6)
+
+
+def test_quantiles_fall_where_the_table_ends() -> None:
+  found = [t95(freedom) for freedom in range(1, 40)]
+  assert found == sorted(found, reverse=True)
+  assert T95[-1] - t95(len(T95) + 1) == pytest.approx(t95(16) - t95(17), abs=2e-3)
   values = [float(i % 2) for i in range(30)]
-  assert estimate(values).half_width == pytest.approx(1.96 * estimate(values).deviation / math.sqrt(30))  # type: ignore[operator]
+  one = estimate(values)
+  assert one.deviation is not None
+  assert one.half_width == pytest.approx(2.0452 * one.deviation / math.sqrt(30), rel=1e-4)  # t of 29 degrees of freedom
 
 
 def test_differences_are_of_the_same_seed() -> None:
@@ -58,14 +84,63 @@ def test_differences_are_of_the_same_seed() -> None:
   assert difference(results, "a", "c", "top1") is None
 
 
-def test_curvature_is_0_where_the_loss_is_linear() -> None:
+def test_bend_is_0_where_the_loss_is_linear() -> None:
   linear = [result("full", 0, 0.60), result("near", 0, 0.58), result("far", 0, 0.56)]
   bent = [result("full", 0, 0.60), result("near", 0, 0.59), result("far", 0, 0.50)]
-  straight, curved = (curvature(rows, "near", "far", "full", "top1") for rows in (linear, bent))
+  straight, curved = (losses(rows, "full", "near", "far", "top1") for rows in (linear, bent))
   assert straight is not None
   assert curved is not None
-  assert straight.mean == pytest.approx(0, abs=1e-9)
-  assert curved.mean == pytest.approx(8)  # 9 points lost after 1
+  assert straight.bend.mean == pytest.approx(0, abs=1e-9)
+  assert [one.mean for one in curved] == pytest.approx([1, 9, 8])
+  assert not curved.grows  # one seed decides nothing
+  assert losses(linear[:2], "full", "near", "far", "top1") is None
+
+
+@pytest.mark.parametrize(
+  ("top1", "grows"),
+  [
+    ((0.60, 0.59, 0.50), True),
+    ((0.60, 0.5999, 0.50), True),  # next to nothing lost at first, then much
+    ((0.60, 0.63, 0.62), False),  # it rises, then falls
+    ((0.60, 0.63, 0.64), False),
+    ((0.60, 0.50, 0.50), False),
+    ((0.60, 0.55, 0.50), False),
+  ],
+)
+def test_only_a_loss_grows(top1: tuple[float, float, float], grows: bool) -> None:
+  scatter = {"full": (0.0, 0.001, 0.002), "near": (0.002, 0.001, 0.0), "far": (0.001, 0.0, 0.002)}  # of equal mean
+  rows = [
+    result(variant, seed, value + scatter[variant][seed])
+    for seed in range(3)
+    for variant, value in zip(scatter, top1, strict=True)
+  ]
+  found = losses(rows, "full", "near", "far", "top1")
+  assert found is not None
+  assert found.grows == grows
+
+
+def test_what_the_choice_of_test_images_does() -> None:
+  assert sampling_error(61.0, 5000) == pytest.approx(0.6898, abs=1e-4)  # sqrt(0.61 * 0.39 / 5000)
+  assert sampling_error(50.0, 100) == pytest.approx(5.0)
+  assert sampling_error(100.0, 5000) == 0
+
+
+def test_what_few_seeds_mean() -> None:
+  assert few_seeds([]) == few_seeds([1, 1]) == []
+  assert "from 3 seeds: Student's t is 4.3 where" in few_seeds([3, 3])[0]
+  assert "from 2 to 3 seeds: Student's t is 12.7 where" in few_seeds([3, 1, 2])[0]
+
+
+def test_pairing_is_told_from_the_data() -> None:
+  def rows(variant: str, values: tuple[float, ...]) -> list[Result]:
+    return [result(variant, seed, value) for seed, value in enumerate(values)]
+
+  base = rows("base", (0.50, 0.51, 0.52))
+  results = [*base, *rows("with", (0.40, 0.41, 0.42)), *rows("against", (0.42, 0.41, 0.40)), *rows("one", (0.4,))]
+  (text,) = pairing(results, ("with", "against", "one"), "base", "top1")
+  assert "with 0.00 (1.00), against 2.00 (1.00)." in text  # difference (figure), by hand
+  assert "scatters less in 1 of 2." in text
+  assert pairing(results, ("one",), "base", "top1") == []
 
 
 def test_texts() -> None:
@@ -73,3 +148,7 @@ def test_texts() -> None:
   assert with_interval(estimate([1.0, 2.0, 3.0])) == "+2.00 (-0.48 to +4.48)"
   assert with_interval(None) == ""
   assert markdown_table(("a", "b"), [("1", ""), ("2", "x")]) == ["| a | b |", "| --- | --- |", "| 1 | |", "| 2 | x |"]
+
+
+def test_words() -> None:
+  assert [words([]), words(["a"]), words(["a", "b"]), words(["a", "b", "c"])] == ["", "a", "a and b", "a, b and c"]
