@@ -168,7 +168,8 @@ def _order_in_short(leads: Mapping[str, Estimate]) -> str:
     return "does not show, and an interval contradicts it"
   if all(lead.mean > 0 for lead in leads.values()):
     return "shows in the means, but the intervals do not separate it from chance"
-  return "does not show, even in the means"
+  apart = any(lead.sign > 0 for lead in leads.values())
+  return "does not show, even in the means" + ("" if apart else ", and no interval separates the three")
 
 
 # -- fprn and limits -------------------------------------------------------------------------------------

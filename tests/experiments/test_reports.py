@@ -82,6 +82,11 @@ def test_figure11_tells_when_intervals_hold_nothing() -> None:
   assert "at gamma 0.5 it shows in the means, but the intervals do not separate it from chance" in text
 
 
+def test_figure11_tells_when_the_means_are_not_the_papers_and_nothing_is_told_apart() -> None:
+  text = section(cifar_record(lambda *_: 0.5))
+  assert "at gamma 0.75 and 0.5 it does not show, even in the means, and no interval separates the three." in text
+
+
 def test_a_gain_is_no_exponential_loss() -> None:
   """60, then 63, then 62: the second step loses more than the first, which gains."""
   text = section(cifar_record(lambda family, gamma: {1.0: 0.60, 0.75: 0.63, 0.5: 0.62}[gamma]))
