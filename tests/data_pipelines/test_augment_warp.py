@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipelines.augment import AugmentError, ClassificationAugment, Sample
+from data_pipelines.augment import AugmentError, ClassificationAugment
 from data_pipelines.augment.colour import gaussian_blur
 from data_pipelines.augment.warp import Warp, draw_warp
+from tests.data_pipelines.test_augment_classification import apply
 
 DARKNET53 = ClassificationAugment(
   min_crop=128, max_crop=448, angle=7, aspect=0.75, hue=0.1, saturation=0.75, exposure=0.75
@@ -159,14 +160,6 @@ def test_shorter_side_with_an_aspect_is_darknets() -> None:
 
 
 # -- in the augmentation -----------------------------------------------------------------------------------------------
-
-
-def apply(augment: ClassificationAugment, image: np.ndarray, size: tuple[int, int], seed: int = 0) -> np.ndarray:
-  (output,) = augment.apply([Sample(image, label=7)], size, np.random.default_rng(seed))
-  assert output.label == 7
-  assert output.image.shape == (size[1], size[0], 3)
-  assert output.image.dtype == np.uint8
-  return output.image
 
 
 @settings(max_examples=30, deadline=None)
