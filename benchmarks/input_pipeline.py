@@ -30,7 +30,7 @@ import numpy as np
 from PIL import Image
 
 from data_pipelines.augment import DetectionAugment
-from data_pipelines.batching import Rows, stack, truth_rows
+from data_pipelines.batching import DecodeSize, Rows, stack, truth_rows
 from data_pipelines.decoding import make_sample
 from data_pipelines.parallel import default_threads
 from data_pipelines.pipeline import PipelineConfig, train_batches
@@ -75,7 +75,7 @@ def images_per_cpu_sec(work: Callable[[], object], num_images: int) -> float:
 def stages(dataset: Dataset, size: int, rounds: int, limit: int = 128) -> dict[str, float]:
   """Images per CPU second of every stage; the best of the rounds."""
   count = min(len(dataset), limit)
-  at_least = (round(1.5 * size), round(1.5 * size))
+  at_least = DecodeSize(AUGMENT, (size, size), PipelineConfig.decode_margin)
   result: dict[str, list[float]] = {}
 
   def read(index: int) -> int:
