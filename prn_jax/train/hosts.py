@@ -290,12 +290,21 @@ class Preemption:
       self._noticed = bool(multihost_utils.reached_preemption_sync_point(step))
     return self._noticed
 
+  @property
+  def is_noticed(self) -> bool:
+    """Whether to end early what is done again at the next start: an evaluation.
+
+    On many hosts this stays False until `requested` was True: one that left an evaluation alone would leave the others
+    waiting for its share.
+    """
+    return self._noticed
+
   def _notice(self, number: int, frame: FrameType | None) -> None:
     if number == signal.SIGINT and self._noticed:
       raise KeyboardInterrupt
     self._noticed = True
     hint = " (Ctrl-C again: stop at once)" if number == signal.SIGINT else ""
-    _write_stderr(f"prn: saving after this step{hint}")
+    _write_stderr(f"prn: asked to stop: saving after this step, or batch of an evaluation{hint}")
 
 
 @contextlib.contextmanager

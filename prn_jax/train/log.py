@@ -15,10 +15,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+import numpy as np
+from PIL import Image
+
 from prn_jax.formats.files import write_text
 
 SHOWN = ("recall50", "grad_norm", "learning_rate")  # in the line of progress, beside the loss; the rest is in the files
 EVAL = "eval/"  # names of an evaluation's figures begin so
+NUM_PICTURES = 8  # in TensorBoard; the folder of the report has them all
 CSV, JSONL = "metrics.csv", "metrics.jsonl"
 
 
@@ -71,9 +75,11 @@ class MetricsLog:
       self._rewrite_csv()
     self.write(step, {f"{EVAL}{key}": value for key, value in figures.items()})
 
-  def image(self, step: int, name: str, image_hwc: Any) -> None:
-    """Adds a picture, (h, w, 3) uint8, to the TensorBoard events."""
-    self._writer().add_image(name, image_hwc, step, dataformats="HWC")
+  def pictures(self, step: int, folder: Path) -> None:
+    """Shows a few pictures of a folder, as they are, in TensorBoard."""
+    for file in sorted(folder.glob("*.jpg"))[:NUM_PICTURES]:
+      with Image.open(file) as picture:
+        self._writer().add_image(f"examples/{file.stem}", np.asarray(picture.convert("RGB")), step, dataformats="HWC")
 
   def close(self) -> None:
     for file in (self._jsonl, self._csv):

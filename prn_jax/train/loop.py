@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import math
 import shutil
 import time
@@ -18,12 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
-from data_pipelines.pipeline import batch_at, size_of_step, train_batches
+from data_pipelines.pipeline import TrainBatches, batch_at, size_of_step, train_batches
+from prn_jax.errors import PrnError
 from prn_jax.formats.files import write_text
 from prn_jax.formats.safetensors import digest
 from prn_jax.network import flatten_variables
+from prn_jax.train import bad_data, diagnose
 from prn_jax.train import step as steps
 from prn_jax.train.checkpoint import Checkpoints
 from prn_jax.train.curves import write_curves
@@ -37,6 +39,7 @@ from prn_jax.train.prefetch import on_devices
 from prn_jax.train.profile import Tracer
 from prn_jax.train.rundir import STEP_FILE, prepare, reported_step, run_metadata
 from prn_jax.train.sharding import StepFn, put_state
+from prn_jax.train.totals import Totals
 from prn_jax.train.watchdog import Watchdog
 
 STEPS_IN_FLIGHT = 2  # so that a signal, or a step that hangs, is noticed soon
@@ -101,14 +104,21 @@ def train(experiment: Experiment, workdir: Path, hosts: Hosts | None = None, *, 
       prepare(experiment, workdir, allow_changes)
     hosts.gather("run directory", None)  # nobody looks at it before it is complete
     with Checkpoints(workdir / "checkpoints", keep=experiment.config.keep_checkpoints) as checkpoints:
-      return _Run(experiment, workdir, checkpoints, hosts).run(preemption)
+      return _Run(experiment, workdir, checkpoints, hosts, preemption).run()
+
+
+class _AskedToStop(Exception):
+  """Ends an evaluation between two batches."""
 
 
 class _Run:
   """One life of a run in this process."""
 
-  def __init__(self, experiment: Experiment, workdir: Path, checkpoints: Checkpoints, hosts: Hosts) -> None:
+  def __init__(
+    self, experiment: Experiment, workdir: Path, checkpoints: Checkpoints, hosts: Hosts, preemption: Preemption
+  ) -> None:
     self.experiment, self.workdir, self.checkpoints, self.hosts = experiment, workdir, checkpoints, hosts
+    self.preemption = preemption
     self.config, self.is_main = experiment.config, hosts.is_main
     self.watchdog, self.pause_sec = Watchdog(hosts), self.config.hosts.pause_timeout_sec
     self.tracer = Tracer(workdir / "profile", self.config.profile_steps)
@@ -121,18 +131,18 @@ class _Run:
     self.figures: Figures | None = None
     self.metric_of = metric_of(experiment)
     self.best = checkpoints.best(self.metric_of or None)
-    self.pending: list[Any] = []
+    self.totals = Totals()
+    self.source: TrainBatches
 
-  def run(self, preemption: Preemption) -> Outcome:
+  def run(self) -> Outcome:
     began, done = time.perf_counter(), self.start_step
     with self.watchdog, self.tracer, self._batches() as batches:
-      is_stopped = done < self.experiment.total_steps and preemption.requested(done)
+      is_stopped = done < self.experiment.total_steps and self.preemption.requested(done)
+      is_stopped = is_stopped or not self._make_up_evaluation()
       if not is_stopped:
-        self._make_up_evaluation()
-        done, is_stopped = self._train(batches, preemption)
-      reason = Reason.PREEMPTED if is_stopped else Reason.DONE
+        done, is_stopped = self._train(batches)
       with self.watchdog.phase("the end of the run", self.pause_sec):
-        self._finish(done, reason)
+        reason = self._finish(done, is_stopped)
     return Outcome(
       reason=reason,
       step=done,
@@ -142,7 +152,7 @@ class _Run:
       digest=digest(flatten_variables(jax.device_get(self.state.params))),
     )
 
-  def _train(self, batches: Iterator[tuple[int, Any]], preemption: Preemption) -> tuple[int, bool]:
+  def _train(self, batches: Iterator[tuple[int, Any]]) -> tuple[int, bool]:
     """All steps; gives how many updates are done, and whether the run was asked to stop before its end."""
     done, flying = self.start_step, deque[Any]()
     for step, batch in self._timed(batches):
@@ -150,8 +160,10 @@ class _Run:
       if len(flying) > STEPS_IN_FLIGHT:
         jax.block_until_ready(flying.popleft())
         self.watchdog.feed(step - STEPS_IN_FLIGHT)
+        if not self.totals.add_up(num_running=len(flying)):
+          self._check_finite()
       done = step + 1
-      if self._after(done, preemption):
+      if self._after(done):
         return done, True
     return done, False
 
@@ -162,7 +174,7 @@ class _Run:
     with self._compiling((width, height)):
       self.state, metrics = self.experiment.steps[width, height](self.state, batch)
     self.tracer.after(step, metrics)
-    self.pending.append(metrics)
+    self.totals.add(metrics)
     return metrics["loss"]
 
   @contextlib.contextmanager
@@ -193,7 +205,7 @@ class _Run:
   @contextlib.contextmanager
   def _batches(self) -> Iterator[Iterator[tuple[int, Any]]]:
     experiment = self.experiment
-    source = train_batches(
+    self.source = train_batches(
       experiment.dataset,
       self.config.augment,
       experiment.pipeline,
@@ -202,7 +214,7 @@ class _Run:
       process_index=jax.process_index(),
       process_count=jax.process_count(),
     )
-    with contextlib.closing(source), on_devices(iter(source), experiment.mesh) as batches:
+    with self.source, on_devices(iter(self.source), experiment.mesh) as batches:
       yield batches
 
   def _timed(self, batches: Iterator[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
@@ -214,7 +226,7 @@ class _Run:
         return
       yield item
 
-  def _after(self, done: int, preemption: Preemption) -> bool:
+  def _after(self, done: int) -> bool:
     """What is due after `done` updates; gives whether to stop here.
 
     The checkpoint comes before the evaluation: that may take long, and what ends the run meanwhile must not cost steps.
@@ -225,9 +237,9 @@ class _Run:
     is_evaluated = self._is_evaluated(done)
     if is_last or is_evaluated or done % experiment.checkpoint_steps == 0:
       self._save(done)
-    is_stopped = not is_last and preemption.requested(done)
+    is_stopped = not is_last and self.preemption.requested(done)
     if is_evaluated and not is_stopped:
-      self._evaluate(done)
+      is_stopped = not self._evaluate(done)
     return is_stopped
 
   def _is_evaluated(self, done: int) -> bool:
@@ -236,33 +248,44 @@ class _Run:
     is_due = done == experiment.total_steps or (experiment.eval_steps > 0 and done % experiment.eval_steps == 0)
     return experiment.evaluator is not None and done > 0 and is_due
 
-  def _make_up_evaluation(self) -> None:
-    """What an earlier part of the run evaluated, and the evaluation of its checkpoint if it ended before that."""
+  def _make_up_evaluation(self) -> bool:
+    """What an earlier part of the run evaluated, and the evaluation of its checkpoint if it ended before that; False if
+    it was asked to stop meanwhile."""
     if self.experiment.evaluator is None:
-      return
+      return True
     done = self.start_step
     own = (last_evaluation(self.workdir, done), self.checkpoints.metric_of(done) == self.metric_of)
     found, is_rated = self.hosts.gather("last evaluation", own if self.is_main else None)[0]
     if found:
       self.values = found[1]
     if self._is_evaluated(done) and not (is_rated and found and found[0] == done):
-      self._evaluate(done)
+      return self._evaluate(done)
+    return True
 
   def _log(self, done: int) -> None:
     self._check_finite()
-    summed = jax.tree.map(lambda *parts: np.sum(parts, 0), *jax.device_get(self.pending))
-    self.pending.clear()
-    values = steps.mean(summed) | {"learning_rate": float(self.experiment.schedule(done - 1))} | self.watch.lap(done)
+    values = self.totals.take() | {"learning_rate": float(self.experiment.schedule(done - 1))} | self.watch.lap(done)
     if self.log:
       self.log.write(done, {key: value for key, value in values.items() if key != "eta_sec"})
       say(progress_line(done, self.experiment.total_steps, values))
 
-  def _evaluate(self, done: int) -> None:
+  def _evaluate(self, done: int) -> bool:
+    """Figures of the state after `done` updates; False if it was asked to stop meanwhile, and there are none."""
     self._check_finite()
     assert self.experiment.evaluator is not None
     began = time.perf_counter()
     with self.watchdog.phase("evaluation", self.pause_sec) as renew:
-      self.figures = self.experiment.evaluator(steps.eval_variables(self.state), renew)
+
+      def on_batch() -> None:
+        if self.preemption.is_noticed:
+          raise _AskedToStop
+        renew()
+
+      try:
+        on_batch()
+        self.figures = self.experiment.evaluator(steps.eval_variables(self.state), on_batch)
+      except _AskedToStop:
+        return False
     self.values, seconds = self.figures.values, time.perf_counter() - began
     self.watch.paused(seconds)
     if self.log:
@@ -270,6 +293,7 @@ class _Run:
       shown = "  ".join(f"{key} {value:.4f}" for key, value in list(self.values.items())[:4])
       say(f"evaluation at step {done:,}: {shown}  ({seconds:.0f} s)")
     self._rate(done)
+    return True
 
   def _rate(self, done: int) -> None:
     """Notes in the checkpoint of `done` updates what its evaluation gave, and what that means."""
@@ -285,20 +309,18 @@ class _Run:
       self.checkpoints.save(done, self.state, run_metadata(self.experiment), **rating)
     self.watch.paused(time.perf_counter() - began)
 
-  def _finish(self, done: int, reason: Reason) -> None:
+  def _finish(self, done: int, is_stopped: bool) -> Reason:
     """The last log line and checkpoint, and, at the end of the run, the report of the evaluation."""
     self.tracer.stop(self.state)
-    if self.pending:
+    if self.totals:
       self._log(done)
     if self.checkpoints.latest_step() != done:
       self._save(done)
     self.checkpoints.wait()
-    if reason is Reason.PREEMPTED:
+    if is_stopped or (is_stopped := not self._report(done)):
       self._say(f"asked to stop: saved step {done:,}. The same command goes on from here.")
-    else:
-      self._report(done)
-      if self.tracer.problem() and done > self.start_step:
-        self._say(self.tracer.problem())
+    elif self.tracer.problem() and done > self.start_step:
+      self._say(self.tracer.problem())
     for size, number in recompiled(self.experiment.steps).items():
       self._say(
         f"warning: the step at {size[0]}x{size[1]} was compiled {number} times, which costs time; once is expected. "
@@ -307,27 +329,33 @@ class _Run:
     if self.log:
       self.log.close()
       write_curves(self.workdir)
-    problems = self.experiment.dataset.problems
-    if problems:
-      self._say(f"{len(problems)} bad entries were left out of the training data ('prn data inspect' lists them)")
+    self._tell_bad_data()
+    return Reason.PREEMPTED if is_stopped else Reason.DONE
 
-  def _report(self, done: int) -> None:
-    """Tables, curves and pictures of the last evaluation, once in a run's life."""
+  def _tell_bad_data(self) -> None:
+    found = bad_data.collect(self.experiment, self.source.report)
+    if self.is_main and (found := bad_data.write(found, self.workdir, is_resumed=self.start_step > 0)):
+      say(found.text(self.workdir / bad_data.FILE, self.config.data.max_boxes))
+
+  def _report(self, done: int) -> bool:
+    """Tables, curves and pictures of the last evaluation, once in a run's life; False if it was asked to stop before."""
     evaluator, folder, part = self.experiment.evaluator, self.workdir / "eval", self.workdir / ".eval.tmp"
     if evaluator is None:
-      return
+      return True
     is_reported = self.hosts.gather("reported step", reported_step(folder))[0] == done
     if is_reported and self.figures is None:
-      return
-    if self.figures is None:  # killed between the last evaluation and the report
-      self._evaluate(done)
-    if self.is_main and self.figures is not None:
+      return True
+    if self.figures is None and not self._evaluate(done):  # killed between the last evaluation and the report
+      return False
+    if self.log and self.figures is not None:
       shutil.rmtree(part, ignore_errors=True)
       with self.watchdog.phase("the report", self.pause_sec):
         evaluator.report(self.figures, part, self.config.eval.num_pictures)
         write_text(part / STEP_FILE, f"{done}\n")
       shutil.rmtree(folder, ignore_errors=True)  # of the run before it was made longer
       part.rename(folder)
+      self.log.pictures(done, folder / "examples")
+    return True
 
   def _check_finite(self) -> None:
     """Raises DivergedError after a step that was not finite."""
@@ -343,12 +371,17 @@ class _Run:
       rate=float(experiment.schedule(bad_step)),
     )
     with self.watchdog.phase("the search for what diverged", self.pause_sec):
-      text = diagnosis(
+      found = diagnosis(
         suspect,
         lambda: batch_at(experiment.dataset, self.config.augment, experiment.pipeline, bad_step, total),
         lambda index: experiment.dataset[index].image_id,
+        self.config.augment.group_size,
       )
-    raise DivergedError(text)
+    file = self.workdir / diagnose.FILE
+    if self.is_main:
+      with contextlib.suppress(PrnError):  # a full disk is not why this run ends
+        write_text(file, json.dumps(found.to_json(), indent=1))
+    raise DivergedError(found.text(file))
 
   def _say(self, text: str) -> None:
     if self.is_main:

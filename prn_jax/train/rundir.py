@@ -8,6 +8,7 @@ from typing import Any
 
 from prn_jax.formats import checkpoints
 from prn_jax.formats.files import write_text
+from prn_jax.train import diagnose
 from prn_jax.train.config import ConfigError, differences, to_dict
 from prn_jax.train.experiment import Experiment, environment
 
@@ -46,6 +47,7 @@ def prepare(experiment: Experiment, workdir: Path, allow_changes: bool = False) 
   write_text(file, json.dumps(now, indent=1))
   write_text(workdir / "graph.cfg", experiment.graph_cfg())
   write_text(workdir / "env.json", json.dumps(environment(experiment), indent=1))
+  (workdir / diagnose.FILE).unlink(missing_ok=True)  # of an earlier part of the run
 
 
 def _read(file: Path) -> dict[str, Any]:

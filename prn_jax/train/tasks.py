@@ -27,7 +27,9 @@ class LossConfig:
 
   Attributes:
     style: of a detector: "darknet" has Darknet's gradients to the bit, "autodiff" the losses that they stand for.
-    label_smoothing: of a classifier: share of the target that is spread over all classes.
+    label_smoothing: of a classifier: share of the target that the other classes get in equal parts, as in Darknet;
+      the class itself keeps 1 - label_smoothing. (Elsewhere it often is the share of all classes: k - 1 of k times as
+      much for the others.)
     head: of a detector: fields of `HeadTraining` for all heads, over those of the cfg.
   """
 

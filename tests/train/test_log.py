@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from prn_jax.train import log
 from prn_jax.train.log import MetricsLog, Stopwatch, duration, last_evaluation, progress_line, read_metrics
@@ -78,11 +79,19 @@ def test_taken_up_again_every_step_stands_once(tmp_path: Path) -> None:
   assert [(row["step"], row["loss"], row["extra"]) for row in csv_rows(tmp_path)][-1] == ("30", "0.5", "1.0")
 
 
-def test_pictures_reach_tensorboard(tmp_path: Path) -> None:
+def test_a_few_pictures_reach_tensorboard(tmp_path: Path) -> None:
+  folder = tmp_path / "examples"
+  folder.mkdir()
+  for i in range(log.NUM_PICTURES + 1):
+    Image.new("RGB", (5, 4)).save(folder / f"{i}.jpg")
   writer = MetricsLog(tmp_path)
-  writer.image(3, "sheet", np.zeros((4, 5, 3), np.uint8))
+  writer.pictures(3, folder)
   writer.close()
-  assert (3, "sheet", 0.0) in events(tmp_path)
+  assert events(tmp_path) == [(3, f"examples/{i}", 0.0) for i in range(log.NUM_PICTURES)]
+  writer = MetricsLog(tmp_path / "classifier")
+  writer.pictures(3, tmp_path / "classifier" / "none")
+  writer.close()
+  assert events(tmp_path / "classifier") == []
 
 
 def test_speed_leaves_pauses_out(monkeypatch: pytest.MonkeyPatch) -> None:

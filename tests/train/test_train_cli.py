@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,9 +24,10 @@ from prn_jax.graph.builder import Builder
 from prn_jax.model import Model
 from prn_jax.models import build_graph
 from prn_jax.network import init_variables
-from prn_jax.train import exit_codes
+from prn_jax.train import evaluation, exit_codes, loop, totals
 from prn_jax.train.checkpoint import Checkpoints
 from prn_jax.train.config import typed
+from prn_jax.train.diagnose import Diagnosis
 from prn_jax.train.experiment import open_experiment
 from prn_jax.train.log import read_metrics
 from prn_jax.train.loop import Outcome, Reason, train
@@ -213,6 +217,31 @@ def test_divergence_names_step_layer_and_images(
   assert "lower it" in message
 
 
+def test_divergence_lists_all_images_of_a_large_batch(detector_cfg: Path, tmp_path: Path) -> None:
+  run = tmp_path / "run"
+  more = ("--config.batch_size=24", "--config.checkpoint_every.steps=6")
+  assert main(arguments(detector_cfg, run, *DIVERGES, *more)) == exit_codes.DIVERGED
+  found = json.loads((run / "diverged.json").read_text())
+  assert {ids[0] for ids in found["record_ids"]} == {f"train_0_{i:07d}" for i in range(24)}
+  assert found["step"] in (1, 2)
+  assert found["learning_rate"] == pytest.approx(1e30)
+  assert found["layer"] in found["where"]
+  assert main(arguments(detector_cfg, run, "--config.total.steps=1", "--config.data.valid=")) == exit_codes.DONE
+  assert not (run / "diverged.json").exists(), "it is over"
+
+
+def test_divergence_is_noticed_without_log_lines(
+  detector_cfg: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+  started: list[int] = []
+  step = loop._Run._step
+  monkeypatch.setattr(loop._Run, "_step", lambda run, number, batch: started.append(number) or step(run, number, batch))
+  more = ("--config.log_every.steps=0", "--config.total.steps=300", "--config.checkpoint_every.steps=300")
+  assert main(arguments(detector_cfg, tmp_path / "run", *DIVERGES, *more)) == exit_codes.DIVERGED
+  assert "training diverged at step" in capsys.readouterr().err
+  assert max(started) < totals.CHECK_STEPS + loop.STEPS_IN_FLIGHT
+
+
 def test_divergence_is_told_although_the_search_fails(
   detector_cfg: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -258,12 +287,42 @@ def test_asked_to_stop_where_an_evaluation_is_due_a_run_saves_and_makes_it_up(
   assert outcome.best[1] == max(rated.values())
 
 
+@pytest.mark.parametrize("at_the_end", [False, True])
+def test_sigterm_in_an_evaluation_ends_it_between_two_batches(
+  at_the_end: bool, detector_cfg: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  """An evaluation may take longer than what is left before the kill."""
+  workdir, batches = tmp_path / "run", list[int]()
+  run = evaluation.Evaluator.__call__
+  wanted_step = 6 if at_the_end else 3
+
+  def stopped(self: evaluation.Evaluator, variables: Any, on_batch: Any) -> Any:
+    def count() -> None:
+      batches.append(1)
+      if len(batches) == (3 if at_the_end else 1):  # of two in each evaluation
+        os.kill(os.getpid(), signal.SIGTERM)
+      on_batch()
+
+    return run(self, variables, count)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(evaluation.Evaluator, "__call__", stopped)
+    outcome = train_now(detector_cfg, workdir)
+  assert (outcome.reason, outcome.step) == (Reason.PREEMPTED, wanted_step)
+  assert len(batches) == (3 if at_the_end else 1)
+  assert not (workdir / "eval").exists()
+  assert [row["step"] for row in read_metrics(workdir) if "eval/AP50" in row] == ([3] if at_the_end else [])
+  assert train_now(detector_cfg, workdir).reason is Reason.DONE
+  assert [row["step"] for row in read_metrics(workdir) if "eval/AP50" in row] == [3, 6]
+  assert (workdir / "eval" / "step.txt").read_text() == "6\n"
+
+
 def test_the_search_for_what_diverged_may_take_longer_than_a_step(
   detector_cfg: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-  def slow(*_: object) -> str:
+  def slow(*_: object) -> Diagnosis:
     time.sleep(5)
-    return "found"
+    return Diagnosis(3, "found", None, (("a",),), (), 1e30)
 
   barks: list[tuple[object, ...]] = []
   monkeypatch.setattr("prn_jax.train.loop.diagnosis", slow)

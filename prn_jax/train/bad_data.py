@@ -1,0 +1,152 @@
+"""What was wrong with the data of a run: counted and said at its end, and listed in RUN/bad_data.json.
+
+Sources know the annotations that they left out, the pipelines the images that they could not decode, and those only in
+the process that had to decode them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from data_pipelines.pipeline import PipelineReport
+from data_pipelines.records import Problem
+from prn_jax.formats.files import write_text
+from prn_jax.train.experiment import Experiment
+
+FILE = "bad_data.json"
+ANNOTATION, IMAGE = "annotation", "image"
+Entry = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class BadData:
+  """Everything that was left out of training or evaluation.
+
+  Attributes:
+    specs: "train" and "valid" -> the data.
+    entries: "train" and "valid" -> {"what", "path", "line", "kind", "reason"}; "what" is annotation or image.
+    num_overflowing: images, each time that they were drawn, with more objects than `data.max_boxes`.
+    num_boxes_lost: objects that those lost.
+  """
+
+  specs: Mapping[str, str]
+  entries: Mapping[str, Sequence[Entry]]
+  num_overflowing: int = 0
+  num_boxes_lost: int = 0
+
+  def __bool__(self) -> bool:
+    return bool(self.num_boxes_lost or any(self.entries.values()))
+
+  def merged(self, other: BadData) -> BadData:
+    """Both, every entry once; `other` counts where it is of the same data."""
+    entries = {
+      part: [dict(one) for one in {_key(one): one for one in (*self._of(other, part), *mine)}.values()]
+      for part, mine in self.entries.items()
+    }
+    of_same = other if self.specs["train"] == other.specs["train"] else BadData(self.specs, {})
+    return BadData(
+      self.specs,
+      entries,
+      self.num_overflowing + of_same.num_overflowing,
+      self.num_boxes_lost + of_same.num_boxes_lost,
+    )
+
+  def _of(self, other: BadData, part: str) -> Sequence[Entry]:
+    return other.entries.get(part, ()) if self.specs[part] == other.specs[part] else ()
+
+  def text(self, file: Path, max_boxes: int) -> str:
+    """For people: all counts, in one line."""
+    bad = [
+      f"{number:,} {what}{'s' if number > 1 else ''} of the {name} data"
+      for part, name in (("train", "training"), ("valid", "validation"))
+      for what in (ANNOTATION, IMAGE)
+      if (number := sum(one["what"] == what for one in self.entries[part]))
+    ]
+    said = [f"left out or clipped were {', '.join(bad)}"] if bad else []
+    if self.num_boxes_lost:
+      said.append(
+        f"{self.num_boxes_lost:,} boxes were beyond data.max_boxes={max_boxes} (images drawn with more: "
+        f"{self.num_overflowing:,})"
+      )
+    return f"bad data: {'; '.join(said)}. All is listed in {file}."
+
+  def to_json(self) -> dict[str, Any]:
+    boxes = {"images": self.num_overflowing, "boxes": self.num_boxes_lost}
+    return {"data": dict(self.specs), "over_max_boxes": boxes, **self.entries}
+
+  @classmethod
+  def from_json(cls, values: Mapping[str, Any]) -> BadData:
+    boxes = values["over_max_boxes"]
+    return cls(values["data"], {part: values[part] for part in ("train", "valid")}, boxes["images"], boxes["boxes"])
+
+
+def collect(experiment: Experiment, report: PipelineReport) -> BadData:
+  """What all processes met; each of them must call it.
+
+  Args:
+    experiment: with its data sets, and an evaluator that remembers its last evaluation.
+    report: of this process's part of the training batches.
+  """
+  evaluator, data = experiment.evaluator, experiment.config.data
+  train = _entries(experiment.dataset.problems, ANNOTATION) + _entries(report.problems, IMAGE)
+  valid: list[Entry] = []
+  if evaluator is not None:
+    valid = _entries(evaluator.dataset.problems, ANNOTATION) + _entries(evaluator.problems, IMAGE)
+  specs = {"train": data.train, "valid": data.valid}
+  own = BadData(specs, {"train": train, "valid": valid}, report.num_overflowing, report.num_boxes_lost)
+  total = BadData(specs, {"train": [], "valid": []})
+  for text in gathered(json.dumps(own.to_json())):
+    total = total.merged(BadData.from_json(json.loads(text)))
+  return total
+
+
+def write(found: BadData, workdir: Path, *, is_resumed: bool) -> BadData:
+  """Writes RUN/bad_data.json, if there is anything to say, with what earlier parts of the run have met.
+
+  Args:
+    found: by this part of the run.
+    workdir: the run directory.
+    is_resumed: whether there were earlier parts. Else a file that is there is of a start that failed.
+
+  Returns:
+    What the file now holds.
+  """
+  file = workdir / FILE
+  if is_resumed and file.is_file():
+    with contextlib.suppress(ValueError, KeyError, TypeError):  # damaged or edited: what this part has met remains
+      found = found.merged(BadData.from_json(json.loads(file.read_text(encoding="utf-8"))))
+  if found:
+    write_text(file, json.dumps(found.to_json(), indent=1))
+  else:
+    file.unlink(missing_ok=True)
+  return found
+
+
+def gathered(text: str) -> list[str]:
+  """A text of any length from every process, in their order; each of them must call it."""
+  if jax.process_count() == 1:
+    return [text]
+  from jax.experimental import multihost_utils
+
+  own = np.frombuffer(text.encode(), np.uint8)
+  sizes = multihost_utils.process_allgather(np.int32(len(own)))
+  padded = np.zeros(sizes.max(), np.uint8)
+  padded[: len(own)] = own
+  rows = multihost_utils.process_allgather(padded)
+  return [row[:size].tobytes().decode() for row, size in zip(rows, sizes, strict=True)]
+
+
+def _entries(problems: Sequence[Problem], what: str) -> list[Entry]:
+  return [{"what": what, **problem.to_json()} for problem in problems]
+
+
+def _key(entry: Entry) -> tuple[Any, ...]:
+  return entry["what"], entry["path"], entry["line"], entry["reason"]
