@@ -204,7 +204,7 @@ RANGES: dict[str, Range] = {
   "data.workers": Range(0, means="processes beside this one; 0 makes the batches in it"),
   "data.prefetch": Range(1, means="batches made ahead"),
   "data.cache_mb": Range(0, means="memory for decoded images; 0 keeps none"),
-  "loss.label_smoothing": Range(0, 1, "the share of the target that all classes get; 0 is off", below=True),
+  "loss.label_smoothing": Range(0, 1, "the share of the target that the other classes get; 0 is off", below=True),
   "eval.batch_size": Range(0, means="images per run; 0 is the training batch"),
   "eval.conf": Range(0, 1, "detections that are less sure are left out (prn eval has 0.001)", below=True),
   "eval.nms": Range(0, 1, "of two detections that overlap more, the less sure is left out (usual: 0.45)"),
@@ -217,7 +217,7 @@ RANGES: dict[str, Range] = {
 }
 HEAD_RANGES: dict[str, Range] = {
   **dict.fromkeys(("ignore_thresh", "truth_thresh", "iou_thresh"), Range(0, means="an overlap; 1 is never reached")),
-  "label_smooth_eps": Range(0, 1, "the share of the target that all classes get; 0 is off", below=True),
+  "label_smooth_eps": Range(0, 1, "how far targets are moved towards one half; 0 is off", below=True),
   **dict.fromkeys(
     ("iou_normalizer", "obj_normalizer", "cls_normalizer", "delta_normalizer", "uc_normalizer"),
     Range(0, means="a factor of this part of the loss"),

@@ -19,11 +19,10 @@ import numpy as np
 import pytest
 
 from prn_jax.formats import darknet_cfg
-from prn_jax.graph.builder import Builder
-from prn_jax.graph.graph import Graph
 from prn_jax.train.checkpoint import load_params
 from prn_jax.train.exit_codes import PREEMPTED
 from tests.conftest import REPO
+from tests.nets import smooth_detector
 
 pytestmark = pytest.mark.slow
 STEPS = 50
@@ -46,23 +45,6 @@ def get_config():
   config.loss.head = {{{{"ignore_thresh": 1.0}}}}
   return config
 """
-
-
-def smooth_detector() -> Graph:
-  """A detector without corners: no max-pooling, no leaky slope, and (by ignore_thresh) no threshold in its loss.
-
-  Another number of devices adds in another order. Where the loss has corners, such differences of 1e-7 grow by a factor
-  of ten in a few steps, whatever the learning rate; where it has none they stay.
-  """
-  g = Builder(32, 32, name="smooth")
-  conv = {"size": 3, "padding": 1, "batch_normalize": True, "activation": "swish"}
-  g.conv(8, stride=2, name="stem", **conv)
-  c1 = g.conv(8, stride=2, name="c1", **conv)
-  g.conv(12, name="c2", **conv)
-  g.shortcut(c1, name="skip")
-  g.conv(3 * (5 + 4), name="out")
-  g.yolo(4, ((4.0, 6.0), (8.0, 8.0), (16.0, 12.0)), name="yolo")
-  return g.graph()
 
 
 @dataclasses.dataclass
