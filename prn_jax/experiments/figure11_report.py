@@ -103,7 +103,7 @@ def section(made: Record, picture_path: str) -> list[str]:
     "after the last epoch. The number behind shrink, expand and bottleneck is gamma, the share of channels at a stage's thin "
     "end; that behind fprn is rho, the share of channels that a shortcut does not add.",
     "",
-    f"{len(made.runs)} of {made.planned} trainings are finished. Run on {machines_text(made.runs)}, by",
+    f"{len(made.runs)} of {made.planned} trainings are finished. Run on {machines_text(run.machine for run in made.runs)}, by",
     "",
     f"    {made.command}",
     "",

@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 import platform
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
-
-from prn_jax.experiments.runs import Result
 
 UNKNOWN = "a machine that is not recorded"
 OF_REPORT = "of_report"  # key of a machine that was recorded for the report, and not by the training itself
@@ -51,12 +49,12 @@ def machine_text(values: Mapping[str, Any] | None) -> str:
   return f"{where}, jax {values['jax']}, prn_jax {values['prn_jax']}{source}"
 
 
-def machines_text(results: Sequence[Result]) -> str:
-  """All machines of the trainings, with the number of trainings if there are several.
+def machines_text(machines: Iterable[Mapping[str, Any] | None]) -> str:
+  """The machines of all trainings, one for each training, with the number of trainings if there are several.
 
   Example: "2 CPU cores, jax 0.10.2, prn_jax 0.1.0 (12 trainings) and a machine that is not recorded (1 training)".
   """
-  found = Counter(machine_text(result.machine) for result in results)
+  found = Counter(map(machine_text, machines))
   if len(found) == 1:
     return next(iter(found))
   return " and ".join(f"{name} ({num} training{'s' if num > 1 else ''})" for name, num in found.items())

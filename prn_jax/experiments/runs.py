@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from prn_jax.errors import PrnError
+from prn_jax.experiments.machine import machine
 from prn_jax.formats.files import write_text
 from prn_jax.graph.cost import cost
 from prn_jax.train.config import TrainConfig, differences, to_dict
@@ -107,7 +108,6 @@ def run_missing(jobs: Sequence[Job], out: Path, max_jobs: int | None = None) -> 
 def _train(job: Job, out: Path) -> Result | None:
   import jax
 
-  from prn_jax.experiments.machine import machine
   from prn_jax.train.experiment import open_experiment
   from prn_jax.train.loop import Reason, train
 

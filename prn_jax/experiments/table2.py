@@ -112,7 +112,7 @@ def section(made: Record, picture_path: str) -> list[str]:
     "averaged weights after the last step, on the data sets' own test images or, for traffic, on cameras that "
     "training has not seen.",
     "",
-    f"{len(made.runs)} of {made.planned} trainings are finished. Run on {machines_text(made.runs)}, by",
+    f"{len(made.runs)} of {made.planned} trainings are finished. Run on {machines_text(run.machine for run in made.runs)}, by",
     "",
     f"    {made.command}",
     "",
