@@ -5,8 +5,8 @@
 
 Without --data, drawn road scenes are written as 640x480 JPEGs (quality 90) to a temporary folder. "prepared" is the same
 data after `prn data prepare --size`, which stores the images at the size of the network. Stages are timed one after
-another in CPU time of one thread, the best of the rounds. Whole pipelines take turns in every round, with as many
-threads (ours) as workers (torch); the ratio is between their medians. CPU time per image is measured too, because it
+another in CPU time of one thread, the best of the rounds. Whole pipelines take turns in every round, ours with threads and
+with processes (`data.workers`), torch's with as many processes; the ratio is between their medians. CPU time per image is measured too, because it
 does not depend on what else the machine does (Linux alone).
 
 torch is used where it can be imported. Its data set does the same work in the fastest way Pillow has: decode, crop with
@@ -43,6 +43,10 @@ from data_pipelines.spec import open_spec
 AUGMENT = DetectionAugment(jitter=0.3, hue=0.1, saturation=1.5, exposure=1.5)  # yolov3.cfg
 MAX_BOXES = 90
 BATCH_SIZE = 16
+PREFETCH = 4  # batches made ahead, in all
+PAUSE_SEC = 1.5
+STEPS = 48  # timed at a time
+TORCH = "torch, jpeg, processes"
 
 
 def write_photos(folder: Path, count: int) -> str:
@@ -103,14 +107,15 @@ def stages(dataset: Dataset, size: int, rounds: int, limit: int = 128) -> dict[s
   return {name: max(values) for name, values in result.items()}
 
 
-def our_epoch(dataset: Dataset, size: int, threads: int, epoch: int) -> int:
-  """Runs one epoch; returns the number of images."""
+def our_batches(dataset: Dataset, size: int, num: int, *, processes: bool) -> Iterator[int]:
+  """Numbers of images of endless batches, made by threads of this process or by processes of their own."""
   config = PipelineConfig(
-    seed=0, batch_size=BATCH_SIZE, sizes=((size, size),), max_boxes=MAX_BOXES, threads=threads, prefetch=2
-  )
-  steps = len(dataset) // BATCH_SIZE
-  with train_batches(dataset, AUGMENT, config, start_step=epoch * steps, num_steps=(epoch + 1) * steps) as batches:
-    return sum(len(batch["image"]) for _, batch in batches)
+    seed=0, batch_size=BATCH_SIZE, sizes=((size, size),), max_boxes=MAX_BOXES, prefetch=PREFETCH,
+    threads=1 if processes else num, workers=num if processes else 0,
+  )  # fmt: skip
+  with train_batches(dataset, AUGMENT, config) as batches:
+    for _, batch in batches:
+      yield len(batch["image"])
 
 
 # -- the same work in torch --------------------------------------------------------------------------------------------
@@ -158,22 +163,22 @@ class TorchDataset:
     return torch.from_numpy(np.array(image)), truth
 
 
-def torch_epochs(dataset: Dataset, size: int, workers: int) -> Callable[[], int] | None:
-  """A function that runs one epoch with workers that stay alive; None without torch."""
+def torch_batches(dataset: Dataset, size: int, workers: int) -> Iterator[int] | None:
+  """As `our_batches`, by processes; None without torch."""
   try:
     import torch
   except ImportError:
     return None
   torch.set_num_threads(1)
+  images = TorchDataset(dataset, size)
   loader = torch.utils.data.DataLoader(
-    TorchDataset(dataset, size),
+    images,
     batch_size=BATCH_SIZE,
-    shuffle=True,
-    drop_last=True,
+    sampler=torch.utils.data.RandomSampler(images, replacement=True, num_samples=10**7),
     num_workers=workers,
-    persistent_workers=workers > 0,
+    prefetch_factor=PREFETCH // workers,
   )
-  return lambda: sum(len(image) for image, _ in loader)
+  return (len(image) for image, _ in loader)
 
 
 def cpu_sec() -> float:
@@ -192,14 +197,21 @@ class Speed(NamedTuple):
   cpu_ms_per_image: float
 
 
-def compare(runs: dict[str, Callable[[int], int]], rounds: int) -> dict[str, list[Speed]]:
-  """Speed of every pipeline in every round; a first round, in which files are cached, does not count."""
+def compare(runs: dict[str, Iterator[int]], steps: int, rounds: int) -> dict[str, list[Speed]]:
+  """Speed of every pipeline in every round, while it runs; a first round, in which files are cached, does not count.
+
+  A pipeline that waits fills its buffers: each turn begins when the one before has done so, and with taking more
+  batches than they hold, which do not count.
+  """
   speeds: dict[str, list[Speed]] = {name: [] for name in runs}
-  for epoch in range(rounds + 1):
-    for name, run in runs.items():
+  for number in range(rounds + 1):
+    for name, batches in runs.items():
+      time.sleep(PAUSE_SEC)
+      for _ in range(4 * PREFETCH):
+        next(batches)
       began, cpu_began = time.perf_counter(), cpu_sec()
-      count = run(epoch)
-      if epoch:
+      count = sum(next(batches) for _ in range(steps))
+      if number:
         speeds[name].append(Speed(count / (time.perf_counter() - began), (cpu_sec() - cpu_began) / count * 1e3))
   return speeds
 
@@ -214,24 +226,25 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     "prepared": open_spec(prepare(spec, folder / "prepared", split="train", options=ShrinkOptions(size=size)).spec),
   }
   result: dict[str, Any] = {"images": len(dataset), "size": options.size, "threads": options.threads, "stages": {}}
-  runs: dict[str, Callable[[int], int]] = {}
+  runs: dict[str, Iterator[int]] = {}
   for name, one in sets.items():
     result["stages"][name] = stages(one, options.size, options.rounds)
-    runs[f"ours, {name}"] = lambda epoch, one=one: our_epoch(one, options.size, options.threads, epoch)
-  torch_epoch = torch_epochs(dataset, options.size, options.threads)
-  if torch_epoch is not None:
-    runs["torch, jpeg"] = lambda epoch: torch_epoch()
-  speeds = compare(runs, options.rounds)
+    runs[f"ours, {name}, threads"] = our_batches(one, options.size, options.threads, processes=False)
+    runs[f"ours, {name}, processes"] = our_batches(one, options.size, options.threads, processes=True)
+  torch = torch_batches(dataset, options.size, options.threads)
+  if torch is not None:
+    runs[TORCH] = torch
+  speeds = compare(runs, STEPS, options.rounds)
   result["whole"] = {name: median(values) for name, values in speeds.items()}
-  if torch_epoch is not None:
-    base = result["whole"]["torch, jpeg"]
+  if torch is not None:
+    base = result["whole"][TORCH]
     result["times_torch"] = {
       name: {
         "images_per_sec": speed["images_per_sec"] / base["images_per_sec"],
         "images_per_cpu_sec": base["cpu_ms_per_image"] / speed["cpu_ms_per_image"],
       }
       for name, speed in result["whole"].items()
-      if name != "torch, jpeg"
+      if name != TORCH
     }
   return result
 
@@ -247,7 +260,7 @@ def lines(result: dict[str, Any]) -> Iterator[str]:
     yield from (f"  {stage:<14}{speed:10,.0f}" for stage, speed in speeds.items())
   yield "whole, medians:"
   for name, speed in result["whole"].items():
-    yield f"  {name:<16}{speed['images_per_sec']:8,.0f} images/s {speed['cpu_ms_per_image']:8.2f} ms of CPU an image"
+    yield f"  {name:<26}{speed['images_per_sec']:8,.0f} images/s {speed['cpu_ms_per_image']:8.2f} ms of CPU an image"
   for name, ratio in result.get("times_torch", {}).items():
     yield (
       f"{name}: {ratio['images_per_sec']:.2f} times the images/s of torch's DataLoader, "
