@@ -105,7 +105,8 @@ def _summary(outcome: Any, folder: Path) -> str:
 
   lines = [f"{outcome.step:,} steps, {duration(outcome.seconds)} in this part of the run"]
   lines += [f"  {key:<6} {value:.4f}" for key, value in outcome.values.items()]
-  return "\n".join([*lines, f"wrote {folder}/: curves, checkpoints, eval/. Use it: prn predict {folder} PHOTO"])
+  evaluated = ", eval/" if outcome.values else ""
+  return "\n".join([*lines, f"wrote {folder}/: curves, checkpoints{evaluated}. Use it: prn predict {folder} PHOTO"])
 
 
 def read_config(config: str, overrides: list[str]) -> Any:

@@ -350,10 +350,13 @@ def test_profile_of_some_steps(detector_cfg: Path, tmp_path: Path) -> None:
   assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
 
 
-def test_without_log_lines_only_the_last_step_is_told(detector_cfg: Path, tmp_path: Path) -> None:
+def test_without_log_lines_only_the_last_step_is_told(
+  detector_cfg: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
   more = ("--config.log_every.steps=0", "--config.data.valid=", "--config.total.steps=2")
   assert main(arguments(detector_cfg, tmp_path / "run", *more)) == 0
   assert [row["step"] for row in read_metrics(tmp_path / "run")] == [2]
+  assert "run/: curves, checkpoints. Use it" in capsys.readouterr().out  # no evaluation, no report
 
 
 def test_several_sizes(detector_cfg: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
