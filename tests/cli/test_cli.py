@@ -70,6 +70,7 @@ def test_models() -> None:
   assert "yolov3-tiny-prn" in prn("models").stdout
 
 
+@pytest.mark.slow
 def test_first_conversion_of_a_darknet_owner(shared: Path, tmp_path: Path) -> None:
   """cfg + weights -> directory -> weights: the same bytes, and verify says yes, no, and where."""
   folder = shared / "data" / "weights" / "yoloface-50k"
@@ -132,6 +133,7 @@ def test_json_of_a_failure_goes_to_stderr_only(tmp_path: Path) -> None:
   assert result.stdout == ""
 
 
+@pytest.mark.slow
 def test_partial_weights_are_reported(tmp_path: Path, shared: Path) -> None:
   folder = shared / "data" / "weights" / "yoloface-50k"
   whole = (folder / "yoloface-50k.weights").read_bytes()

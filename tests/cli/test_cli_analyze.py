@@ -174,6 +174,7 @@ def test_tables_of_a_layer_without_gradients(capsys: pytest.CaptureFixture[str],
   assert re.search(r"^2-3 +none +none +none$", text, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_figures_and_report(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
   cfg = tmp_path / "small.cfg"
   cfg.write_text(darknet_cfg.dump(tiny_detector()))

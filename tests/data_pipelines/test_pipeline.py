@@ -86,6 +86,7 @@ def test_processes_threads_and_start_change_no_byte(augment: object) -> None:
     assert digest(batch_at(dataset, augment, config(), step, NUM_STEPS)) == text  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_worker_processes_change_no_byte_and_leave_no_noise(tmp_path: Path) -> None:
   dataset, augment = numbered(13, bad=(4,)), Noisy(4)
   settings = config(on_bad_data="skip", cache_mb=1)

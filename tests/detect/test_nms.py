@@ -364,6 +364,7 @@ def unlimited(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> set[tu
   return kept
 
 
+@pytest.mark.slow
 def test_nothing_is_lost_on_crowded_photos_at_a_threshold_of_a_thousandth(shared: Path) -> None:
   weights = shared / "data/weights/yolo-fastest-1.1/yolo-fastest-1.1.weights"
   graph = darknet_cfg.read(weights.with_suffix(".cfg")).graph

@@ -65,6 +65,7 @@ def test_names_and_order() -> None:
   assert Job("multi-source", 1, config, "traffic").name == "traffic_multi-source_seed1"
 
 
+@pytest.mark.slow
 def test_what_is_finished_is_not_repeated(jobs: list[Job], tmp_path: Path) -> None:
   first = list(run_missing(jobs, tmp_path, max_jobs=1))
   assert [(r.variant, r.seed) for r in first] == [("plain:0.5", 0)]

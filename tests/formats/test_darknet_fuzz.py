@@ -217,6 +217,7 @@ def test_impossible_input_sizes(side: str) -> None:
     darknet_cfg.parse(f"[net]\nwidth={side}\nheight=2147483647\nchannels=3\n[conv]\n", "huge.cfg")
 
 
+@pytest.mark.slow
 @bounded
 @given(graphs(max_layers=4), st.data())
 def test_damaged_weights(graph: Graph, data: st.DataObject) -> None:

@@ -109,6 +109,7 @@ def test_a_training_lists_what_it_skipped(tmp_path: Path, capsys: pytest.Capture
   assert json.loads((tmp_path / "run" / FILE).read_text()) == found
 
 
+@pytest.mark.slow
 def test_boxes_that_do_not_fit_are_counted_over_all_parts_of_a_run(
   detector_cfg: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

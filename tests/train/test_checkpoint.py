@@ -288,6 +288,7 @@ def start_two(programs: Any, folder: Path, dies: bool) -> list[Any]:
   return received
 
 
+@pytest.mark.slow
 def test_two_processes_and_the_death_of_one(tmp_path: Path, programs: Any) -> None:
   assert start_two(programs, tmp_path, dies=False) == [(0, 2), (0, 2)]
   (start, message), died = start_two(programs, tmp_path, dies=True)

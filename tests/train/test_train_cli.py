@@ -145,6 +145,7 @@ def test_a_log_may_lie_in_a_new_run_directory(detector_cfg: Path, tmp_path: Path
   assert main(arguments(detector_cfg, tmp_path, "--config.data.valid=", "--config.total.steps=1")) == 0
 
 
+@pytest.mark.slow
 def test_longer_run_that_was_killed_before_its_report_makes_it_up(
   run: Path, detector_cfg: Path, tmp_path: Path
 ) -> None:
@@ -183,6 +184,7 @@ def test_what_failed_before_its_first_checkpoint_does_not_block_its_remedy(
   assert json.loads((tmp_path / "run" / "config.json").read_text())["data"]["on_bad_data"] == "skip"
 
 
+@pytest.mark.slow
 def test_what_diverged_before_its_first_checkpoint_starts_with_another_learning_rate(
   detector_cfg: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -217,6 +219,7 @@ def test_divergence_names_step_layer_and_images(
   assert "lower it" in message
 
 
+@pytest.mark.slow
 def test_divergence_lists_all_images_of_a_large_batch(detector_cfg: Path, tmp_path: Path) -> None:
   run = tmp_path / "run"
   more = ("--config.batch_size=24", "--config.checkpoint_every.steps=6")
@@ -230,6 +233,7 @@ def test_divergence_lists_all_images_of_a_large_batch(detector_cfg: Path, tmp_pa
   assert not (run / "diverged.json").exists(), "it is over"
 
 
+@pytest.mark.slow
 def test_divergence_is_noticed_without_log_lines(
   detector_cfg: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -267,6 +271,7 @@ def test_what_ends_an_evaluation_costs_no_step(
   assert Checkpoints(tmp_path / "run" / "checkpoints").latest_step() == 3
 
 
+@pytest.mark.slow
 def test_asked_to_stop_where_an_evaluation_is_due_a_run_saves_and_makes_it_up(
   detector_cfg: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -287,6 +292,7 @@ def test_asked_to_stop_where_an_evaluation_is_due_a_run_saves_and_makes_it_up(
   assert outcome.best[1] == max(rated.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at_the_end", [False, True])
 def test_sigterm_in_an_evaluation_ends_it_between_two_batches(
   at_the_end: bool, detector_cfg: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -433,6 +439,7 @@ def test_a_finished_run_is_evaluated_again_with_other_thresholds(run: Path, dete
   assert rows[-1]["eval/AP50"] == json.loads((copy / "eval" / "coco.json").read_text())["metrics"]["AP50"] == 0
 
 
+@pytest.mark.slow
 def test_weights_of_the_network_before_its_transforms(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
   _, images = classifier_files(tmp_path)
   graph = build_graph("darknet-cifar", num_classes=2, width_multiplier=0.25)
