@@ -4,7 +4,8 @@ The argument is VARIANT or VARIANT,ROOT. VARIANT is yolov3-tiny (levels are conc
 network), or multi-source: YOLOv3-tiny whose backbone stays and whose levels are joined by partial residuals of several
 sources (prn_jax.transforms.partial_residual.multi_source). ROOT and training are those of vehicles_tiny_prn. Source of
 the numbers: ours.
-Expected: the order of table 2, yolov3-tiny-prn no worse than yolov3-tiny. Not yet run at full length.
+Expected: AP50 0.18, 0.24 and 0.18 for yolov3-tiny, yolov3-tiny-prn and multi-source after 300 steps at 192x192
+(docs/experiments.md). Not yet run at full length.
 All variants, several seeds, table and latency: python -m prn_jax.experiments.table2 (docs/experiments.md).
 Run: prn train --config=small_head_vehicles:multi-source,ROOT --workdir=runs/vehicles_multi_source
      prn train --config=small_head_vehicles --workdir=runs/small_head_vehicles
