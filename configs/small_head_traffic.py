@@ -2,7 +2,7 @@
 
 The argument is VARIANT or VARIANT,ROOT: VARIANT as in small_head_vehicles, ROOT and training as in traffic_tiny_prn.
 Source of the numbers: ours.
-Expected: AP50 0.015, 0.026 and 0.014 for yolov3-tiny, yolov3-tiny-prn and multi-source after 300 steps at 320x192
+Expected: AP50 0.015, 0.026 and 0.013 for yolov3-tiny, yolov3-tiny-prn and multi-source after 300 steps at 320x192
 (docs/experiments.md). Not yet run at full length.
 All variants, several seeds, table and latency: python -m prn_jax.experiments.table2 (docs/experiments.md).
 Run: prn train --config=small_head_traffic:multi-source,ROOT --workdir=runs/traffic_multi_source
