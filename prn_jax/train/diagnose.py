@@ -23,7 +23,15 @@ from prn_jax.errors import PrnError
 from prn_jax.network import Network
 from prn_jax.train.exit_codes import DIVERGED
 from prn_jax.train.sharding import AXIS, BnScope, jit, replicated, split
-from prn_jax.train.step import Batch, Recipe, TrainState, mean_gradients, to_unit_range
+from prn_jax.train.step import (
+  Batch,
+  Recipe,
+  TrainState,
+  dropout_key,
+  mean_gradients,
+  micro_batches,
+  to_unit_range,
+)
 
 OUTPUTS, LOSS, GRADIENT = "outputs", "loss", "gradient"
 FILE = "diverged.json"
@@ -258,12 +266,8 @@ def _outputs(
   variables, images = {"params": state.params, "batch_stats": state.batch_stats}, to_unit_range(images)
   if not train:
     return cast(dict[str, jax.Array], network.apply(variables, images, layers=layers))
-  key = jax.random.fold_in(jax.random.fold_in(jax.random.key(recipe.seed), state.step), index)
-  if recipe.axis is not None:
-    key = jax.random.fold_in(key, lax.axis_index(recipe.axis))
-  outputs, _ = network.apply(
-    variables, images, train=True, layers=layers, mutable=["batch_stats"], rngs={"dropout": key}
-  )
+  rngs = {"dropout": dropout_key(state, index, recipe)}
+  outputs, _ = network.apply(variables, images, train=True, layers=layers, mutable=["batch_stats"], rngs=rngs)
   return outputs
 
 
@@ -272,6 +276,5 @@ def _by_micro_batch(
 ) -> dict[str, jax.Array]:
   """`function` of every micro-batch and its number; its (rows of the micro-batch,) arrays in the order of the batch."""
   parts = recipe.accumulate
-  micros = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch)
-  found = lax.map(lambda one: function(one[1], one[0]), (jnp.arange(parts), micros))
+  found = lax.map(lambda one: function(one[1], one[0]), (jnp.arange(parts), micro_batches(batch, parts)))
   return {key: value.swapaxes(0, 1).reshape(-1) for key, value in found.items()}

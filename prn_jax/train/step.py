@@ -137,9 +137,9 @@ def mean_gradients(state: TrainState, batch: Batch, recipe: Recipe) -> tuple[Any
   if parts == 1:
     (grads, stats), metrics = add((zeros, state.batch_stats), (jnp.zeros((), jnp.int32), batch))
   else:
-    # Micro-batch k has the rows k, k + parts, ...: each device then has its share of every one.
-    micros = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch)
-    (grads, stats), metrics = lax.scan(add, (zeros, state.batch_stats), (jnp.arange(parts), micros))
+    (grads, stats), metrics = lax.scan(
+      add, (zeros, state.batch_stats), (jnp.arange(parts), micro_batches(batch, parts))
+    )
     grads = jax.tree.map(lambda g: g / parts, grads)
     metrics = jax.tree.map(lambda m: m.sum(0), metrics)
   if recipe.axis is not None:
@@ -152,9 +152,7 @@ def _micro_gradients(
   state: TrainState, stats: Any, index: jax.Array, batch: Batch, recipe: Recipe
 ) -> tuple[Any, Any, Metrics]:
   """Gradient, batch-norm statistics and metrics of one micro-batch."""
-  key = jax.random.fold_in(jax.random.fold_in(jax.random.key(recipe.seed), state.step), index)
-  if recipe.axis is not None:
-    key = jax.random.fold_in(key, lax.axis_index(recipe.axis))
+  key = dropout_key(state, index, recipe)
 
   def forward(params: Any, image: jax.Array) -> tuple[dict[str, jax.Array], Any]:
     return recipe.network.apply(
@@ -177,6 +175,17 @@ def _micro_gradients(
 
   grads, (new_stats, metrics) = jax.grad(loss, has_aux=True)(state.params)
   return grads, new_stats, metrics
+
+
+def micro_batches(batch: Batch, parts: int) -> Batch:
+  """A batch as (parts, rows, ...). Micro-batch k has the rows k, k + parts, ...: each device has its share of every one."""
+  return jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch)
+
+
+def dropout_key(state: TrainState, index: jax.Array, recipe: Recipe) -> jax.Array:
+  """The random key of micro-batch `index` of the next step; each device has its own where the recipe has an axis."""
+  key = jax.random.fold_in(jax.random.fold_in(jax.random.key(recipe.seed), state.step), index)
+  return key if recipe.axis is None else jax.random.fold_in(key, lax.axis_index(recipe.axis))
 
 
 def to_unit_range(image: jax.Array) -> jax.Array:
