@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
   folder = output_folder(args.workdir, "--workdir")
   use_compilation_cache()
 
-  from prn_jax.formats.checkpoints import complete_steps
+  from prn_jax.formats.checkpoints import FOLDER, complete_steps
   from prn_jax.train.experiment import open_experiment
   from prn_jax.train.hosts import initialize, nothing_to_save
   from prn_jax.train.log import say
@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
 
   hosts = initialize(config.hosts)
   with hosts.guard():
-    is_resumed = bool(complete_steps(folder / "checkpoints"))
+    is_resumed = bool(complete_steps(folder / FOLDER))
     with nothing_to_save(hosts):
       experiment = open_experiment(config, is_resumed=is_resumed)
     if hosts.is_main:

@@ -73,7 +73,7 @@ class Evaluator:
 
   Attributes:
     problems: images that the last evaluation left out (policy skip), of those that this process read.
-      `Hosts.gather` brings those of all processes together (`Problem.to_json`).
+      `bad_data.collect` brings those of all processes together.
 
   Raises:
     ConfigError: the protocol has no figure `config.metric`.

@@ -22,6 +22,7 @@ import jax
 
 from data_pipelines.pipeline import TrainBatches, batch_at, size_of_step, train_batches
 from prn_jax.errors import PrnError
+from prn_jax.formats.checkpoints import FOLDER
 from prn_jax.formats.files import write_text
 from prn_jax.formats.safetensors import digest
 from prn_jax.network import flatten_variables
@@ -103,7 +104,7 @@ def train(experiment: Experiment, workdir: Path, hosts: Hosts | None = None, *, 
     if hosts.is_main:
       prepare(experiment, workdir, allow_changes)
     hosts.gather("run directory", None)  # nobody looks at it before it is complete
-    with Checkpoints(workdir / "checkpoints", keep=experiment.config.keep_checkpoints) as checkpoints:
+    with Checkpoints(workdir / FOLDER, keep=experiment.config.keep_checkpoints) as checkpoints:
       return _Run(experiment, workdir, checkpoints, hosts, preemption).run()
 
 

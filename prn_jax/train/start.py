@@ -67,6 +67,12 @@ class _Source:
   graph: Graph
   arrays: dict[str, Any]
 
+  @property
+  def layers(self) -> list[str]:
+    """Names of the layers that the file has, in order."""
+    held = {key.split("/")[1] for key in self.arrays}
+    return [layer.name for layer in self.graph if layer.name in held]
+
 
 def start_variables(
   graph: Graph,
@@ -102,8 +108,10 @@ def start_variables(
   if weights is None:
     names = [layer.name for layer in graph if graph.arrays(layer)]
     return unflatten_variables(flat), StartReport("", (), dict.fromkeys(names, "no weights were given"))
-  source = _open_one_of([original or graph, graph], Path(weights), weights_model, partial, layers or {})
+  graphs = [graph] if original is None else [original, graph]
+  source = _open_one_of(graphs, Path(weights), weights_model, partial, layers or {})
   chosen, report = _match(graph, source) if original is None else _match_or_cut(graph, original, source)
+  _check_any_fits(graph, source, report)
   _check_finite(chosen, source.text)
   return unflatten_variables(flat | chosen), report
 
@@ -187,13 +195,10 @@ def _num_values(graph: Graph) -> int:
 # -- matching ----------------------------------------------------------------------------------------------------------
 
 
-def _match(graph: Graph, source: _Source, *, must_fit: bool = True) -> tuple[dict[str, Any], StartReport]:
-  """The arrays of `source` for those layers of `graph` that they fit, under the names of `graph`; an error if none
-  does, unless `must_fit` is False."""
+def _match(graph: Graph, source: _Source) -> tuple[dict[str, Any], StartReport]:
+  """The arrays of `source` for those layers of `graph` that they fit, under the names of `graph`."""
   names = {layer.name: layer.name for layer in graph}
-  held = {key.split("/")[1] for key in source.arrays}
-  stored = [layer.name for layer in source.graph if layer.name in held]
-  text = source.text
+  stored, text = source.layers, source.text
   if not any(name in names for name in stored):
     # A cfg numbers its layers, a registered model names them: the same network, told by the order of its layers.
     pairs = itertools.takewhile(lambda pair: pair[0].kind == pair[1].kind, zip(graph, source.graph, strict=False))
@@ -213,22 +218,24 @@ def _match(graph: Graph, source: _Source, *, must_fit: bool = True) -> tuple[dic
     loaded.append(layer.name)
     chosen |= {array.key(layer.name): source.arrays[key] for key, array in keys.items()}
   used = {names.get(name, name) for name in loaded}
-  report = StartReport(text, tuple(loaded), random, tuple(name for name in stored if name not in used))
-  if not loaded and must_fit:
+  return chosen, StartReport(text, tuple(loaded), random, tuple(name for name in stored if name not in used))
+
+
+def _check_any_fits(graph: Graph, source: _Source, report: StartReport) -> None:
+  if not report.loaded:
     raise PrnError(
-      f"weights {source.text} fit none of the {len(random)} layers of network '{graph.name}'; they have "
-      f"{_listed(stored) or 'no layer at all'}. Use weights of the same family, or for a Darknet file name its network: "
+      f"weights {source.text} fit none of the {len(report.random)} layers of network '{graph.name}'; they have "
+      f"{_listed(source.layers) or 'no layer at all'}. Use weights of the same family, or for a Darknet file name its network: "
       "weights_model (a .cfg or a registered model)."
     )
-  return chosen, report
 
 
 def _match_or_cut(graph: Graph, original: Graph, source: _Source) -> tuple[dict[str, Any], StartReport]:
   """As `_match`; where more layers fit those of `original`, they are cut to what `graph` has of them."""
-  chosen, report = _match(original, source, must_fit=False)
-  _, direct = _match(graph, source, must_fit=False)
-  if len(direct.loaded) >= len(report.loaded):
-    return _match(graph, source)
+  chosen, report = _match(original, source)
+  direct = _match(graph, source)
+  if len(direct[1].loaded) >= len(report.loaded):
+    return direct
   whole = unflatten_variables(flatten_variables(init_variables(original)) | chosen)
   try:
     cut = flatten_variables(warm_start(original, whole, graph))
