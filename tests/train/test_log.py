@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import struct
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,19 +22,21 @@ def csv_rows(folder: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(file))
 
 
-def events(folder: Path) -> list[tuple[int, str, float]]:
-  """(step, tag, value) of the scalars in the TensorBoard files, read by their documented format."""
+def all_events(folder: Path) -> Iterator[Any]:
+  """What the TensorBoard files hold, read by their documented format."""
   from tensorboardX.proto.event_pb2 import Event
 
-  found = []
   for path in sorted(folder.glob("events.out.tfevents.*")):
     data = path.read_bytes()
     while data:
       (length,) = struct.unpack("<Q", data[:8])
-      event = Event.FromString(data[12 : 12 + length])
-      found += [(event.step, value.tag, value.simple_value) for value in event.summary.value]
+      yield Event.FromString(data[12 : 12 + length])
       data = data[12 + length + 4 :]
-  return found
+
+
+def events(folder: Path) -> list[tuple[int, str, float]]:
+  """(step, tag, value) of the scalars."""
+  return [(event.step, value.tag, value.simple_value) for event in all_events(folder) for value in event.summary.value]
 
 
 def test_the_same_rows_in_all_formats(tmp_path: Path) -> None:
@@ -120,17 +124,9 @@ def test_line_of_progress() -> None:
 
 def starts(folder: Path) -> list[int]:
   """Steps from which on TensorBoard forgets what was there before."""
-  from tensorboardX.proto.event_pb2 import Event, SessionLog
+  from tensorboardX.proto.event_pb2 import SessionLog
 
-  found = []
-  for path in sorted(folder.glob("events.out.tfevents.*")):
-    data = path.read_bytes()
-    while data:
-      (length,) = struct.unpack("<Q", data[:8])
-      event = Event.FromString(data[12 : 12 + length])
-      found += [event.step] if event.session_log.status == SessionLog.START else []
-      data = data[12 + length + 4 :]
-  return found
+  return [event.step for event in all_events(folder) if event.session_log.status == SessionLog.START]
 
 
 def test_killed_before_its_first_checkpoint_tensorboard_shows_steps_once(tmp_path: Path) -> None:
