@@ -29,16 +29,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from data_pipelines.augment import DetectionAugment
-from data_pipelines.batching import DecodeSize, Rows, stack, truth_rows
-from data_pipelines.decoding import make_sample
-from data_pipelines.parallel import default_threads
-from data_pipelines.pipeline import PipelineConfig, train_batches
-from data_pipelines.prepare import prepare
-from data_pipelines.records import Dataset
-from data_pipelines.shrink import ShrinkOptions
-from data_pipelines.sources.synthetic import SyntheticTraffic
-from data_pipelines.spec import open_spec
+from prn_jax.data_pipelines.augment import DetectionAugment
+from prn_jax.data_pipelines.batching import DecodeSize, Rows, stack, truth_rows
+from prn_jax.data_pipelines.decoding import make_sample
+from prn_jax.data_pipelines.parallel import default_threads
+from prn_jax.data_pipelines.pipeline import PipelineConfig, train_batches
+from prn_jax.data_pipelines.prepare import prepare
+from prn_jax.data_pipelines.records import Dataset
+from prn_jax.data_pipelines.shrink import ShrinkOptions
+from prn_jax.data_pipelines.sources.synthetic import SyntheticTraffic
+from prn_jax.data_pipelines.spec import open_spec
 
 AUGMENT = DetectionAugment(jitter=0.3, hue=0.1, saturation=1.5, exposure=1.5)  # yolov3.cfg
 MAX_BOXES = 90

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import ml_collections
 
-from configs import default
+from prn_jax.configs import default
 
 
 def get_config(root: str = "data/cifar10") -> ml_collections.ConfigDict:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import ml_collections
 
-from configs import cifar10_darknet
+from prn_jax.configs import cifar10_darknet
 
 RESIDUAL = "residual"
 

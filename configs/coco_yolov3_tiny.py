@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ml_collections
 
-from configs import coco_yolov3
+from prn_jax.configs import coco_yolov3
 
 
 def get_config() -> ml_collections.ConfigDict:

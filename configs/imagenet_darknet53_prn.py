@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import ml_collections
 
-from configs import imagenet_darknet53
+from prn_jax.configs import imagenet_darknet53
 
 RESIDUAL = "residual"
 OPTIONS = {"fprn": "sparsity", "prn-shrink": "gamma", "prn-expand": "gamma", "prn-bottleneck": "gamma"}

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import ml_collections
 
-from configs import imagenet_darknet53
+from prn_jax.configs import imagenet_darknet53
 
 
 def get_config() -> ml_collections.ConfigDict:

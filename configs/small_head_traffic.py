@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import ml_collections
 
-from configs import traffic_tiny_prn
-from configs.small_head_vehicles import with_head
+from prn_jax.configs import traffic_tiny_prn
+from prn_jax.configs.small_head_vehicles import with_head
 
 
 def get_config(argument: str = "yolov3-tiny-prn") -> ml_collections.ConfigDict:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import ml_collections
 
-from configs import vehicles_tiny_prn
+from prn_jax.configs import vehicles_tiny_prn
 
 # variant -> (model, transforms)
 VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {

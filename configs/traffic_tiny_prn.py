@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import ml_collections
 
-from configs import vehicles_tiny_prn
+from prn_jax.configs import vehicles_tiny_prn
 
 
 def get_config(root: str = "data/traffic") -> ml_collections.ConfigDict:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ml_collections
 
-from configs import default
+from prn_jax.configs import default
 
 
 def get_config(root: str = "data/vehicles") -> ml_collections.ConfigDict:

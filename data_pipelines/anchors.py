@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipelines.records import DataError, Dataset, image_size
+from prn_jax.data_pipelines.records import DataError, Dataset, image_size
 
 Floats = NDArray[np.float64]
 

@@ -14,10 +14,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipelines.augment.sample import Sample
-from data_pipelines.decoding import SampleMemory, make_sample
-from data_pipelines.records import DataError, Dataset, OnBadData, Problem, Record, image_name
-from data_pipelines.shrink import image_problem
+from prn_jax.data_pipelines.augment.sample import Sample
+from prn_jax.data_pipelines.decoding import SampleMemory, make_sample
+from prn_jax.data_pipelines.records import DataError, Dataset, OnBadData, Problem, Record, image_name
+from prn_jax.data_pipelines.shrink import image_problem
 from prn_jax.errors import PrnError
 
 Batch = dict[str, np.ndarray]

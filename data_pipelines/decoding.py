@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from data_pipelines.augment.sample import Sample
-from data_pipelines.images import MAX_PIXELS, _jpeg_has_end, _read_file, _upright, read_image
-from data_pipelines.records import Problem, Record, check_stated_size, image_name
+from prn_jax.data_pipelines.augment.sample import Sample
+from prn_jax.data_pipelines.images import MAX_PIXELS, _jpeg_has_end, _read_file, _upright, read_image
+from prn_jax.data_pipelines.records import Problem, Record, check_stated_size, image_name
 
 AtLeast = tuple[int, int] | Callable[[int, int], tuple[int, int]] | None
 """(width, height) in pixels that decoding must leave of an image, given so or by its own; None is all of it."""

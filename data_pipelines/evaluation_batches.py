@@ -11,11 +11,11 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipelines import images
-from data_pipelines.batching import Batch, Size, stop_text, unusable
-from data_pipelines.images import Placement
-from data_pipelines.parallel import OrderedMap, default_threads
-from data_pipelines.records import DataError, Dataset, OnBadData, Problem, Record, check_stated_size, image_name
+from prn_jax.data_pipelines import images
+from prn_jax.data_pipelines.batching import Batch, Size, stop_text, unusable
+from prn_jax.data_pipelines.images import Placement
+from prn_jax.data_pipelines.parallel import OrderedMap, default_threads
+from prn_jax.data_pipelines.records import DataError, Dataset, OnBadData, Problem, Record, check_stated_size, image_name
 from prn_jax.errors import PrnError
 
 _LOG = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ PADDING = -1
 
 
 class Resize(StrEnum):
-  """How an image comes to the size of the network; see `data_pipelines.images`."""
+  """How an image comes to the size of the network; see `prn_jax.data_pipelines.images`."""
 
   STRETCH = "stretch"
   LETTERBOX = "letterbox"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.records import (
+from prn_jax.data_pipelines.records import (
   DataError,
   Object,
   ProblemKind,

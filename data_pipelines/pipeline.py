@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data_pipelines.batching import (
+from prn_jax.data_pipelines.batching import (
   SIZE_STREAM,
   Augment,
   Batch,
@@ -32,10 +32,10 @@ from data_pipelines.batching import (
   Size,
   stack,
 )
-from data_pipelines.decoding import SampleMemory
-from data_pipelines.evaluation_batches import EvalBatches, eval_batches
-from data_pipelines.parallel import OrderedMap, check_shared_memory, default_threads
-from data_pipelines.records import DataError, Dataset, OnBadData, Problem
+from prn_jax.data_pipelines.decoding import SampleMemory
+from prn_jax.data_pipelines.evaluation_batches import EvalBatches, eval_batches
+from prn_jax.data_pipelines.parallel import OrderedMap, check_shared_memory, default_threads
+from prn_jax.data_pipelines.records import DataError, Dataset, OnBadData, Problem
 
 __all__ = [
   "Batch",

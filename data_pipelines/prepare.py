@@ -20,11 +20,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.images import ImageError
-from data_pipelines.in_threads import in_order
-from data_pipelines.parallel import default_threads
-from data_pipelines.record_bytes import encode_record
-from data_pipelines.records import (
+from prn_jax.data_pipelines.images import ImageError
+from prn_jax.data_pipelines.in_threads import in_order
+from prn_jax.data_pipelines.parallel import default_threads
+from prn_jax.data_pipelines.record_bytes import encode_record
+from prn_jax.data_pipelines.records import (
   DataError,
   Dataset,
   OnBadData,
@@ -33,9 +33,9 @@ from data_pipelines.records import (
   RecordList,
   Renumbered,
 )
-from data_pipelines.shrink import ShrinkOptions, image_problem, shrink
-from data_pipelines.sources.arrayrecord import INDEX_FILE, VERSION, Index, Shard, Split, read_index, sha256_of
-from data_pipelines.spec import open_spec, parse_spec
+from prn_jax.data_pipelines.shrink import ShrinkOptions, image_problem, shrink
+from prn_jax.data_pipelines.sources.arrayrecord import INDEX_FILE, VERSION, Index, Shard, Split, read_index, sha256_of
+from prn_jax.data_pipelines.spec import open_spec, parse_spec
 from prn_jax.errors import PrnError
 from prn_jax.formats.files import write_text
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipelines.records import DataError, Record
+from prn_jax.data_pipelines.records import DataError, Record
 
 MAGIC = b"PRN1"
 _CROWD, _DIFFICULT = 1, 2

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from data_pipelines.images import read_image
-from data_pipelines.records import Dataset, Record, count_problems
-from data_pipelines.summary import MEDIUM_SIDE_PX, SMALL_SIDE_PX, Summary
+from prn_jax.data_pipelines.images import read_image
+from prn_jax.data_pipelines.records import Dataset, Record, count_problems
+from prn_jax.data_pipelines.summary import MEDIUM_SIDE_PX, SMALL_SIDE_PX, Summary
 
 Draw = Callable[[NDArray[np.uint8], NDArray[Any], Sequence[str], NDArray[Any]], Image.Image]
 """Draws boxes (corners in pixels) with their labels and class numbers on an RGB picture."""

@@ -11,9 +11,17 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data_pipelines.decoding import read_reduced
-from data_pipelines.images import ImageError, read_image
-from data_pipelines.records import DataError, Problem, ProblemKind, Record, check_stated_size, image_name, image_size
+from prn_jax.data_pipelines.decoding import read_reduced
+from prn_jax.data_pipelines.images import ImageError, read_image
+from prn_jax.data_pipelines.records import (
+  DataError,
+  Problem,
+  ProblemKind,
+  Record,
+  check_stated_size,
+  image_name,
+  image_size,
+)
 from prn_jax.errors import PrnError
 
 _EXIF_ORIENTATION = 0x0112

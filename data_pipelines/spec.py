@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from data_pipelines.records import DataError, Dataset, OnBadData, ProblemLog, with_names
+from prn_jax.data_pipelines.records import DataError, Dataset, OnBadData, ProblemLog, with_names
 from prn_jax.errors import did_you_mean
 
 Opener = Callable[[tuple[str, ...], ProblemLog], Dataset]
@@ -54,7 +54,7 @@ def register_source(form: str) -> Callable[[Opener], Opener]:
 
 def sources() -> tuple[Source, ...]:
   """Every registered kind of data, by name."""
-  import data_pipelines.sources  # noqa: F401  (registers the kinds that come with the package)
+  import prn_jax.data_pipelines.sources  # noqa: F401  (registers the kinds that come with the package)
 
   return tuple(_SOURCES[kind] for kind in sorted(_SOURCES))
 

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipelines.images import ImageError, read_image
-from data_pipelines.in_threads import in_order
-from data_pipelines.parallel import default_threads
-from data_pipelines.records import DataError, Dataset, OnBadData, Problem, ProblemLog, Record, count_problems
-from data_pipelines.shrink import checked_size, image_problem, named_bytes
-from data_pipelines.sources.arrayrecord import ArrayRecordDataset
+from prn_jax.data_pipelines.images import ImageError, read_image
+from prn_jax.data_pipelines.in_threads import in_order
+from prn_jax.data_pipelines.parallel import default_threads
+from prn_jax.data_pipelines.records import DataError, Dataset, OnBadData, Problem, ProblemLog, Record, count_problems
+from prn_jax.data_pipelines.shrink import checked_size, image_problem, named_bytes
+from prn_jax.data_pipelines.sources.arrayrecord import ArrayRecordDataset
 
 Floats = NDArray[np.float64]
 SMALL_SIDE_PX, MEDIUM_SIDE_PX = 32, 96  # COCO: small is an area below 32 x 32 pixels, medium below 96 x 96

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data_pipelines.records import (
+from prn_jax.classify.metrics import ClassificationMetrics, classification_metrics, top_classes
+from prn_jax.classify.predict import Classification
+from prn_jax.data_pipelines.records import (
   IMAGE_SUFFIXES,
   DataError,
   Dataset,
@@ -22,9 +24,7 @@ from data_pipelines.records import (
   image_name,
   with_names,
 )
-from data_pipelines.spec import open_spec
-from prn_jax.classify.metrics import ClassificationMetrics, classification_metrics, top_classes
-from prn_jax.classify.predict import Classification
+from prn_jax.data_pipelines.spec import open_spec
 from prn_jax.detect.detections import Detections
 from prn_jax.detect.metrics import EvalData, collect
 from prn_jax.detect.predict import DetectOptions
@@ -169,7 +169,7 @@ def classification_result(dataset: Dataset, run: Run) -> ClassificationMetrics:
 
 def image_reader(dataset: Dataset) -> Callable[[Any], np.ndarray]:
   """Gives the image of an id, for pictures of mistakes."""
-  from data_pipelines.images import read_image
+  from prn_jax.data_pipelines.images import read_image
 
   index = {dataset[i].image_id: i for i in range(len(dataset))}
   return lambda image_id: read_image(dataset[index[image_id]].image)

@@ -126,7 +126,7 @@ class Model:
 
     Args:
       images: one image, or a list: paths, URLs, bytes, PIL images or arrays ((h, w, 3) uint8, or float in [0, 1]).
-        A folder or pattern is not one image: use `data_pipelines.inputs.expand`.
+        A folder or pattern is not one image: use `prn_jax.data_pipelines.inputs.expand`.
       batch_size: images per run of the network; by default all at once, at most 8.
       **options: fields of `detect.predict.DetectOptions`: conf, nms, resize, max_detections, class_agnostic, nms_kind.
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data_pipelines import images, inputs
 from prn_jax.classify.predict import Classification, Classifier
+from prn_jax.data_pipelines import images, inputs
 from prn_jax.detect.detections import Detections
 from prn_jax.detect.predict import DetectOptions, Detector
 from prn_jax.errors import PrnError, did_you_mean

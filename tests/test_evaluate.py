@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipelines.records import DataError, RecordList
+from prn_jax.data_pipelines.records import DataError, RecordList
 from prn_jax.detect.detections import Detections
 from prn_jax.evaluate import Run, detection_data, draw_examples, run_model
 from tests.data_pipelines.pipeline_data import jpeg, numbered

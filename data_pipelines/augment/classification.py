@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data_pipelines.augment.colour import draw_distortion, gaussian_blur
-from data_pipelines.augment.randaugment import MAX_MAGNITUDE, rand_augment
-from data_pipelines.augment.resample import Crop, resample
-from data_pipelines.augment.sample import (
+from prn_jax.data_pipelines.augment.colour import draw_distortion, gaussian_blur
+from prn_jax.data_pipelines.augment.randaugment import MAX_MAGNITUDE, rand_augment
+from prn_jax.data_pipelines.augment.resample import Crop, resample
+from prn_jax.data_pipelines.augment.sample import (
   AugmentError,
   Sample,
   check_colours,
@@ -20,7 +20,7 @@ from data_pipelines.augment.sample import (
   check_switches,
   check_whole,
 )
-from data_pipelines.augment.warp import draw_warp
+from prn_jax.data_pipelines.augment.warp import draw_warp
 
 _ATTEMPTS = 10  # at a crop that fits
 _BLUR_KERNEL_PX = 15  # of blur=1, as in Darknet

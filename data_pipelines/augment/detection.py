@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data_pipelines.augment.colour import draw_distortion
-from data_pipelines.augment.mosaic import mosaic
-from data_pipelines.augment.resample import Window
-from data_pipelines.augment.sample import (
+from prn_jax.data_pipelines.augment.colour import draw_distortion
+from prn_jax.data_pipelines.augment.mosaic import mosaic
+from prn_jax.data_pipelines.augment.resample import Window
+from prn_jax.data_pipelines.augment.sample import (
   AugmentError,
   Sample,
   check_colours,
@@ -20,7 +20,7 @@ from data_pipelines.augment.sample import (
   check_switches,
   check_whole,
 )
-from data_pipelines.augment.view import BACKGROUND_BLUR, Margins, View, place_boxes, render
+from prn_jax.data_pipelines.augment.view import BACKGROUND_BLUR, Margins, View, place_boxes, render
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data_pipelines.augment.resample import Window
-from data_pipelines.augment.sample import Sample
-from data_pipelines.augment.view import Boxes, Margins, View, place_boxes, render
+from prn_jax.data_pipelines.augment.resample import Window
+from prn_jax.data_pipelines.augment.sample import Sample
+from prn_jax.data_pipelines.augment.view import Boxes, Margins, View, place_boxes, render
 
 _MIN_PART = 0.2  # of the width or height that every quarter has at least
 

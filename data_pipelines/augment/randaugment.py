@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageOps
 
-from data_pipelines.augment.resample import mean_colour
+from prn_jax.data_pipelines.augment.resample import mean_colour
 
 MAX_MAGNITUDE = 10
 _MAX_DEGREES = 30.0

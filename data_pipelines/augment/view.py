@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipelines.augment.colour import Distortion, add_noise, gaussian_blur
-from data_pipelines.augment.resample import Crop, Window, resample
-from data_pipelines.augment.sample import Sample
+from prn_jax.data_pipelines.augment.colour import Distortion, add_noise, gaussian_blur
+from prn_jax.data_pipelines.augment.resample import Crop, Window, resample
+from prn_jax.data_pipelines.augment.sample import Sample
 
 BACKGROUND_BLUR = 1  # a value of `View.blur`, as in Darknet
 _BACKGROUND_KERNEL_PX = 17

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from data_pipelines.augment.colour import random_scale
+from prn_jax.data_pipelines.augment.colour import random_scale
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.records import (
+from prn_jax.data_pipelines.records import (
   DataError,
   Object,
   ProblemKind,
@@ -23,7 +23,7 @@ from data_pipelines.records import (
   finish,
   make_record,
 )
-from data_pipelines.spec import register_source
+from prn_jax.data_pipelines.spec import register_source
 
 
 @register_source("coco:ANNOTATIONS.json:IMAGES_DIR")

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from data_pipelines.label_txt import read_records
-from data_pipelines.records import DataError, ProblemLog, RecordList, finish
-from data_pipelines.spec import register_source
+from prn_jax.data_pipelines.label_txt import read_records
+from prn_jax.data_pipelines.records import DataError, ProblemLog, RecordList, finish
+from prn_jax.data_pipelines.spec import register_source
 from prn_jax.errors import did_you_mean
 
 _FOLDERS = (

@@ -12,8 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from data_pipelines.archives import ARCHIVE_SUFFIXES, Archive, is_archive
-from data_pipelines.records import (
+from prn_jax.data_pipelines.archives import ARCHIVE_SUFFIXES, Archive, is_archive
+from prn_jax.data_pipelines.records import (
   IMAGE_SUFFIXES,
   DataError,
   Dataset,
@@ -27,7 +27,7 @@ from data_pipelines.records import (
   image_size,
   make_record,
 )
-from data_pipelines.spec import register_source
+from prn_jax.data_pipelines.spec import register_source
 
 
 @register_source("imagefolder:DIR")

@@ -22,10 +22,10 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipelines.records import DataError, Problem, ProblemLog, Record
-from data_pipelines.spec import register_source
-from data_pipelines.traffic.dice import Dice
-from data_pipelines.traffic.scene import CLASS_NAMES, draw_scene
+from prn_jax.data_pipelines.records import DataError, Problem, ProblemLog, Record
+from prn_jax.data_pipelines.spec import register_source
+from prn_jax.data_pipelines.traffic.dice import Dice
+from prn_jax.data_pipelines.traffic.scene import CLASS_NAMES, draw_scene
 
 WIDTH, HEIGHT = 320, 240
 MIN_SIDE_PX = 32

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.records import (
+from prn_jax.data_pipelines.records import (
   DataError,
   ImageId,
   Object,
@@ -34,7 +34,7 @@ from data_pipelines.records import (
   image_size,
   make_record,
 )
-from data_pipelines.spec import register_source
+from prn_jax.data_pipelines.spec import register_source
 from prn_jax.errors import did_you_mean
 
 _ID_KEYS = ("image/id", "image_id", "id", "image/filename", "file_name", "filename")

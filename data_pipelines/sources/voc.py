@@ -12,7 +12,7 @@ from typing import NamedTuple
 from xml.etree import ElementTree
 from xml.parsers import expat
 
-from data_pipelines.records import (
+from prn_jax.data_pipelines.records import (
   IMAGE_SUFFIXES,
   DataError,
   Object,
@@ -26,7 +26,7 @@ from data_pipelines.records import (
   finish,
   make_record,
 )
-from data_pipelines.spec import register_source
+from prn_jax.data_pipelines.spec import register_source
 from prn_jax.errors import did_you_mean
 
 VOC_NAMES = (

@@ -13,9 +13,9 @@ from typing import Any
 
 import yaml
 
-from data_pipelines.label_txt import read_records
-from data_pipelines.records import IMAGE_SUFFIXES, DataError, ProblemLog, RecordList, finish
-from data_pipelines.spec import register_source
+from prn_jax.data_pipelines.label_txt import read_records
+from prn_jax.data_pipelines.records import IMAGE_SUFFIXES, DataError, ProblemLog, RecordList, finish
+from prn_jax.data_pipelines.spec import register_source
 
 
 def yolo_label_path(image: Path) -> Path:

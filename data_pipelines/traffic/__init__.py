@@ -1,1 +1,1 @@
-"""Procedural road scenes: the drawing behind `data_pipelines.sources.synthetic`."""
+"""Procedural road scenes: the drawing behind `prn_jax.data_pipelines.sources.synthetic`."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-from data_pipelines.traffic.dice import Dice
-from data_pipelines.traffic.view import Color, Pen, Point
+from prn_jax.data_pipelines.traffic.dice import Dice
+from prn_jax.data_pipelines.traffic.view import Color, Pen, Point
 
 SKINS: tuple[Color, ...] = ((240, 206, 178), (224, 178, 140), (186, 136, 98), (134, 92, 64), (92, 62, 46))
 HAIRS: tuple[Color, ...] = ((36, 28, 26), (72, 48, 34), (120, 84, 50), (186, 150, 92), (150, 150, 150))

@@ -9,10 +9,10 @@ from functools import partial
 import numpy as np
 from PIL import Image
 
-from data_pipelines.traffic import street
-from data_pipelines.traffic.dice import Dice
-from data_pipelines.traffic.people import draw_person, make_person
-from data_pipelines.traffic.vehicles import (
+from prn_jax.data_pipelines.traffic import street
+from prn_jax.data_pipelines.traffic.dice import Dice
+from prn_jax.data_pipelines.traffic.people import draw_person, make_person
+from prn_jax.data_pipelines.traffic.vehicles import (
   Pose,
   Vehicle,
   draw_lamps,
@@ -22,8 +22,8 @@ from data_pipelines.traffic.vehicles import (
   make_truck,
   shadow_outline,
 )
-from data_pipelines.traffic.view import SCALE, Camera, Color, Light, Pen, Point, Pool, World
-from data_pipelines.traffic.visible import visible_shares
+from prn_jax.data_pipelines.traffic.view import SCALE, Camera, Color, Light, Pen, Point, Pool, World
+from prn_jax.data_pipelines.traffic.visible import visible_shares
 
 CLASS_NAMES = ("car", "truck", "bus", "person")
 CAR, TRUCK, BUS, PERSON = range(4)

@@ -7,8 +7,8 @@ import dataclasses
 import numpy as np
 from PIL import Image
 
-from data_pipelines.traffic.dice import Dice
-from data_pipelines.traffic.view import SCALE, Camera, Color, Light, Pen, World
+from prn_jax.data_pipelines.traffic.dice import Dice
+from prn_jax.data_pipelines.traffic.view import SCALE, Camera, Color, Light, Pen, World
 
 FAR = 140.0  # metres: where the road ends in haze
 LANE = 3.3  # metres

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from data_pipelines.traffic.dice import Dice
-from data_pipelines.traffic.view import CIRCLE, Color, Pen, Point, World
+from prn_jax.data_pipelines.traffic.dice import Dice
+from prn_jax.data_pipelines.traffic.view import CIRCLE, Color, Pen, Point, World
 
 Patch = tuple[float, float, float, float, Color, bool]  # u0, v0, u1, v1, colour, shines by itself
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from data_pipelines.traffic.view import SCALE, Point
+from prn_jax.data_pipelines.traffic.view import SCALE, Point
 
 
 def convex_hull(points: list[Point]) -> list[Point]:

@@ -109,9 +109,9 @@ def run(args: argparse.Namespace) -> int:
 def _inspect(args: argparse.Namespace) -> int:
   import json
 
-  from data_pipelines.report import text, write_pictures
-  from data_pipelines.spec import open_spec
-  from data_pipelines.summary import summarize
+  from prn_jax.data_pipelines.report import text, write_pictures
+  from prn_jax.data_pipelines.spec import open_spec
+  from prn_jax.data_pipelines.summary import summarize
   from prn_jax.detect.draw import draw_boxes
   from prn_jax.formats.files import write_text
 
@@ -139,9 +139,9 @@ def _inspect(args: argparse.Namespace) -> int:
 def _anchors(args: argparse.Namespace) -> int:
   import json
 
-  from data_pipelines.anchors import box_sizes, fit_anchors
-  from data_pipelines.records import count_problems
-  from data_pipelines.spec import open_spec
+  from prn_jax.data_pipelines.anchors import box_sizes, fit_anchors
+  from prn_jax.data_pipelines.records import count_problems
+  from prn_jax.data_pipelines.spec import open_spec
   from prn_jax.formats.files import write_text
 
   size = parse_size(args.size)
@@ -164,8 +164,8 @@ def _anchors(args: argparse.Namespace) -> int:
 
 
 def _prepare(args: argparse.Namespace) -> int:
-  from data_pipelines.prepare import prepare
-  from data_pipelines.shrink import ShrinkOptions
+  from prn_jax.data_pipelines.prepare import prepare
+  from prn_jax.data_pipelines.shrink import ShrinkOptions
 
   options = ShrinkOptions(
     size=parse_size(args.size) if args.size else None,

@@ -142,7 +142,7 @@ def _classifier(args: argparse.Namespace, dataset: Any, done: Any) -> dict[str, 
 
 
 def _list_problems(dataset: Any, done: Any) -> None:
-  from data_pipelines.records import count_problems
+  from prn_jax.data_pipelines.records import count_problems
 
   if dataset.problems:
     counts = ", ".join(f"{n} {kind}" for kind, n in count_problems(dataset.problems).items())

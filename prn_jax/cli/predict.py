@@ -81,8 +81,8 @@ def detection_options(args: argparse.Namespace) -> Any:
 
 
 def run(args: argparse.Namespace) -> int:
-  from data_pipelines import inputs
   from prn_jax import labels
+  from prn_jax.data_pipelines import inputs
   from prn_jax.detect.metrics.results import COCO_CATEGORY_IDS
   from prn_jax.detect.save import ResultWriter, parse_kinds
   from prn_jax.errors import PrnError

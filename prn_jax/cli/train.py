@@ -206,7 +206,7 @@ def _config_reason(error: Exception) -> str:
 
 def _find(name: str) -> Path:
   """The file of a configuration: a path, or the name of a shipped one."""
-  import configs
+  from prn_jax import configs
 
   path = Path(name)
   if path.suffix == ".py":

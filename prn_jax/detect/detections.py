@@ -173,7 +173,7 @@ class Detections:
       return self.image
     if self.path is None or self.path.startswith(("http://", "https://")):
       raise PrnError("these detections hold no image to draw on; pass one: draw(image_u8).")
-    from data_pipelines.images import read_image
+    from prn_jax.data_pipelines.images import read_image
 
     return read_image(self.path)
 

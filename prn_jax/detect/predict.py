@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data_pipelines import images
+from prn_jax.data_pipelines import images
 from prn_jax.detect.detections import Detections
 from prn_jax.errors import PrnError
 

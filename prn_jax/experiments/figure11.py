@@ -25,7 +25,7 @@ from prn_jax.train.config import typed
 
 def job(variant: str, seed: int, *, root: str, epochs: float, width: float) -> Job:
   """One training; `width` multiplies the network's channels."""
-  from configs import cifar10_prn
+  from prn_jax.configs import cifar10_prn
 
   config = cifar10_prn.get_config(f"{variant},{root}")
   config.seed = seed
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @functools.cache
 def _num_images(spec: str) -> int:
-  from data_pipelines.spec import open_spec
+  from prn_jax.data_pipelines.spec import open_spec
 
   return len(open_spec(spec))
 

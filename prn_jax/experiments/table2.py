@@ -55,7 +55,7 @@ def job(group: str, variant: str, seed: int, *, spec: tuple[str, str], steps: in
     steps: length; 16 images each.
     scale: multiplies the input's sides, rounded to multiples of 32.
   """
-  from configs import small_head_traffic, small_head_vehicles
+  from prn_jax.configs import small_head_traffic, small_head_vehicles
 
   config = {"vehicles": small_head_vehicles, "traffic": small_head_traffic}[group].get_config(variant)
   config.data.train, config.data.valid = spec
@@ -262,7 +262,7 @@ def _kept_latency(path: Path) -> dict[str, dict[str, float]]:
 
 def _measured(configs: Mapping[str, TrainConfig]) -> dict[str, float]:
   """Name -> milliseconds of the networks of these configurations, which share their data."""
-  from data_pipelines.spec import open_spec
+  from prn_jax.data_pipelines.spec import open_spec
   from prn_jax.experiments.latency import latencies
   from prn_jax.train.experiment import build_network
 

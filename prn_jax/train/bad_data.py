@@ -16,8 +16,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from data_pipelines.pipeline import PipelineReport
-from data_pipelines.records import Problem
+from prn_jax.data_pipelines.pipeline import PipelineReport
+from prn_jax.data_pipelines.records import Problem
 from prn_jax.formats.files import write_text
 from prn_jax.train.experiment import Experiment
 

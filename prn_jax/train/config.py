@@ -16,8 +16,8 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from data_pipelines.augment.classification import ClassificationAugment
-from data_pipelines.augment.detection import DetectionAugment
+from prn_jax.data_pipelines.augment.classification import ClassificationAugment
+from prn_jax.data_pipelines.augment.detection import DetectionAugment
 from prn_jax.errors import PrnError, did_you_mean
 from prn_jax.formats.darknet_training import HeadTraining
 from prn_jax.train.hosts import HostSettings

@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data_pipelines.pipeline import darknet_sizes
+from prn_jax.data_pipelines.pipeline import darknet_sizes
 from prn_jax.formats import darknet_cfg
 from prn_jax.formats.darknet_training import HeadTraining, NetTraining
 from prn_jax.train.config import ConfigError, default_config

@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_pipelines.evaluation_batches import eval_batches, placement_of
-from data_pipelines.records import DataError, Dataset, Problem
 from prn_jax.classify.metrics import classification_metrics, top_classes, write_classification_report
+from prn_jax.data_pipelines.evaluation_batches import eval_batches, placement_of
+from prn_jax.data_pipelines.records import DataError, Dataset, Problem
 from prn_jax.detect import metrics, nms
 from prn_jax.detect.detections import Detections
 from prn_jax.detect.predict import detections_of

@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from data_pipelines.augment import DetectionAugment
-from data_pipelines.pipeline import PipelineConfig
-from data_pipelines.records import DataError, Dataset
-from data_pipelines.spec import open_spec
+from prn_jax.data_pipelines.augment import DetectionAugment
+from prn_jax.data_pipelines.pipeline import PipelineConfig
+from prn_jax.data_pipelines.records import DataError, Dataset
+from prn_jax.data_pipelines.spec import open_spec
 from prn_jax.errors import PrnError
 from prn_jax.formats import darknet_cfg
 from prn_jax.formats.darknet_training import Training

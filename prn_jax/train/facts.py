@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.records import Dataset, ImageId, RecordList, Renumbered
+from prn_jax.data_pipelines.records import Dataset, ImageId, RecordList, Renumbered
 from prn_jax.errors import PrnError
 from prn_jax.train.config import to_dict
 from prn_jax.train.experiment import Experiment

@@ -334,12 +334,14 @@ def _write_stderr(line: str) -> None:
 
 
 def code_fingerprint() -> str:
-  """sha256 over the Python files of prn_jax and data_pipelines, 16 digits: equal code, equal text."""
+  """sha256 over the Python files of prn_jax, 16 digits: equal code, equal text."""
   import prn_jax
 
-  root, digest = Path(prn_jax.__file__).resolve().parent.parent, hashlib.sha256()
-  for package in ("prn_jax", "data_pipelines"):
-    for path in sorted((root / package).rglob("*.py")):
+  root, digest = Path(prn_jax.__file__).resolve().parent, hashlib.sha256()
+  # followlinks: in a checkout, data_pipelines and configs are links to the folders beside the package
+  found = sorted(Path(folder, name) for folder, _, names in os.walk(root, followlinks=True) for name in names)
+  for path in found:
+    if path.suffix == ".py":
       digest.update(f"{path.relative_to(root).as_posix()}\0".encode())
       digest.update(path.read_bytes())
   return digest.hexdigest()[:16]

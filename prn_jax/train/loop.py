@@ -20,7 +20,7 @@ from typing import Any
 
 import jax
 
-from data_pipelines.pipeline import TrainBatches, batch_at, size_of_step, train_batches
+from prn_jax.data_pipelines.pipeline import TrainBatches, batch_at, size_of_step, train_batches
 from prn_jax.errors import PrnError
 from prn_jax.formats.checkpoints import FOLDER
 from prn_jax.formats.files import write_text

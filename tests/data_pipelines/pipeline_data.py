@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data_pipelines.augment.sample import Sample
-from data_pipelines.records import Object, Record, RecordList, make_record
+from prn_jax.data_pipelines.augment.sample import Sample
+from prn_jax.data_pipelines.records import Object, Record, RecordList, make_record
 
 
 def jpeg(width: int, height: int, seed: int = 0, **options: object) -> bytes:

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from data_pipelines import archives
-from data_pipelines.records import DataError
-from data_pipelines.spec import open_spec
+from prn_jax.data_pipelines import archives
+from prn_jax.data_pipelines.records import DataError
+from prn_jax.data_pipelines.spec import open_spec
 from tests.data_pipelines.pictures import write_image
 
 ENDINGS = ("zip", "tar", "tar.gz", "tgz", "tar.bz2", "tar.xz")

@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
-from data_pipelines.prepare import prepare
-from data_pipelines.record_bytes import decode_record, encode_record
-from data_pipelines.records import DataError, ProblemLog, Record
-from data_pipelines.sources.arrayrecord import ArrayRecordDataset
-from data_pipelines.spec import open_spec
+from prn_jax.data_pipelines.prepare import prepare
+from prn_jax.data_pipelines.record_bytes import decode_record, encode_record
+from prn_jax.data_pipelines.records import DataError, ProblemLog, Record
+from prn_jax.data_pipelines.sources.arrayrecord import ArrayRecordDataset
+from prn_jax.data_pipelines.spec import open_spec
 from tests.data_pipelines.pictures import write, write_image
 
 

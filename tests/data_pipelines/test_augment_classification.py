@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from data_pipelines.augment import NO_CLASSIFICATION_AUGMENT, AugmentError, ClassificationAugment, Sample
-from data_pipelines.augment.randaugment import OPERATIONS, rand_augment
+from prn_jax.data_pipelines.augment import NO_CLASSIFICATION_AUGMENT, AugmentError, ClassificationAugment, Sample
+from prn_jax.data_pipelines.augment.randaugment import OPERATIONS, rand_augment
 
 ALL = ClassificationAugment(hue=0.1, saturation=0.75, exposure=0.75, randaugment_ops=2)
 

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipelines.augment import NO_DETECTION_AUGMENT, AugmentError, DetectionAugment, Sample
-from data_pipelines.augment.colour import Distortion
-from data_pipelines.augment.detection import draw_margins, letterboxed
-from data_pipelines.augment.mosaic import mosaic
-from data_pipelines.augment.resample import mean_colour
-from data_pipelines.augment.view import Margins, View
-from data_pipelines.images import letterbox
+from prn_jax.data_pipelines.augment import NO_DETECTION_AUGMENT, AugmentError, DetectionAugment, Sample
+from prn_jax.data_pipelines.augment.colour import Distortion
+from prn_jax.data_pipelines.augment.detection import draw_margins, letterboxed
+from prn_jax.data_pipelines.augment.mosaic import mosaic
+from prn_jax.data_pipelines.augment.resample import mean_colour
+from prn_jax.data_pipelines.augment.view import Margins, View
+from prn_jax.data_pipelines.images import letterbox
 
 SIZE = (96, 80)
 COLOURS = np.array([(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)])  # of class 0, 1, 2, 3

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from data_pipelines.augment.colour import (
+from prn_jax.data_pipelines.augment.colour import (
   Distortion,
   add_noise,
   distort_planes,
@@ -20,7 +20,7 @@ from data_pipelines.augment.colour import (
   gaussian_blur,
   random_scale,
 )
-from data_pipelines.augment.resample import Crop, Window, mean_colour, resample
+from prn_jax.data_pipelines.augment.resample import Crop, Window, mean_colour, resample
 
 
 def noise(width: int, height: int, seed: int = 0) -> np.ndarray:

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipelines.augment import AugmentError, ClassificationAugment
-from data_pipelines.augment.colour import gaussian_blur
-from data_pipelines.augment.warp import Warp, draw_warp
+from prn_jax.data_pipelines.augment import AugmentError, ClassificationAugment
+from prn_jax.data_pipelines.augment.colour import gaussian_blur
+from prn_jax.data_pipelines.augment.warp import Warp, draw_warp
 from tests.data_pipelines.test_augment_classification import apply
 
 DARKNET53 = ClassificationAugment(

@@ -12,18 +12,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipelines.augment import (
+from prn_jax.data_pipelines.augment import (
   NO_CLASSIFICATION_AUGMENT,
   NO_DETECTION_AUGMENT,
   ClassificationAugment,
   DetectionAugment,
 )
-from data_pipelines.augment.detection import draw_margins
-from data_pipelines.augment.sample import Sample
-from data_pipelines.augment.warp import draw_warp
-from data_pipelines.batching import DecodeSize
-from data_pipelines.pipeline import PipelineConfig, batch_at
-from data_pipelines.records import RecordList, make_record
+from prn_jax.data_pipelines.augment.detection import draw_margins
+from prn_jax.data_pipelines.augment.sample import Sample
+from prn_jax.data_pipelines.augment.warp import draw_warp
+from prn_jax.data_pipelines.batching import DecodeSize
+from prn_jax.data_pipelines.pipeline import PipelineConfig, batch_at
+from prn_jax.data_pipelines.records import RecordList, make_record
 from tests.data_pipelines.pipeline_data import jpeg
 
 SIDES = st.integers(100, 4000)

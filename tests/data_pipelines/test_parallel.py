@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from data_pipelines.parallel import OrderedMap
+from prn_jax.data_pipelines.parallel import OrderedMap
 from tests.conftest import REPO
 
 PROGRAM = """
   import multiprocessing, sys, time
   import numpy as np
-  from data_pipelines.parallel import OrderedMap
+  from prn_jax.data_pipelines.parallel import OrderedMap
 
   def make(i):
     time.sleep(0.01)

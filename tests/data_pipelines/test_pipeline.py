@@ -17,11 +17,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipelines.augment import DetectionAugment
-from data_pipelines.batching import EpochOrder
-from data_pipelines.pipeline import Batch, PipelineConfig, batch_at, darknet_sizes, size_of_step, train_batches
-from data_pipelines.records import DataError, Dataset, RecordList
-from data_pipelines.spec import open_spec
+from prn_jax.data_pipelines.augment import DetectionAugment
+from prn_jax.data_pipelines.batching import EpochOrder
+from prn_jax.data_pipelines.pipeline import Batch, PipelineConfig, batch_at, darknet_sizes, size_of_step, train_batches
+from prn_jax.data_pipelines.records import DataError, Dataset, RecordList
+from prn_jax.data_pipelines.spec import open_spec
 from tests.data_pipelines.pipeline_data import Failing, Noisy, Slow, numbered
 
 REPO = Path(__file__).resolve().parents[2]
@@ -236,7 +236,7 @@ def test_another_thread_may_close() -> None:
 
 
 def test_importing_the_pipeline_does_not_import_jax() -> None:
-  code = "import sys, data_pipelines.pipeline, data_pipelines.evaluation_batches; sys.exit('jax' in sys.modules)"
+  code = "import sys, prn_jax.data_pipelines.pipeline, prn_jax.data_pipelines.evaluation_batches; sys.exit('jax' in sys.modules)"
   assert subprocess.run([sys.executable, "-c", code], cwd=REPO, check=False).returncode == 0
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_pipelines.records import DataError, RecordList
-from data_pipelines.spec import open_spec
+from prn_jax.data_pipelines.records import DataError, RecordList
+from prn_jax.data_pipelines.spec import open_spec
 from tests.data_pipelines.pictures import write, write_image
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipelines.records import DataError
-from data_pipelines.sources.darknet import darknet_label_path, read_data_file
-from data_pipelines.sources.yolo import yolo_label_path
-from data_pipelines.spec import open_spec
+from prn_jax.data_pipelines.records import DataError
+from prn_jax.data_pipelines.sources.darknet import darknet_label_path, read_data_file
+from prn_jax.data_pipelines.sources.yolo import yolo_label_path
+from prn_jax.data_pipelines.spec import open_spec
 from tests.data_pipelines.pictures import write, write_image
 
 GOOD = "1 0.5 0.5 0.2 0.4\n"

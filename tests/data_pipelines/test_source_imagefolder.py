@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from data_pipelines.records import DataError
-from data_pipelines.spec import open_spec
+from prn_jax.data_pipelines.records import DataError
+from prn_jax.data_pipelines.spec import open_spec
 from tests.data_pipelines.pictures import write, write_image
 
 

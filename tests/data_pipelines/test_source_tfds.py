@@ -14,9 +14,9 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 from PIL import Image
 
-from data_pipelines.prepare import default_split, prepare
-from data_pipelines.records import DataError
-from data_pipelines.spec import open_spec
+from prn_jax.data_pipelines.prepare import default_split, prepare
+from prn_jax.data_pipelines.records import DataError
+from prn_jax.data_pipelines.spec import open_spec
 
 JPEG = io.BytesIO()
 Image.new("RGB", (100, 50), "grey").save(JPEG, "JPEG")

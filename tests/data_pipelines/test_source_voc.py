@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipelines.records import DataError
-from data_pipelines.sources.voc import VOC_NAMES
-from data_pipelines.spec import open_spec
+from prn_jax.data_pipelines.records import DataError
+from prn_jax.data_pipelines.sources.voc import VOC_NAMES
+from prn_jax.data_pipelines.spec import open_spec
 from tests.data_pipelines.pictures import write, write_image
 
 GOOD = (1, 1, 20, 30)

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipelines import spec as spec_module
-from data_pipelines.records import (
+from prn_jax.data_pipelines import spec as spec_module
+from prn_jax.data_pipelines.records import (
   DataError,
   Dataset,
   Object,
@@ -23,7 +23,7 @@ from data_pipelines.records import (
   make_record,
   with_names,
 )
-from data_pipelines.spec import open_spec, parse_spec, register_source, sources
+from prn_jax.data_pipelines.spec import open_spec, parse_spec, register_source, sources
 
 
 def records(*classes: int) -> RecordList:

@@ -13,14 +13,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageChops
 
-from data_pipelines.images import read_image
-from data_pipelines.records import DataError, Dataset
-from data_pipelines.sources.synthetic import SyntheticTraffic, TrafficRecords
-from data_pipelines.spec import open_spec
-from data_pipelines.traffic.dice import Dice
-from data_pipelines.traffic.scene import MIN_PERSON_HEIGHT, MIN_VEHICLE_SIDE, PERSON, box_of, draw_layout, roll_layout
-from data_pipelines.traffic.view import SCALE, Pen
-from data_pipelines.traffic.visible import convex_hull, row_spans, visible_shares
+from prn_jax.data_pipelines.images import read_image
+from prn_jax.data_pipelines.records import DataError, Dataset
+from prn_jax.data_pipelines.sources.synthetic import SyntheticTraffic, TrafficRecords
+from prn_jax.data_pipelines.spec import open_spec
+from prn_jax.data_pipelines.traffic.dice import Dice
+from prn_jax.data_pipelines.traffic.scene import (
+  MIN_PERSON_HEIGHT,
+  MIN_VEHICLE_SIDE,
+  PERSON,
+  box_of,
+  draw_layout,
+  roll_layout,
+)
+from prn_jax.data_pipelines.traffic.view import SCALE, Pen
+from prn_jax.data_pipelines.traffic.visible import convex_hull, row_spans, visible_shares
 
 
 def digest(*arrays: np.ndarray) -> str:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from data_pipelines.images import Placement, letterbox
+from prn_jax.data_pipelines.images import Placement, letterbox
 from prn_jax.detect.decode import decode, detection_heads
 from prn_jax.detect.nms import postprocess
 from prn_jax.errors import OutOfScopeError, PrnError

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from data_pipelines.images import ImageError
+from prn_jax.data_pipelines.images import ImageError
 from prn_jax.detect import draw
 from prn_jax.detect.detections import Detections
 from prn_jax.detect.draw import class_color, draw_boxes, text_color
@@ -127,9 +127,7 @@ def test_draw_finds_its_image(tmp_path: Path) -> None:
 
 
 def test_results_need_no_jax() -> None:
-  code = (
-    "import sys, prn_jax.detect.detections, prn_jax.detect.draw, data_pipelines.images; sys.exit('jax' in sys.modules)"
-  )
+  code = "import sys, prn_jax.detect.detections, prn_jax.detect.draw, prn_jax.data_pipelines.images; sys.exit('jax' in sys.modules)"
   assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=False).returncode == 0
 
 

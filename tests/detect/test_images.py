@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from data_pipelines import images
-from data_pipelines.images import (
+from prn_jax.data_pipelines import images
+from prn_jax.data_pipelines.images import (
   ImageError,
   Placement,
   letterbox,

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipelines.images import read_image, stretch
+from prn_jax.data_pipelines.images import read_image, stretch
 from prn_jax.detect import nms
 from prn_jax.detect.decode import Candidates, decode
 from prn_jax.detect.nms import Suppressed, keep_by_objectness, postprocess, suppress

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.records import Object, Record, make_record
-from data_pipelines.spec import open_spec
+from prn_jax.data_pipelines.records import Object, Record, make_record
+from prn_jax.data_pipelines.spec import open_spec
 from prn_jax.detect.metrics import EvalData, ImageDetections, collect, read_coco_results
 
 Row = tuple[float, float, float, float]

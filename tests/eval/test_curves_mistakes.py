@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipelines.records import Object
+from prn_jax.data_pipelines.records import Object
 from prn_jax.detect.metrics import (
   COCO50,
   Special,

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipelines.records import Object
+from prn_jax.data_pipelines.records import Object
 from prn_jax.detect.metrics import (
   BACKENDS,
   COCO_CATEGORY_IDS,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipelines.records import Object
+from prn_jax.data_pipelines.records import Object
 from prn_jax.detect.metrics import PROTOCOLS, coco_metrics, darknet_metrics, explain, voc_metrics
 from prn_jax.detect.metrics.explain import Change, Explanation
 from tests.eval.scenes import one_image, random_data

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipelines.records import Object
+from prn_jax.data_pipelines.records import Object
 from prn_jax.detect.metrics import BACKENDS, COCO, COCO50, DARKNET, FIGURES, VOC, coco_metrics, score
 from prn_jax.detect.metrics.match import (
   AbsentClass,

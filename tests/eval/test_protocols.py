@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from data_pipelines.records import Object
-from data_pipelines.spec import open_spec
+from prn_jax.data_pipelines.records import Object
+from prn_jax.data_pipelines.spec import open_spec
 from prn_jax.detect.metrics import ImageDetections, collect, darknet_metrics, voc_metrics
 from tests.eval.scenes import found, one_image, truth
 

@@ -14,7 +14,7 @@ import pytest
 from matplotlib.text import Text
 from PIL import Image
 
-from data_pipelines.records import Object
+from prn_jax.data_pipelines.records import Object
 from prn_jax.detect.metrics import (
   FIGURES,
   Settings,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines.augment.classification import ClassificationAugment
+from prn_jax.data_pipelines.augment.classification import ClassificationAugment
 from prn_jax.errors import PrnError
 from prn_jax.experiments.machine import machine
 from prn_jax.experiments.runs import RESULT, Job, by_seed, check_networks, finished, run_missing

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-import configs
-from configs import imagenet_darknet53_prn
+from prn_jax import configs
 from prn_jax.cli.main import main, split_config_keys
 from prn_jax.cli.train import read_config
+from prn_jax.configs import imagenet_darknet53_prn
 from prn_jax.errors import PrnError
 from prn_jax.formats import darknet_cfg
 from prn_jax.formats.darknet_training import HeadTraining
@@ -59,7 +59,7 @@ NOT_IN_A_CFG = ("model", "loss.head", "data", "dtype", "optim.schedule.end_rate"
 
 
 def shipped(name: str) -> TrainConfig:
-  return typed(importlib.import_module(f"configs.{name}").get_config())
+  return typed(importlib.import_module(f"prn_jax.configs.{name}").get_config())
 
 
 def test_the_list_is_what_was_promised() -> None:
@@ -76,7 +76,7 @@ def test_shipped_configuration_is_whole(name: str) -> None:
   config = shipped(name)
   assert get_spec(config.model)
   assert config.total != Duration()
-  doc = importlib.import_module(f"configs.{name}").__doc__ or ""
+  doc = importlib.import_module(f"prn_jax.configs.{name}").__doc__ or ""
   assert f"prn train --config={name}" in doc
   words = " ".join(doc.split())
   assert re.search(r"Expected: (?:(?!Run:).)*(\d|[Nn]ot yet run)", words), (
@@ -356,7 +356,7 @@ def test_configuration_of_ones_own_may_have_dataclasses(tmp_path: Path) -> None:
   file.write_text("""
 from __future__ import annotations
 import dataclasses
-from configs import default
+from prn_jax.configs import default
 
 @dataclasses.dataclass
 class Mine:
@@ -374,7 +374,7 @@ def test_configuration_of_ones_own_imports_its_neighbours(tmp_path: Path) -> Non
   (tmp_path / "rates_of_mine.py").write_text("RATE = 0.125")
   file = tmp_path / "mine.py"
   file.write_text("""
-from configs import default
+from prn_jax.configs import default
 import rates_of_mine
 
 def get_config():

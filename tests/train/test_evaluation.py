@@ -11,8 +11,8 @@ import jax
 import numpy as np
 import pytest
 
-from data_pipelines.records import DataError, Dataset, RecordList
-from data_pipelines.spec import open_spec
+from prn_jax.data_pipelines.records import DataError, Dataset, RecordList
+from prn_jax.data_pipelines.spec import open_spec
 from prn_jax.detect.detections import Detections
 from prn_jax.detect.metrics import collect, evaluate
 from prn_jax.graph.builder import Builder

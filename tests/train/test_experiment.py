@@ -10,8 +10,8 @@ import jax
 import pytest
 
 import prn_jax
-from data_pipelines.augment import DetectionAugment
 from prn_jax.cli.train import read_config
+from prn_jax.data_pipelines.augment import DetectionAugment
 from prn_jax.formats import darknet_cfg
 from prn_jax.labels import num_classes
 from prn_jax.models import build_graph

@@ -6,8 +6,8 @@ import dataclasses
 import time
 from typing import Any
 
-from data_pipelines.records import RecordList, make_record, with_names
-from data_pipelines.spec import open_spec
+from prn_jax.data_pipelines.records import RecordList, make_record, with_names
+from prn_jax.data_pipelines.spec import open_spec
 from prn_jax.train.config import DataConfig, Duration, EvalConfig, TrainConfig
 from prn_jax.train.experiment import Experiment, open_experiment
 from prn_jax.train.facts import NUM_READ, check_hosts, ids_digest, metric_of

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.slow
 STEPS = 50
 
 CONFIG = f"""
-from configs import default
+from prn_jax.configs import default
 
 def get_config():
   config = default.get_config("detect")

@@ -20,7 +20,7 @@ class EvalError(PrnError):
 
 
 class Truth(Protocol):
-  """What is known of one image; `data_pipelines.records.Record` is one.
+  """What is known of one image; `prn_jax.data_pipelines.records.Record` is one.
 
   Where it has `boxes_xywh_px` (n, 4) that is not None, that is used instead of the corners: COCO's own numbers.
   """
