@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import math
 import os
@@ -49,6 +50,38 @@ def written_beside(path: Path) -> Iterator[BinaryIO]:
 
 def _cannot_write(path: Path, error: OSError) -> PrnError:
   return PrnError(f"cannot write '{path}': {error.strerror or error}. Nothing was changed there.")
+
+
+def expanded(path: str | Path) -> Path:
+  """The path with `~` and `~user` replaced by home directories; a name without one stays as it is, as in a shell."""
+  try:
+    return Path(path).expanduser()
+  except (RuntimeError, ValueError):  # ValueError: "~" followed by a NUL
+    return Path(path)
+
+
+def is_file(path: Path) -> bool:
+  """`Path.is_file`; False, not an error, for a name that no file can have: too long, or with a NUL."""
+  try:
+    return path.is_file()
+  except ValueError:
+    return False
+  except OSError as error:
+    if error.errno == errno.ENAMETOOLONG:
+      return False
+    raise
+
+
+def is_folder(path: Path) -> bool:
+  """`Path.is_dir`; False, not an error, for a name that no folder can have: too long, or with a NUL."""
+  try:
+    return path.is_dir()
+  except ValueError:
+    return False
+  except OSError as error:
+    if error.errno == errno.ENAMETOOLONG:
+      return False
+    raise
 
 
 def write_text(path: Path, text: str) -> None:

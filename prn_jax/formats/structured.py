@@ -1,0 +1,522 @@
+"""Reading structured text that somebody else, or a damaged disk, has written: JSON, YAML, XML, and lists of lines.
+
+Three steps, and no reader of a file of this kind takes another way:
+
+1. bytes -> text: `read_text`, `read_lines`. UTF-8 with or without mark; UTF-16 and UTF-32 by their mark; what XML
+   declares.
+2. text -> tree: `read_json`, `read_yaml`, `read_xml`. Size, depth and number of values are bounded before they cost
+   time or memory; whatever the parsers raise becomes one error that names the file and the line.
+3. tree -> values: `Node` knows its file and key, and gives text, whole numbers, finite numbers, truth values, lists and
+   mappings, or an error that says what stands there and what was expected. Other tools write 1 as "1" or 1.0, and
+   false as 0, "0", "False" or "no": their meaning is plain, so they are read.
+
+    data = read_yaml(Path("data.yaml"), DataError)
+    count = data["nc"].whole(1, 100_000)    # data.yaml: nc is 'two'; expected a whole number from 1 to 100000.
+
+Where a file holds millions of values, `whole_of(value)` and its like do the third step without a `Node`; they raise
+`Misfit`, whose text goes on after the name of the value.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import json
+import math
+import re
+import reprlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NoReturn, Protocol
+from xml.etree import ElementTree
+
+from prn_jax.errors import PrnError, did_you_mean
+
+MAX_BYTES = 16 << 20
+"""Of a file that is not data by the million. Its tree needs less than half a gigabyte and a second or two."""
+MAX_DEPTH = 100
+MAX_DIGITS = 400
+"""Of a number that is written as text. float64 ends at 309 digits."""
+_YAML_BYTES = {True: 1 << 20, False: 64 << 10}
+"""With libyaml, and with PyYAML's own parser, which is slow."""
+_MAX_YAML_VALUES = 100_000
+_CHUNK_BYTES = 1 << 20
+_TRUE = frozenset(("1", "true", "yes", "y", "t", "on"))
+_FALSE = frozenset(("0", "false", "no", "n", "f", "off"))
+_UNSAID = frozenset(("", "unspecified", "unknown", "none", "null", "n/a", "na", "~"))
+_YAML_NULL = frozenset(("", "~", "null", "Null", "NULL"))
+_YAML_TAGS = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "seq", "map"))
+_WIDER = {"gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932", "euc_kr": "cp949"}
+"""Encodings whose name is written where a wider one is meant."""
+_NO_TEXT = frozenset(("idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined", "mbcs", "oem"))
+
+
+class Readable(Protocol):
+  """A place to read from: a `pathlib.Path`, or a path in a bucket."""
+
+  def read_bytes(self) -> bytes: ...
+
+
+class Misfit(ValueError):
+  """A value of the wrong type or range; its text goes on after the value's name, as "is 'x'; expected text"."""
+
+
+# -- what messages show ----------------------------------------------------------------------------
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60
+_SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = 4
+_SHORT.maxlevel = 3
+
+
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+def shown(value: object) -> str:
+  """A value as a message shows it: quoted, and short whatever it is."""
+  return _SHORT.repr(value)
+
+
+def printable(text: str) -> str:
+  """Text that every terminal and file takes: half characters and control characters are escaped, lines are kept."""
+  return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+# -- values ----------------------------------------------------------------------------------------
+def text_of(value: object) -> str:
+  """A text that can be written and printed. Numbers and truth values are none: how they were written is lost."""
+  if not isinstance(value, str):
+    raise Misfit(f"is {shown(value)}; expected text")
+  if not value.isascii():
+    try:
+      value.encode()
+    except UnicodeEncodeError:
+      raise Misfit(f"is {shown(value)}, which holds half a character (an unpaired surrogate); expected text") from None
+  return value
+
+
+def whole_of(value: object, low: float = -math.inf, high: float = math.inf) -> int:
+  """A whole number from `low` to `high`, also where it is written as "1" or 1.0."""
+  number: int | None = None
+  if isinstance(value, int) and not isinstance(value, bool):
+    number = value
+  elif isinstance(value, float) and value.is_integer():
+    number = int(value)
+  elif isinstance(value, str) and len(value) <= MAX_DIGITS:
+    if re.fullmatch(r"\s*[+-]?[0-9]+\s*", value):
+      number = int(value)
+    elif re.fullmatch(r"\s*[+-]?[0-9]+\.0*\s*", value):
+      number = int(value.partition(".")[0])
+  if number is None or not low <= number <= high:
+    raise Misfit(f"is {shown(value)}; expected a whole number{_range(low, high)}")
+  return number
+
+
+def number_of(value: object, low: float = -math.inf, high: float = math.inf) -> float:
+  """A finite number from `low` to `high`, also where it is written as text."""
+  number = math.nan
+  if isinstance(value, int | float) and not isinstance(value, bool):
+    try:
+      number = float(value)
+    except OverflowError:
+      number = math.inf
+  elif isinstance(value, str) and len(value) <= MAX_DIGITS and "_" not in value:
+    try:
+      number = float(value)
+    except ValueError:
+      number = math.nan
+  if not (math.isfinite(number) and low <= number <= high):
+    raise Misfit(f"is {shown(value)}; expected a finite number{_range(low, high)}")
+  return number
+
+
+def truth_of(value: object, unsaid: bool | None = None) -> bool:
+  """A truth value, also where it is written as 0, 1.0, "0", "True" or "no".
+
+  Args:
+    value: what the file holds.
+    unsaid: what null, "" and words such as "Unspecified" mean; None: nothing, they are an error.
+  """
+  word = value.strip().lower() if isinstance(value, str) else ""
+  if isinstance(value, bool):
+    return value
+  if (isinstance(value, int | float) and value in (0, 1)) or word in _TRUE or word in _FALSE:
+    return value == 1 or word in _TRUE
+  if unsaid is not None and (value is None or (isinstance(value, str) and word in _UNSAID)):
+    return unsaid
+  raise Misfit(f"is {shown(value)}; expected true or false (also 1 or 0, yes or no)")
+
+
+def _range(low: float, high: float) -> str:
+  if math.isinf(low) and math.isinf(high):
+    return ""
+  if math.isinf(high):
+    return f" of at least {low}"
+  return f" of at most {high}" if math.isinf(low) else f" from {low} to {high}"
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+  """A value in a file. Every access that does not fit raises `error`, with the file, the key, what stands there and
+  what was expected.
+
+  Attributes:
+    raw: the value as the parser gave it.
+    file: what messages call the file.
+    key: the way to the value, as "splits.train.shards[2]"; "" is the whole file.
+    error: raised for all that does not fit.
+    advice: what every message ends in, as "Convert the model again."
+  """
+
+  raw: Any
+  file: str
+  key: str = ""
+  error: type[PrnError] = PrnError
+  advice: str = ""
+
+  def __getitem__(self, key: str) -> Node:
+    """The value of a key that must be there."""
+    found = self.mapping()
+    if key not in found:
+      near = did_you_mean(key, [name for name in list(found)[:100] if isinstance(name, str) and len(name) < 100])
+      listed = ", ".join(shown(name) for name in list(found)[:8]) or "nothing"
+      self._refuse(f"has no {shown(key)}{near}; it has {listed}{', ...' if len(found) > 8 else ''}")
+    return found[key]
+
+  def get(self, key: str, default: Any = None) -> Node:
+    """The value of a key, or `default` where it is missing or null."""
+    raw = self._dict().get(key)
+    return self._child(f".{key}", default if raw is None else raw)
+
+  def __contains__(self, key: str) -> bool:
+    """Whether a key is there and not null."""
+    return self._dict().get(key) is not None
+
+  def mapping(self) -> dict[str, Node]:
+    """Values by key."""
+    return {key: self._child(f".{key}", value) for key, value in self._dict().items()}
+
+  def items(self) -> list[Node]:
+    """The values of a list."""
+    if not isinstance(self.raw, list):
+      self._refuse(f"is {shown(self.raw)}; expected a list")
+    return [self._child(f"[{index}]", value) for index, value in enumerate(self.raw)]
+
+  def text(self) -> str:
+    """See `text_of`."""
+    return str(self._checked(text_of))
+
+  def texts(self) -> list[str]:
+    """A list of texts."""
+    return [item.text() for item in self.items()]
+
+  def whole(self, low: float = -math.inf, high: float = math.inf) -> int:
+    """See `whole_of`."""
+    return int(self._checked(whole_of, low, high))
+
+  def number(self, low: float = -math.inf, high: float = math.inf) -> float:
+    """See `number_of`."""
+    return float(self._checked(number_of, low, high))
+
+  def truth(self, unsaid: bool | None = None) -> bool:
+    """See `truth_of`."""
+    return bool(self._checked(truth_of, unsaid))
+
+  def fault(self, reason: str) -> PrnError:
+    """The error that says `reason` of this value, as "is 3, but there are 2 names; they must agree"."""
+    key = shown(self.key)[1:-1].removeprefix(".")
+    said = f"{self.file}: {key} {reason}" if key else f"{self.file} {reason}"
+    return self.error(printable(f"{said}.{' ' if self.advice else ''}{self.advice}"))
+
+  def _checked(self, check: Any, *limits: Any) -> Any:
+    try:
+      return check(self.raw, *limits)
+    except Misfit as error:
+      raise self.fault(str(error)) from None
+
+  def _dict(self) -> dict[str, Any]:
+    if not isinstance(self.raw, dict):
+      self._refuse(f"is {shown(self.raw)}; expected keys with values")
+    return self.raw
+
+  def _child(self, step: str, raw: Any) -> Node:
+    return replace(self, raw=raw, key=f"{self.key}{step}")
+
+  def _refuse(self, reason: str) -> NoReturn:
+    raise self.fault(reason)
+
+
+# -- bytes and text --------------------------------------------------------------------------------
+def read_bytes(path: Readable, error: type[PrnError] = PrnError, max_bytes: int = MAX_BYTES, advice: str = "") -> bytes:
+  """The content of a file.
+
+  Args:
+    path: a `Path`, or anything that has `read_bytes`.
+    error: raised for all that goes wrong, with the file's name.
+    max_bytes: a longer file is refused before it is held in memory.
+    advice: what every message ends in.
+  """
+  try:
+    data = _read_local(path, max_bytes) if isinstance(path, Path) else path.read_bytes()
+  except (OSError, ValueError) as failure:  # ValueError: a name with a NUL, or with half a character
+    reason = getattr(failure, "strerror", None) or str(failure)
+    raise _refusal(path, f"cannot be read: {reason}", error, advice) from failure
+  if len(data) > max_bytes:
+    raise _refusal(path, f"holds more than {max_bytes:,} bytes, the most that are read of such a file", error, advice)
+  return data
+
+
+def _read_local(path: Path, max_bytes: int) -> bytes:
+  """In pieces: a device or a pipe need not end."""
+  chunks, size = [], 0
+  with path.open("rb") as file:
+    while size <= max_bytes and (chunk := file.read(_CHUNK_BYTES)):
+      chunks.append(chunk)
+      size += len(chunk)
+  return b"".join(chunks)
+
+
+def decode(data: bytes) -> str:
+  """Text of UTF-8 with or without mark, or of UTF-16 or UTF-32 with its mark; UnicodeDecodeError for all else."""
+  return data.decode(_marked_encoding(data) or "utf-8")
+
+
+def _marked_encoding(data: bytes) -> str | None:
+  for mark, encoding in (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark it begins with
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+  ):
+    if data.startswith(mark):
+      return encoding
+  return None
+
+
+def read_text(path: Readable, error: type[PrnError] = PrnError, max_bytes: int = MAX_BYTES, advice: str = "") -> str:
+  """The text of a file; the arguments are those of `read_bytes`."""
+  return _decoded(read_bytes(path, error, max_bytes, advice), path, error, advice)
+
+
+def _decoded(data: bytes, path: object, error: type[PrnError], advice: str) -> str:
+  try:
+    return decode(data)
+  except UnicodeDecodeError as failure:
+    reason = (
+      f"is no text: byte {failure.start} is no {failure.encoding.upper()}; expected UTF-8, or UTF-16 with its mark"
+    )
+    raise _refusal(path, reason, error, advice) from failure
+
+
+def read_lines(path: Readable, error: type[PrnError] = PrnError, max_bytes: int = 1 << 30) -> list[str]:
+  """The lines of a list, without their ends; only line feed and carriage return end a line."""
+  return split_lines(read_text(path, error, max_bytes))
+
+
+def split_lines(text: str) -> list[str]:
+  """Lines as editors see them: `str.splitlines` also ends a line at marks that names may hold."""
+  lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+  return lines[:-1] if not lines[-1] else lines
+
+
+def _refusal(path: object, reason: str, error: type[PrnError], advice: str) -> PrnError:
+  return Node(None, str(path), "", error, advice).fault(reason)
+
+
+# -- JSON ------------------------------------------------------------------------------------------
+def read_json(path: Readable, error: type[PrnError] = PrnError, max_bytes: int = MAX_BYTES, advice: str = "") -> Node:
+  """The tree of a JSON file; the arguments are those of `read_bytes`."""
+  return parse_json(read_bytes(path, error, max_bytes, advice), str(path), error, advice)
+
+
+def parse_json(data: str | bytes, file: str, error: type[PrnError] = PrnError, advice: str = "") -> Node:
+  """The tree of JSON; `file` is what messages call it. The depth is looked at up to `MAX_BYTES`."""
+  root = Node(None, file, "", error, advice)
+  text = _decoded(data, file, error, advice) if isinstance(data, bytes) else data
+  try:
+    raw = json.loads(text)
+  except json.JSONDecodeError as failure:
+    place = replace(root, file=f"{file}:{failure.lineno}")
+    raise place.fault(f"is no valid JSON: {failure.msg} at column {failure.colno}") from None
+  except RecursionError:
+    raise root.fault("is nested too deeply") from None
+  except ValueError:
+    raise root.fault("holds a number of thousands of digits") from None
+  if len(data) <= MAX_BYTES and _is_deep(raw):
+    raise root.fault(f"is nested more than {MAX_DEPTH} levels deep")
+  return replace(root, raw=raw)
+
+
+def _is_deep(raw: Any) -> bool:
+  level = [raw]
+  for _ in range(MAX_DEPTH):
+    inner = (value.values() if isinstance(value, dict) else value for value in level if isinstance(value, dict | list))
+    level = [value for values in inner for value in values if isinstance(value, dict | list)]
+    if not level:
+      return False
+  return True
+
+
+# -- YAML ------------------------------------------------------------------------------------------
+def read_yaml(path: Readable, error: type[PrnError] = PrnError, advice: str = "") -> Node:
+  """The tree of a YAML file. Every scalar is text as it was written (yes stays yes, 007 stays 007), null is None; the
+  typed access of `Node` reads numbers and truth values from it. Tags that make objects are refused."""
+  import yaml
+
+  limit = _YAML_BYTES[yaml.__with_libyaml__]
+  return parse_yaml(read_text(path, error, limit, advice), str(path), error, advice)
+
+
+def parse_yaml(text: str, file: str, error: type[PrnError] = PrnError, advice: str = "") -> Node:
+  """The tree of YAML text; `file` is what messages call it."""
+  import yaml
+
+  root = Node(None, file, "", error, advice)
+  try:
+    return replace(root, raw=_YamlTree(text).root())
+  except yaml.YAMLError as failure:
+    mark = getattr(failure, "problem_mark", None)
+    line = 0 if mark is None else min(mark.line, text.count("\n")) + 1  # the end may be called the line after it
+    place = root if mark is None else replace(root, file=f"{file}:{line}")
+    problem = getattr(failure, "problem", None) or getattr(failure, "reason", None)  # the second: of one character
+    raise place.fault(f"is no valid YAML: {problem}") from None
+  except RecursionError:
+    raise root.fault("is nested too deeply") from None
+
+
+class _YamlTree:
+  """Builds the tree from PyYAML's events, whose number and depth it bounds."""
+
+  def __init__(self, text: str) -> None:
+    import yaml
+
+    self._yaml = yaml
+    loader = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
+    self._events: Iterator[Any] = iter(yaml.parse(text, Loader=loader))
+    self._anchors: dict[str, tuple[Any, int]] = {}
+    self._count = 0
+
+  def root(self) -> Any:
+    events = self._yaml.events
+    value: Any = None
+    num_documents = 0
+    for event in self._events:
+      if isinstance(event, events.DocumentStartEvent):
+        num_documents += 1
+        if num_documents > 1:
+          self._refuse(event, "more than one document")
+        value = self._value(next(self._events), 0)
+    return value
+
+  def _value(self, event: Any, depth: int) -> Any:
+    events, start = self._yaml.events, self._count
+    self._count += 1
+    if isinstance(event, events.AliasEvent):
+      if event.anchor not in self._anchors:
+        self._refuse(event, f"the alias {shown(event.anchor)} stands for nothing before it")
+      value, size = self._anchors[event.anchor]
+      self._count += size  # what the text would hold without aliases
+    else:
+      if event.tag is not None and event.tag not in _YAML_TAGS and event.tag != "!":
+        self._refuse(event, f"the tag {shown(event.tag)} makes an object; expected plain values")
+      if isinstance(event, events.ScalarEvent):
+        value = None if event.implicit[0] and event.value in _YAML_NULL else event.value
+      elif isinstance(event, events.SequenceStartEvent):
+        value = [self._value(one, depth + 1) for one in self._until(events.SequenceEndEvent, event, depth)]
+      else:
+        value = self._mapping(event, depth)
+      if event.anchor is not None:
+        self._anchors[event.anchor] = value, self._count - start
+    if self._count > _MAX_YAML_VALUES:
+      self._refuse(event, f"more than {_MAX_YAML_VALUES:,} values, aliases counted")
+    return value
+
+  def _until(self, end: Any, start: Any, depth: int) -> Iterator[Any]:
+    if depth >= MAX_DEPTH:
+      self._refuse(start, f"nested more than {MAX_DEPTH} levels deep")
+    for event in self._events:
+      if isinstance(event, end):
+        return
+      yield event
+
+  def _mapping(self, start: Any, depth: int) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    merged: dict[str, Any] = {}
+    for event in self._until(self._yaml.events.MappingEndEvent, start, depth):
+      key = self._value(event, depth + 1)
+      value = self._value(next(self._events), depth + 1)
+      if not isinstance(key, str):
+        self._refuse(event, f"the key {shown(key)} is no text")
+      if key == "<<":
+        for one in value if isinstance(value, list) else [value]:
+          if not isinstance(one, dict):
+            self._refuse(event, f"'<<' merges {shown(one)}; expected keys with values")
+          merged = one | merged
+      elif key in found:
+        self._refuse(event, f"the key {shown(key)} occurs twice")
+      else:
+        found[key] = value
+    return merged | found
+
+  def _refuse(self, event: Any, problem: str) -> NoReturn:
+    raise self._yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
+
+
+# -- XML -------------------------------------------------------------------------------------------
+def read_xml(path: Readable, error: type[PrnError] = PrnError, advice: str = "") -> ElementTree.Element:
+  """The root of an XML file; its text has the encoding that it declares. Entities of its own are refused."""
+  return parse_xml(read_bytes(path, error, MAX_BYTES, advice), str(path), error, advice)
+
+
+def parse_xml(data: bytes, file: str, error: type[PrnError] = PrnError, advice: str = "") -> ElementTree.Element:
+  """The root of XML; `file` is what messages call it."""
+  root = Node(None, file, "", error, advice)
+  try:
+    text = decode_xml(data)
+    if "<!ENTITY" in text:
+      raise Misfit("declares entities of its own; expected plain XML")
+    element: ElementTree.Element = ElementTree.fromstring(text)
+  except ElementTree.ParseError as failure:
+    place = replace(root, file=f"{file}:{failure.position[0]}")
+    raise place.fault(f"is no valid XML: {failure}") from None
+  except Misfit as failure:
+    raise root.fault(str(failure)) from None
+  level = [element]
+  for _ in range(MAX_DEPTH):
+    level = [child for parent in level for child in parent]
+  if level:
+    raise root.fault(f"is nested more than {MAX_DEPTH} levels deep")
+  return element
+
+
+def decode_xml(data: bytes) -> str:
+  """The text of an XML file.
+
+  Raises:
+    Misfit: the encoding that it declares is unknown, or not the one that it has.
+  """
+  encoding = _marked_encoding(data)
+  if encoding is None:
+    encoding = {b"<\0": "utf-16-le", b"\0<": "utf-16-be"}.get(data[:2])
+  declared = re.match(rb"""\s*<\?xml[^>]*?\sencoding\s*=\s*["']([^"'>]{1,60})["']""", data[:400])
+  if encoding is None and declared:
+    encoding = _text_encoding(declared[1].decode("ascii", "replace"))
+  encoding = encoding or "utf-8"
+  # A declaration may be wrong, and then it is UTF-8, or one for the other (GB2312 for GB18030), as browsers know.
+  for option in dict.fromkeys((encoding, "utf-8", _WIDER.get(encoding, encoding))):
+    with contextlib.suppress(UnicodeDecodeError):
+      return data.decode(option)
+  said = f"it declares the encoding {encoding}, but is not of it" if declared else "it declares no encoding"
+  raise Misfit(f"is no text: {said}, and it is no UTF-8")
+
+
+def _text_encoding(name: str) -> str:
+  try:
+    found = codecs.lookup(name)
+  except (LookupError, ValueError):
+    found = None
+  if found is None or found.name in _NO_TEXT or not getattr(found, "_is_text_encoding", True):
+    raise Misfit(f"declares the encoding {shown(name)}, which is not known; save it as UTF-8")
+  # A declaration that can be read byte by byte is in no wide encoding: the text was written as UTF-8.
+  return "utf-8" if found.name.startswith(("utf-16", "utf-32")) else found.name
