@@ -5,7 +5,7 @@ PYTHON := .venv/bin/python
 
 setup: .venv/.ready
 
-.venv/.ready: pyproject.toml requirements.txt
+.venv/.ready: pyproject.toml
 	python3 -m venv .venv
 	.venv/bin/python -m pip install --quiet --upgrade pip
 	.venv/bin/python -m pip install --quiet --editable '.[dev]'

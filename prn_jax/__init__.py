@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import prn_jax.kinds  # noqa: F401  (registers every kind of layer)
 from prn_jax.errors import PrnError
+from prn_jax.examples import example_image
 from prn_jax.version import __version__
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ __all__ = [
   "PrnError",
   "__version__",
   "build",
+  "example_image",
   "list_models",
   "load",
 ]

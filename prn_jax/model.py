@@ -13,6 +13,7 @@ import numpy as np
 
 from prn_jax import labels
 from prn_jax.errors import ModelNotFoundError, PrnError, WeightsError, did_you_mean
+from prn_jax.examples import ASSETS
 from prn_jax.formats import checkpoints, darknet_cfg, darknet_weights, orbax
 from prn_jax.formats.darknet_training import Training
 from prn_jax.formats.darknet_weights import Header
@@ -258,7 +259,7 @@ def _with_carried_weights(name: str, options: dict[str, Any]) -> Model:
   if not spec.weights or model.graph != build(name).graph.resized(model.graph.width, model.graph.height):
     return model
   model.names = spec.names
-  return with_weights(model, Path(__file__).parent / "assets" / spec.weights)
+  return with_weights(model, ASSETS / spec.weights)
 
 
 def _open_cfg(path: Path, strict: bool) -> Model:

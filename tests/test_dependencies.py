@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
+import tarfile
+import tomllib
+import zipfile
 from importlib import metadata
+from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 
 from tests.conftest import REPO
@@ -67,3 +74,35 @@ def test_heavy_or_unfree_packages_are_not_needed() -> None:
     "jax2onnx",
   }
   assert refused.isdisjoint(closure())
+
+
+def test_requirements_txt_is_the_dependencies_and_the_extra_for_tfds() -> None:
+  project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
+  extras = project["optional-dependencies"]
+  assert sorted(map(str, core_requirements())) == sorted(
+    str(Requirement(text)) for text in [*project["dependencies"], *extras["tfds"]]
+  )
+  assert set(extras["tfds"]) <= set(extras["dev"])
+  bounds = next(Requirement(text).specifier for text in project["dependencies"] if text.startswith("jax>"))
+  assert all(Requirement(text).specifier == bounds for name in ("gpu", "tpu") for text in extras[name])
+
+
+@pytest.mark.slow
+def test_a_source_distribution_holds_what_the_repository_shows(tmp_path: Path) -> None:
+  """And the wheel built from it holds the package alone."""
+  for kind, where in (("--sdist", REPO), ("--wheel", tmp_path / "unpacked")):
+    done = subprocess.run(
+      [sys.executable, "-m", "build", "--no-isolation", kind, "--outdir", str(tmp_path), str(where)],
+      capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    if kind == "--sdist":
+      with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as archive:
+        archive.extractall(tmp_path, filter="data")
+      next(tmp_path.glob("prn_jax-*/")).rename(tmp_path / "unpacked")
+  source = {p.relative_to(tmp_path / "unpacked").as_posix() for p in (tmp_path / "unpacked").rglob("*")}
+  assert {"docs/training.md", "notebooks/evaluate.ipynb", "launch/Dockerfile", "tests/conftest.py", "LICENSE"} <= source
+  with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+    names = set(wheel.namelist())
+  assert {"prn_jax/configs/demo.py", "prn_jax/data_pipelines/sources/coco.py", "prn_jax/assets/street.jpg"} <= names
+  assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"prn_jax"}

@@ -33,7 +33,12 @@ EXIT_ALL_FAILED = 2
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   add_model(parser)
-  parser.add_argument("sources", metavar="SOURCE", nargs="+", help="image files, folders, patterns or http(s) URLs")
+  parser.add_argument(
+    "sources",
+    metavar="SOURCE",
+    nargs="*",
+    help="image files, folders, patterns or http(s) URLs (default: a drawn street that the package carries)",
+  )
   add_weights(parser)
   parser.add_argument("--names", metavar="FILE", help="class names, one per line")
   parser.add_argument("--out", metavar="DIR", help="write results here (default with --save: predictions/)")
@@ -86,13 +91,14 @@ def run(args: argparse.Namespace) -> int:
   from prn_jax.detect.metrics.results import COCO_CATEGORY_IDS
   from prn_jax.detect.save import ResultWriter, parse_kinds
   from prn_jax.errors import PrnError
+  from prn_jax.examples import example_image
   from prn_jax.predict import is_detector, predictor
 
   kinds = parse_kinds(args.save) if args.save else ("json", "images") if args.out else ()
   options = detection_options(args)
   if args.batch < 1:
     raise PrnError(f"--batch {args.batch}: expected at least 1.")
-  sources = inputs.expand(args.sources)
+  sources = inputs.expand(args.sources or [example_image()])
   if kinds:
     output_folder(args.out or "predictions")
   model = load(args.model, args.weights, args.names, strict=not args.lenient, partial=args.partial)
