@@ -26,12 +26,26 @@ NUM_IMAGES = 16 if TINY else 100
 
 # %% [markdown]
 # ## Set-up
-# Installs prn_jax if it is missing. What Colab has preinstalled (jax, numpy, OpenCV) is held at its version.
+# Installs prn_jax if it is missing: from the checkout that holds this notebook, from a wheel that lies beside it
+# (`pip wheel --no-deps .` in a checkout makes one; upload it to Colab's files), or else from the package index. What Colab
+# has preinstalled (jax, numpy, OpenCV) is held at its version.
 
 # %%
 import importlib.util
 import subprocess
 import sys
+from pathlib import Path
+
+
+def prn_jax_source() -> str:
+  """What to install: the checkout around this notebook, the newest wheel beside it, or the name in the index."""
+  here = Path.cwd()
+  for folder in (here, *here.parents):
+    if (folder / "pyproject.toml").is_file() and 'name = "prn-jax"' in (folder / "pyproject.toml").read_text():
+      return str(folder)
+  wheels = sorted(here.glob("prn_jax-*.whl"), key=lambda wheel: wheel.stat().st_mtime)
+  return str(wheels[-1]) if wheels else "prn-jax"
+
 
 if importlib.util.find_spec("prn_jax") is None:
   frozen = subprocess.run([sys.executable, "-m", "pip", "freeze"], capture_output=True, text=True, check=True).stdout
@@ -40,7 +54,16 @@ if importlib.util.find_spec("prn_jax") is None:
   ]
   with open("held.txt", "w") as file:
     file.write("\n".join(held))
-  subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--constraint", "held.txt", "prn-jax"], check=True)
+  source = prn_jax_source()
+  done = subprocess.run(
+    [sys.executable, "-m", "pip", "install", "--quiet", "--constraint", "held.txt", source], check=False
+  )
+  if done.returncode:
+    raise SystemExit(
+      f"pip could not install {source}. If the index has no prn-jax: run `pip wheel --no-deps .` in a checkout, upload "
+      "the file prn_jax-*.whl beside this notebook, and run this cell again."
+    )
+  importlib.invalidate_caches()
 
 import jax
 
@@ -71,7 +94,6 @@ model
 import json
 import urllib.request
 import zipfile
-from pathlib import Path
 
 from prn_jax.evaluate import open_data
 

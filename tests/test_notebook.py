@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -21,6 +22,41 @@ def test_both_forms_are_the_same() -> None:
   """evaluate.py is the source; regenerate with `jupytext --to ipynb notebooks/evaluate.py`."""
   source, notebook = (jupytext.read(FOLDER / name) for name in ("evaluate.py", "evaluate.ipynb"))
   assert [(c.cell_type, c.source) for c in source.cells] == [(c.cell_type, c.source) for c in notebook.cells]
+
+
+@pytest.mark.parametrize("place", ["checkout", "wheel", "index"])
+def test_the_first_cell_installs_from_what_is_there(
+  place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  cell = next(c.source for c in jupytext.read(FOLDER / "evaluate.py").cells if "prn_jax_source" in c.source)
+  (tmp_path / "notebooks").mkdir()
+  expected = "prn-jax"
+  if place == "checkout":
+    (tmp_path / "pyproject.toml").write_bytes((REPO / "pyproject.toml").read_bytes())
+    expected = str(tmp_path)
+  elif place == "wheel":
+    for number, name in enumerate(("prn_jax-9.9.9-py3-none-any.whl", "prn_jax-10.0.0-py3-none-any.whl")):
+      (tmp_path / "notebooks" / name).touch()
+      os.utime(tmp_path / "notebooks" / name, (number, number))
+    expected = str(tmp_path / "notebooks" / "prn_jax-10.0.0-py3-none-any.whl")
+  monkeypatch.chdir(tmp_path / "notebooks")
+  monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+  installed: list[str] = []
+
+  def pip(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+    if "freeze" in command:
+      return subprocess.CompletedProcess(command, 0, "jax==0.7.2\nnumpy==2.1.0\nrequests==2.0\n", "")
+    installed.append(command[-1])
+    return subprocess.CompletedProcess(command, int(place == "index"))
+
+  monkeypatch.setattr(subprocess, "run", pip)
+  if place == "index":  # where nobody has published it
+    with pytest.raises(SystemExit, match=r"run `pip wheel --no-deps \.` in a checkout, upload"):
+      exec(cell, {})
+  else:
+    exec(cell, {})
+  assert installed == [expected]
+  assert Path("held.txt").read_text() == "jax==0.7.2\nnumpy==2.1.0"
 
 
 @pytest.mark.slow
