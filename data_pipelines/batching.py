@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prn_jax.data_pipelines.augment.sample import Sample
+from prn_jax.data_pipelines.channels import seen_in
 from prn_jax.data_pipelines.decoding import SampleMemory, make_sample
 from prn_jax.data_pipelines.records import DataError, Dataset, OnBadData, Problem, Record, image_name
 from prn_jax.data_pipelines.shrink import image_problem
@@ -144,6 +145,7 @@ class GroupMaker:
     decode_size: how small images may be decoded; None is in full.
     on_bad_data: whether a record that cannot be used stops the run or is replaced.
     memory: keeps decoded samples.
+    channels: of the network: 3, or 1 for grey.
   """
 
   dataset: Dataset
@@ -154,6 +156,7 @@ class GroupMaker:
   decode_size: DecodeSize | None
   on_bad_data: OnBadData
   memory: SampleMemory
+  channels: int = 3
 
   def rows(self, group: int, size: Size) -> Rows:
     """The rows of one group.
@@ -184,7 +187,9 @@ class GroupMaker:
         truths.append(truth)
         if num_objects > self.max_boxes:
           overflows.append(Overflow(index, num_objects))
-    return Rows(tuple(outputs), tuple(indices), tuple(truths), tuple(problems), tuple(overflows))
+    # Augmentation works on three channels; those of a grey image are equal, but for noise, of which one is enough.
+    samples = [replace(output, image=output.image[..., : self.channels]) for output in outputs]
+    return Rows(tuple(samples), tuple(indices), tuple(truths), tuple(problems), tuple(overflows))
 
   def _sample(self, position: int, problems: list[tuple[int, Problem]]) -> tuple[Sample, int]:
     """The sample at a position, or the next one of its epoch (from the end on to its start) that can be used."""
@@ -202,11 +207,14 @@ class GroupMaker:
     record: Record | None = None
     try:
       record = self.dataset[index]
-      return make_sample(record, self.decode_size)
+      sample = make_sample(record, self.decode_size)
     except PrnError as error:
       if self.on_bad_data is OnBadData.STOP:
         raise DataError(stop_text(error, index)) from None
       return unusable(record, index, error)
+    image = seen_in(sample.image, self.channels)
+    image.setflags(write=False)
+    return replace(sample, image=image)
 
 
 def stop_text(error: Exception, index: int) -> str:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from prn_jax.data_pipelines import images
 from prn_jax.data_pipelines.batching import Batch, Size, stop_text, unusable
+from prn_jax.data_pipelines.channels import to_channels
 from prn_jax.data_pipelines.images import Placement
 from prn_jax.data_pipelines.parallel import OrderedMap, default_threads
 from prn_jax.data_pipelines.records import DataError, Dataset, OnBadData, Problem, Record, check_stated_size, image_name
@@ -88,6 +89,7 @@ class _RowMaker:
   size: Size
   resize: Resize
   on_bad_data: OnBadData
+  channels: int
 
   def __call__(self, position: int) -> _Row:
     index = int(self.indices[position])
@@ -103,7 +105,7 @@ class _RowMaker:
       if self.on_bad_data is OnBadData.STOP:
         return _Row(index, error=stop_text(error, index))
       return _Row(index, problem=unusable(record, index, error))
-    image, placement = _RESIZE[self.resize](pixels, *self.size)
+    image, placement = _RESIZE[self.resize](to_channels(pixels, self.channels), *self.size)
     return _Row(index, image, placement, record.label)
 
 
@@ -113,6 +115,7 @@ def eval_batches(
   *,
   batch_size: int,
   resize: Resize | str = Resize.STRETCH,
+  channels: int = 3,
   process_index: int = 0,
   process_count: int = 1,
   on_bad_data: OnBadData | str = OnBadData.STOP,
@@ -126,6 +129,7 @@ def eval_batches(
     size: (width, height) of the network input in pixels.
     batch_size: over all processes, a multiple of their number.
     resize: "stretch", "letterbox" or "center_crop".
+    channels: of the network: 3, or 1 for grey.
     process_index, process_count: which share is made here; all processes get equally many batches.
     on_bad_data: "stop" raises at an image that cannot be decoded or has another size than its annotations say (then
       truths and detections would be in different pixels), "skip" masks and lists it.
@@ -133,7 +137,7 @@ def eval_batches(
     prefetch: batches kept ready.
 
   Returns:
-    An iterator of batches, to be closed or used in a `with` statement: "image" float32 (n, h, w, 3) in [0, 1]; "index"
+    An iterator of batches, to be closed or used in a `with` statement: "image" float32 (n, h, w, channels) in [0, 1]; "index"
     int32 (n,), the record, -1 in padding; "mask" bool (n,), False in padding and for images that cannot be used
     (policy skip); "placement" float32 (n, 6), see `placement_of`, 0 where the mask is False; and for classification
     "label" int32 (n,), -1 where the mask is False. Having given the last batch it checks that it gave each of its
@@ -156,7 +160,7 @@ def eval_batches(
   if len(dataset) < 1:
     raise DataError("the data set is empty; expected at least one image.")
   indices = indices_of_process(len(dataset), batch_size, process_index, process_count)
-  maker = _RowMaker(dataset, indices.ravel(), size, Resize(resize), OnBadData(on_bad_data))
+  maker = _RowMaker(dataset, indices.ravel(), size, Resize(resize), OnBadData(on_bad_data), channels)
   return EvalBatches(maker, indices.shape, default_threads() if threads is None else threads, prefetch)
 
 
@@ -173,7 +177,7 @@ class EvalBatches:
     self.num_batches, self._local = shape
     self.num_records = int((maker.indices != PADDING).sum())
     self.problems: list[Problem] = []
-    self._size = maker.size
+    self._size, self._channels = maker.size, maker.channels
     self._has_labels = maker.dataset[0].label is not None
     self._times_seen = np.zeros(len(maker.dataset), np.int64)
     self._expected = np.bincount(maker.indices[maker.indices != PADDING], minlength=len(maker.dataset))
@@ -210,7 +214,7 @@ class EvalBatches:
 
   def _stack(self, rows: list[_Row]) -> Batch:
     width, height = self._size
-    image = np.zeros((len(rows), height, width, 3), np.float32)
+    image = np.zeros((len(rows), height, width, self._channels), np.float32)
     placement = np.zeros((len(rows), 6), np.float32)
     for position, row in enumerate(rows):
       if row.error:

@@ -67,6 +67,7 @@ class PipelineConfig:
     largest_last_steps: this many last steps of a run of several sizes have the largest one, as in Darknet. The first
       `resize_every` steps have it too, so that a lack of memory shows at once.
     max_boxes: rows of "truth"; Darknet's `max`.
+    channels: of the network: 3, or 1, for which images become grey before they are augmented.
     decode_margin: JPEGs are decoded at 1/2, 1/4 or 1/8 of their size, which is faster, as long as that leaves this many
       times the largest of `sizes`, and the smallest crop of the augmentation has as many pixels as the network; 0
       always decodes in full.
@@ -84,6 +85,7 @@ class PipelineConfig:
   resize_every: int = 10
   largest_last_steps: int = 100
   max_boxes: int = 200
+  channels: int = 3
   decode_margin: float = 1.5
   on_bad_data: OnBadData | str = OnBadData.STOP
 
@@ -233,6 +235,7 @@ def _share(
     decode_size,
     OnBadData(config.on_bad_data),
     SampleMemory(config.cache_mb * 2**20),
+    config.channels,
   )
   groups_per_step = config.batch_size // augment.group_size
   num_groups = groups_per_step // process_count
@@ -275,7 +278,7 @@ def train_batches(
 
   Returns:
     An iterator of (step, batch), to be closed or used in a `with` statement. A batch of n rows holds "image" uint8
-    (n, h, w, 3) RGB; "index" int32 (n,), the record of each row (mixed images hold all records of their group); and
+    (n, h, w, channels), RGB or grey; "index" int32 (n,), the record of each row (mixed images hold all records of their group); and
     for detection "truth" float32 (n, max_boxes, 5): centre x, y, width, height relative to the image, class, with
     unused rows all 0; for classification "label" int32 (n,).
 
@@ -306,7 +309,7 @@ class TrainBatches:
       width, height = config.largest_size
       num_rows = share.num_groups * share.maker.augment.group_size
       # Every worker fills its buffer and works on one more; one is in use.
-      check_shared_memory((config.workers * (buffer + 1) + 1) * num_rows * width * height * 3)
+      check_shared_memory((config.workers * (buffer + 1) + 1) * num_rows * width * height * config.channels)
       self._batches = OrderedMap(
         share.batch, start, stop, num_threads=threads, buffer=buffer, num_workers=config.workers
       )

@@ -81,7 +81,7 @@ class Model:
     """Runs the network as Darknet computes it: float32, no folding, highest convolution precision.
 
     Args:
-      x_nhwc: (n, height, width, channels), RGB in [0, 1], or uint8; another size than the graph's is allowed if the
+      x_nhwc: (n, height, width, channels), RGB (or grey) in [0, 1], or uint8; another size than the graph's is allowed if the
         network has no fully connected layer.
       layers: "heads" (detections or class scores), "all", or layer names.
 
@@ -95,7 +95,7 @@ class Model:
 
     from prn_jax.network import Network, wanted_layers
 
-    x = _unit_range(np.asarray(x_nhwc), self.graph.name)
+    x = _unit_range(np.asarray(x_nhwc), self.graph)
     graph = self._graph_for(x.shape)
     wanted = tuple(wanted_layers(graph, layers))
     key = (x.shape, wanted)
@@ -109,8 +109,8 @@ class Model:
     g = self.graph
     if len(shape) != 4 or shape[3] != g.channels:
       raise PrnError(
-        f"network '{g.name}' takes images of shape (n, {g.height}, {g.width}, {g.channels}), RGB in [0, 1]; "
-        f"got shape {shape}."
+        f"network '{g.name}' takes images of shape (n, {g.height}, {g.width}, {g.channels}), {colours(g.channels)} in "
+        f"[0, 1]; got shape {shape}."
       )
     if shape[1:3] == (g.height, g.width):
       return g
@@ -175,16 +175,23 @@ class Model:
     return f"Model('{g.name}', {g.width}x{g.height}x{g.channels}, {len(g)} layers, {len(self.names)} classes{state})"
 
 
-def _unit_range(x: np.ndarray, name: str) -> np.ndarray:
+def colours(channels: int) -> str:
+  """What the channels of a network's input are, in messages."""
+  return {1: "grey", 3: "RGB"}.get(channels, "values")
+
+
+def _unit_range(x: np.ndarray, graph: Graph) -> np.ndarray:
   """Images as float32 in [0, 1]; bytes are divided by 255, other values far outside are refused. Values a little
   outside, as augmentation and tests make them, pass."""
   if x.dtype == np.uint8:
     return x.astype(np.float32) / 255
   if not x.size:
-    raise PrnError(f"network '{name}' was given an empty batch, shape {x.shape}.")
+    raise PrnError(f"network '{graph.name}' was given an empty batch, shape {x.shape}.")
   x = x.astype(np.float32, copy=False)
   if x.max() > MOST_INPUT:
-    raise PrnError(f"network '{name}' was given values up to {x.max():.4g}; expected RGB in [0, 1], or uint8.")
+    raise PrnError(
+      f"network '{graph.name}' was given values up to {x.max():.4g}; expected {colours(graph.channels)} in [0, 1], or uint8."
+    )
   return x
 
 

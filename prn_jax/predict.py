@@ -48,7 +48,8 @@ def read(source: Any) -> tuple[np.ndarray, str | None]:
   """One image in any form -> ((h, w, 3) uint8 RGB, its path or None).
 
   Args:
-    source: a path, a URL, encoded bytes, a PIL image, or an array: uint8, or float in [0, 1]; (h, w, 3) RGB or (h, w).
+    source: a path, a URL, encoded bytes, a PIL image, or an array: uint8, or float in [0, 1]; (h, w, 3) RGB, or
+      (h, w) or (h, w, 1) grey.
 
   Raises:
     PrnError: it cannot be read, or the array is of another form.
@@ -66,9 +67,14 @@ def read(source: Any) -> tuple[np.ndarray, str | None]:
 
 def _array(array: np.ndarray) -> np.ndarray:
   if array.ndim == 2:
-    array = np.repeat(array[..., None], 3, -1)
+    array = array[..., None]
+  if array.ndim == 3 and array.shape[2] == 1:
+    array = np.repeat(array, 3, -1)
   if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
-    raise PrnError(f"image array of shape {array.shape}; expected (height, width, 3) RGB or (height, width).")
+    raise PrnError(
+      f"image array of shape {array.shape}; expected (height, width, 3) RGB, or (height, width) or "
+      "(height, width, 1) grey."
+    )
   if array.dtype == np.uint8:
     return array
   if np.issubdtype(array.dtype, np.floating) and np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1:

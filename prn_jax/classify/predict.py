@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prn_jax.data_pipelines import images
+from prn_jax.data_pipelines.channels import check_channels, to_channels
 
 if TYPE_CHECKING:
   from prn_jax.model import Model
@@ -63,15 +64,16 @@ class Classifier:
   def __init__(self, model: Model, batch_size: int = 1) -> None:
     from prn_jax.inference import Inference
 
+    check_channels(model.graph.channels, model.graph.name)
     self.model = model
     self.batch_size = batch_size
     self._run = Inference(model)
     self._head = model.graph.heads[-1].name
 
   def prepare(self, image_u8: np.ndarray) -> np.ndarray:
-    """(h, w, 3) uint8 -> the network's input (h, w, 3) float32."""
+    """(h, w, 3) uint8 -> the network's input (h, w, 3 or 1) float32."""
     graph = self.model.graph
-    return images.resize_min_center_crop(image_u8, graph.width, graph.height)[0]
+    return images.resize_min_center_crop(to_channels(image_u8, graph.channels), graph.width, graph.height)[0]
 
   def probabilities(self, prepared: Sequence[np.ndarray]) -> np.ndarray:
     """Prepared images -> (n, num_classes)."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prn_jax.data_pipelines import images
+from prn_jax.data_pipelines.channels import check_channels, to_channels
 from prn_jax.detect.detections import Detections
 from prn_jax.errors import PrnError
 
@@ -84,6 +85,7 @@ class Detector:
     self.batch_size = batch_size
     self.timing = Timing()
     detection_heads(model.graph)  # a classifier is refused here, in words
+    check_channels(model.graph.channels, model.graph.name)
     self._network = Inference(model)
     self._resize = RESIZES[self.options.resize or model.resize]
     self._postprocess = nms.postprocess
@@ -95,8 +97,9 @@ class Detector:
     return dataclasses.asdict(self.timing)
 
   def prepare(self, image_u8: np.ndarray) -> tuple[np.ndarray, images.Placement]:
-    """(h, w, 3) uint8 -> the network's input (h, w, 3) float32, and where the image lies in it."""
-    return self._resize(image_u8, self.model.graph.width, self.model.graph.height)
+    """(h, w, 3) uint8 -> the network's input (h, w, 3 or 1) float32, and where the image lies in it."""
+    graph = self.model.graph
+    return self._resize(to_channels(image_u8, graph.channels), graph.width, graph.height)
 
   def run(self, prepared: Sequence[tuple[np.ndarray, images.Placement]]) -> Any:
     """One batch of at most `batch_size` prepared images -> `nms.Suppressed`, relative to the network input."""

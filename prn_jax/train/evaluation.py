@@ -126,6 +126,7 @@ class Evaluator:
       self.dataset,
       (self.graph.width, self.graph.height),
       resize=self._resize,
+      channels=self.graph.channels,
       batch_size=self._batch_size,
       process_index=jax.process_index(),
       process_count=jax.process_count(),

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from prn_jax.data_pipelines.augment import DetectionAugment
+from prn_jax.data_pipelines.channels import check_channels
 from prn_jax.data_pipelines.pipeline import PipelineConfig
 from prn_jax.data_pipelines.records import DataError, Dataset
 from prn_jax.data_pipelines.spec import open_spec
@@ -123,7 +124,7 @@ def open_experiment(
     training=training,
     names=dataset.names,
     dataset=dataset,
-    pipeline=_pipeline(config, tuple(recipes)),
+    pipeline=_pipeline(config, tuple(recipes), graph.channels),
     mesh=mesh,
     recipes=recipes,
     steps={size: compile_step(recipe, mesh, config.bn_scope) for size, recipe in recipes.items()},
@@ -217,6 +218,7 @@ def _nearest(side: int, stride: int, fits: Callable[[int], bool]) -> list[int]:
 
 
 def _check_task(config: TrainConfig, graph: Graph, dataset: Dataset) -> None:
+  check_channels(graph.channels, graph.name)
   if graph.detects != (config.task == "detect"):
     does = "detects" if graph.detects else "classifies"
     raise ConfigError(f"config.task is '{config.task}', but network '{graph.name}' {does}.")
@@ -253,13 +255,14 @@ def _durations(config: TrainConfig, num_images: int) -> dict[str, int]:
   return steps
 
 
-def _pipeline(config: TrainConfig, sizes: tuple[Size, ...]) -> PipelineConfig:
+def _pipeline(config: TrainConfig, sizes: tuple[Size, ...], channels: int) -> PipelineConfig:
   return PipelineConfig(
     seed=config.seed,
     batch_size=config.batch_size,
     sizes=sizes,
     resize_every=config.resize_every_steps,
     max_boxes=config.data.max_boxes,
+    channels=channels,
     on_bad_data=config.data.on_bad_data,
     threads=config.data.threads or None,
     workers=config.data.workers,

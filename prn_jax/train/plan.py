@@ -154,7 +154,7 @@ def _step_plan(experiment: Experiment, size: Size, state: Any) -> StepPlan:
 def _batch_shapes(experiment: Experiment, size: Size) -> dict[str, jax.ShapeDtypeStruct]:
   n, (width, height) = experiment.config.batch_size, size
   shapes: dict[str, tuple[tuple[int, ...], Any]] = {
-    "image": ((n, height, width, 3), np.uint8),
+    "image": ((n, height, width, experiment.graph.channels), np.uint8),
     "index": ((n,), np.int32),
   }
   if experiment.graph.detects:
