@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from prn_jax.data_pipelines.class_names import match_names
 from prn_jax.errors import PrnError, did_you_mean
 
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"))
@@ -248,36 +249,55 @@ def with_names(dataset: Dataset, names: Sequence[str]) -> Dataset:
 
   Args:
     dataset: any data set.
-    names: class names in the wanted order, without repeats; more than the data set has, if need be.
+    names: class names in the wanted order, without repeats; more than the data set has, if need be. They need not be
+      spelt as in the data set, see `class_names.match_names`.
 
   Raises:
     DataError: `names` repeats a name, or lacks one that the data set uses.
   """
-  wanted = {name: index for index, name in enumerate(names)}
-  if len(wanted) != len(names):
+  if len(set(names)) != len(names):
     repeated = next(name for name, number in Counter(names).items() if number > 1)
     raise DataError(f"the class name '{repeated}' occurs twice among the {len(names)} names; names must differ")
-  new_index = np.array([wanted.get(name, -1) for name in dataset.names], np.int32)
-  for old in sorted(_used_classes(dataset)):
-    if new_index[old] < 0:
-      name = dataset.names[old]
-      raise DataError(
-        f"the data set has objects of class '{name}', which is not among the {len(names)} given "
-        f"names{did_you_mean(name, names)}. Give the names that the network was trained with."
-      )
-  ids = dict(zip(dataset.names, dataset.category_ids, strict=True))
+  unknown = unknown_classes(dataset, names)
+  if unknown:
+    raise DataError(
+      f"the data set has objects of {classes_text(unknown)}, not among the {len(names)} given "
+      f"names{did_you_mean(unknown[0], names)}. Give the names that the network was trained with."
+    )
+  new_index = np.array(match_names(dataset.names, names), np.int32)
+  ids = {int(new): number for new, number in zip(new_index, dataset.category_ids, strict=True)}
   # A class that the data set does not know has no number of its own; it must only differ from all others.
   fallback = max(dataset.category_ids, default=0) + 1
-  category_ids = tuple(ids.get(name, fallback + index) for index, name in enumerate(names))
+  category_ids = tuple(ids.get(index, fallback + index) for index in range(len(names)))
   return Renumbered(dataset, tuple(names), category_ids, new_index)
 
 
-def _used_classes(dataset: Dataset) -> set[int]:
-  """Classes that occur; of a data set that is not in memory, all."""
-  if not isinstance(dataset, RecordList):
-    return set(range(len(dataset.names)))
-  labels = {record.label for record in dataset.records if record.label is not None}
-  return labels | {int(index) for record in dataset.records for index in record.classes}
+def unknown_classes(dataset: Dataset, names: Sequence[str]) -> list[str]:
+  """The data set's classes that `names` lack although there are objects (or images) of them.
+
+  A class that no image shows may be unknown: exports list such as begin with the project's name.
+  """
+  places = match_names(dataset.names, names)
+  missing = {index for index, place in enumerate(places) if place < 0}
+  return [dataset.names[index] for index in sorted(missing & _used_classes(dataset, missing))] if missing else []
+
+
+def classes_text(names: Sequence[str], most: int = 8) -> str:
+  """ "class 'dog'" or "classes 'cat', 'dog'", in messages."""
+  shown = ", ".join(f"'{name}'" for name in names[:most])
+  more = f" and {len(names) - most} more" if len(names) > most else ""
+  return f"class{'es' if len(names) > 1 else ''} {shown}{more}"
+
+
+def _used_classes(dataset: Dataset, wanted: set[int]) -> set[int]:
+  """Classes that occur, as far as they are among the wanted ones; looks no further when all have been seen."""
+  used: set[int] = set()
+  for index in range(len(dataset)):
+    record = dataset[index]
+    used.update(record.classes.tolist() if record.label is None else (record.label,))
+    if wanted <= used:
+      break
+  return used
 
 
 def finish(

@@ -14,6 +14,7 @@ import numpy as np
 
 from prn_jax.classify.metrics import ClassificationMetrics, classification_metrics, top_classes
 from prn_jax.classify.predict import Classification
+from prn_jax.data_pipelines.class_names import are_numbers, match_names
 from prn_jax.data_pipelines.records import (
   IMAGE_SUFFIXES,
   DataError,
@@ -21,7 +22,9 @@ from prn_jax.data_pipelines.records import (
   OnBadData,
   Record,
   check_stated_size,
+  classes_text,
   image_name,
+  unknown_classes,
   with_names,
 )
 from prn_jax.data_pipelines.spec import open_spec
@@ -43,31 +46,57 @@ Progress = Callable[[Iterable[Any], int], Iterable[Any]]
 def open_data(spec: str, model: Model, on_bad_data: OnBadData | str = "stop") -> Dataset:
   """Opens annotated images with the classes numbered as the model numbers them.
 
-  If the model knows the data's class names, classes are matched by name. Otherwise they are matched by position, which
-  needs as many of them (COCO's "motorcycle" is Darknet's "motorbike").
+  Classes are matched by name, see `class_names.match_names` (COCO's "motorcycle" is Darknet's "motorbike"). A class of
+  the data that no image shows may be unknown to the network; classes of the network that the data lacks have no
+  objects, and count as the protocol says. Where one side has no names (or such as "0", "1", "2"), position decides,
+  which needs as many classes on both sides, and is said.
 
   Raises:
     DataError: the data is bad, or its classes cannot be those of the model.
   """
   dataset = open_spec(spec, on_bad_data)
-  if model.names and set(dataset.names) <= set(model.names):
+  unnamed = _without_names(dataset, model)
+  if not unnamed:
+    _check_known(spec, dataset, model)
     return with_names(dataset, model.names)
   count = num_classes(model.graph)
   if len(dataset.names) != count:
-    unknown = [name for name in dataset.names if name not in model.names]
-    shown = ", ".join(unknown[:8]) + (", ..." if len(unknown) > 8 else "")
-    hint = did_you_mean(unknown[0], model.names)
     raise DataError(
-      f"data '{spec}' has {len(dataset.names)} classes, but network '{model.graph.name}' has {count}, so that they are "
-      f"matched by name; the network does not know {shown}{hint}. Give names under which it does (--names), or "
-      "use data of its classes."
+      f"data '{spec}' has {len(dataset.names)} classes, but network '{model.graph.name}' has {count}, and {unnamed} has "
+      "no class names to match them by. Give the names of the network's classes (--names), or use data of its classes."
     )
-  if model.names:
-    pairs = [(a, b) for a, b in zip(model.names, dataset.names, strict=True) if a != b]
-    _LOG.warning(
-      "classes are matched by position, since %d of %d names differ, as '%s' and '%s'.", len(pairs), count, *pairs[0]
-    )
+  _LOG.warning(
+    "classes are matched by position, since %s has no class names: class 0 of the network%s is '%s' of the data.",
+    unnamed,
+    f" ('{model.names[0]}')" if model.names and not model.names_are_assumed else "",
+    dataset.names[0],
+  )
   return dataset
+
+
+def _without_names(dataset: Dataset, model: Model) -> str:
+  """The side that has no names, in words; "" if both have some."""
+  if all(place >= 0 for place in match_names(dataset.names, model.names)):
+    return ""
+  if not model.names or are_numbers(model.names):
+    return "the network"
+  if model.names_are_assumed and all(place < 0 for place in match_names(dataset.names, model.names)):
+    return "the network"  # 80 and 20 classes are COCO's and VOC's only as long as nothing speaks against it
+  return "the data" if are_numbers(dataset.names) else ""
+
+
+def _check_known(spec: str, dataset: Dataset, model: Model) -> None:
+  """Raises DataError if there are objects of classes that the network does not know."""
+  unknown = unknown_classes(dataset, model.names)
+  if not unknown:
+    return
+  whose = " (assumed, since none were given: those of its usual data)" if model.names_are_assumed else ""
+  shown = ", ".join(f"'{name}'" for name in model.names[:8]) + (", ..." if len(model.names) > 8 else "")
+  raise DataError(
+    f"data '{spec}' has objects of {classes_text(unknown)}, but network '{model.graph.name}' has "
+    f"{len(model.names)} other names{whose}: {shown}{did_you_mean(unknown[0], model.names)}. Classes are matched by name. "
+    "Give names under which the data knows the network's classes, in the network's order (--names), or use data of its classes."
+  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,7 +217,8 @@ def draw_examples(dataset: Dataset, run: Run, folder: Path, count: int, conf: fl
     assert isinstance(result, Detections)
     file = folder / f"{name}.jpg"
     with written_beside(file) as out:
-      dataclasses.replace(result[result.scores > conf], image=read(image_id)).draw().save(out, "JPEG", quality=92)
+      shown = dataclasses.replace(result[result.scores > conf], names=dataset.names, image=read(image_id))
+      shown.draw().save(out, "JPEG", quality=92)
     files.append(file)
   return files
 

@@ -35,6 +35,7 @@ class Model:
   Attributes:
     graph: the network.
     names: class names; may be empty.
+    names_are_assumed: nobody gave them; they are COCO's or VOC's because of the number of classes.
     resize: how images are brought to the network's size.
     training: Darknet's training settings, if the cfg had them.
     header: header of the weights file that the variables come from.
@@ -54,6 +55,7 @@ class Model:
   ) -> None:
     self.graph = graph
     self.names = tuple(names)
+    self.names_are_assumed = False
     self.resize: Resize = resize
     self.training = training
     self.header = header
@@ -228,16 +230,23 @@ def load(
     loaded = with_weights(loaded, weights, partial)
   if names is not None:
     loaded.names = labels.read_names(names)
-  elif not loaded.names:
-    loaded.names = labels.default_names(loaded.graph)
+  _assume_names(loaded)
   labels.check_names(loaded.names, loaded.graph)
   return loaded
 
 
 def build(model: str, **options: Any) -> Model:
   """A registered model with random weights; `options` as width, height, num_classes."""
-  graph = registry.build_graph(model, **options)
-  return Model(graph, names=labels.default_names(graph))
+  built = Model(registry.build_graph(model, **options))
+  _assume_names(built)
+  return built
+
+
+def _assume_names(model: Model) -> None:
+  """Gives a model without names those that belong to its number of classes."""
+  if not model.names:
+    model.names = labels.default_names(model.graph)
+    model.names_are_assumed = bool(model.names)
 
 
 def _open(model: str | Path, strict: bool, options: dict[str, Any]) -> Model:
@@ -262,8 +271,8 @@ def _open(model: str | Path, strict: bool, options: dict[str, Any]) -> Model:
 
 def _with_carried_weights(name: str, options: dict[str, Any]) -> Model:
   """A registered model, with the weights that the package carries for it, unless options change its shape."""
-  model, spec = build(name, **options), registry.get_spec(name)
-  if not spec.weights or model.graph != build(name).graph.resized(model.graph.width, model.graph.height):
+  model, spec = Model(registry.build_graph(name, **options)), registry.get_spec(name)
+  if not spec.weights or model.graph != registry.build_graph(name).resized(model.graph.width, model.graph.height):
     return model
   model.names = spec.names
   return with_weights(model, ASSETS / spec.weights)

@@ -112,8 +112,18 @@ def _detector(args: argparse.Namespace, protocol: str, dataset: Any, done: Any) 
     metrics.write_coco_results(out / "coco_results.json", rows)
     draw_examples(dataset, done, out / "examples", NUM_EXAMPLES, args.pictures_conf)
     print(f"wrote tables, curves and pictures to {out}/", file=sys.stderr)
-  result = evaluation.to_json()
+  absent = sorted(set(range(data.num_classes)) - set(data.truth_classes.tolist()))
+  _say_absent([data.names[index] for index in absent], data.num_classes, protocol)
+  result = evaluation.to_json() | {"classes_without_objects": [data.names[index] for index in absent]}
   return result | {"explain": explanation.to_json()} if explanation else result
+
+
+def _say_absent(names: list[str], count: int, protocol: str) -> None:
+  """Says what becomes of classes of which the data has no object."""
+  if names:
+    counts = "count as 0 in the mean, as Darknet's do" if protocol == "darknet" else "have no figure and do not count"
+    shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+    print(f"the data has no objects of {len(names)} of {count} classes, which {counts}: {shown}", file=sys.stderr)
 
 
 def _coco_rows(dataset: Any, record: Any, done: Any) -> list[Any]:

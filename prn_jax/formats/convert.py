@@ -142,7 +142,7 @@ def metadata(model: Model) -> dict[str, object]:
   """What a saved model keeps besides graph and variables."""
   return {
     "name": model.graph.name,
-    "names": list(model.names),
+    "names": [] if model.names_are_assumed else list(model.names),
     "resize": model.resize,
     "header": dataclasses.asdict(model.header) if model.header else None,
     "missing": list(model.missing),

@@ -15,9 +15,9 @@ import optax
 from prn_jax.data_pipelines.augment import DetectionAugment
 from prn_jax.data_pipelines.channels import check_channels
 from prn_jax.data_pipelines.pipeline import PipelineConfig
-from prn_jax.data_pipelines.records import DataError, Dataset
+from prn_jax.data_pipelines.records import DataError, Dataset, classes_text, unknown_classes, with_names
 from prn_jax.data_pipelines.spec import open_spec
-from prn_jax.errors import PrnError
+from prn_jax.errors import PrnError, did_you_mean
 from prn_jax.formats import darknet_cfg
 from prn_jax.formats.darknet_training import Training
 from prn_jax.graph.graph import Graph
@@ -306,7 +306,16 @@ def _evaluator(
 ) -> Evaluator | None:
   if not config.data.valid:
     return None
-  dataset = open_spec(config.data.valid, config.data.on_bad_data, names)
+  dataset = open_spec(config.data.valid, config.data.on_bad_data)
+  unknown = unknown_classes(dataset, names)
+  if unknown:
+    raise DataError(
+      f"config.data.valid: '{config.data.valid}' has objects of {classes_text(unknown)}, but the training data "
+      f"'{config.data.train}' has other classes: {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}"
+      f"{did_you_mean(unknown[0], names)}. Classes are matched by name. Train on data that has them all, or evaluate on "
+      "data without them."
+    )
+  dataset = with_names(dataset, names)
   return Evaluator(
     graph,
     dataset,

@@ -134,7 +134,7 @@ def test_classes_follow_given_names() -> None:
 
 def test_unused_names_may_be_missing_but_used_ones_not() -> None:
   assert with_names(records(0), ["cat"])[0].classes.tolist() == [0]
-  with pytest.raises(DataError, match=r"class 'dog', which is not among the 2 given names \(did you mean 'dogs'\?\)"):
+  with pytest.raises(DataError, match=r"class 'dog', not among the 2 given names \(did you mean 'dogs'\?\)"):
     with_names(records(1), ["cat", "dogs"])
   with pytest.raises(DataError, match="the class name 'cat' occurs twice among the 3 names"):
     with_names(records(0), ["cat", "dog", "cat"])

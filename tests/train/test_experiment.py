@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import prn_jax
 from prn_jax.cli.train import read_config
 from prn_jax.data_pipelines.augment import DetectionAugment
+from prn_jax.data_pipelines.records import DataError
 from prn_jax.formats import darknet_cfg
 from prn_jax.labels import num_classes
 from prn_jax.models import build_graph
@@ -20,6 +22,7 @@ from prn_jax.train.experiment import build_network, open_experiment
 from prn_jax.train.rundir import run_metadata
 from prn_jax.train.sharding import make_mesh
 from prn_jax.transforms.partial_residual import fprn, shrink
+from tests.data_pipelines.pipeline_data import jpeg
 from tests.nets import tiny_detector
 
 
@@ -101,3 +104,37 @@ def test_what_a_cfg_says_of_letterboxes_is_followed(tmp_path: Path) -> None:
   config = read_config(str(cfg), ["--config.data.train=synthetic:traffic:8", "--config.batch_size=8"])
   assert config.augment.letterbox is True
   assert open_experiment(typed(config)).resize == "letterbox"
+
+
+def coco_file(folder: Path, name: str, categories: tuple[str, ...], used: tuple[int, ...]) -> str:
+  """Data of one image with an object of every used category."""
+  (folder / "1.jpg").write_bytes(jpeg(40, 30))
+  box = {"image_id": 1, "bbox": [1, 1, 9, 9], "area": 81, "iscrowd": 0}
+  content = {
+    "images": [{"id": 1, "file_name": "1.jpg", "width": 40, "height": 30}],
+    "categories": [{"id": i, "name": category} for i, category in enumerate(categories)],
+    "annotations": [box | {"id": i, "category_id": k} for i, k in enumerate(used)],
+  }
+  (folder / f"{name}.json").write_text(json.dumps(content))
+  return f"coco:{folder / name}.json:{folder}"
+
+
+def test_validation_data_is_matched_by_name(tmp_path: Path) -> None:
+  cfg = tmp_path / "net.cfg"
+  cfg.write_text(darknet_cfg.dump(tiny_detector(64)))
+  train = coco_file(tmp_path, "train", ("car", "motorcycle", "person"), (0, 1, 2))
+
+  def config(valid: str) -> TrainConfig:
+    return detector(model=str(cfg), data=DataConfig(train=train, valid=valid))
+
+  other = coco_file(tmp_path, "valid", ("my-project", "Person", "motorbike"), (1, 2, 1))
+  opened = open_experiment(config(other))
+  assert opened.evaluator is not None
+  assert opened.evaluator.dataset.names == opened.names == ("car", "motorcycle", "person")
+  assert opened.evaluator.dataset[0].classes.tolist() == [2, 1, 2]
+  foreign = coco_file(tmp_path, "foreign", ("person", "cart"), (0, 1))
+  message = (
+    r"config\.data\.valid: .* has objects of class 'cart', but the training data .* car, motorcycle, person \(did"
+  )
+  with pytest.raises(DataError, match=message):
+    open_experiment(config(foreign))
