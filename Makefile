@@ -1,4 +1,4 @@
-.PHONY: demo setup test fast lint types format lowest
+.PHONY: demo setup test fast cases lint types format lowest
 
 # A virtual environment in .venv, made once.
 PYTHON := .venv/bin/python
@@ -19,6 +19,10 @@ test: setup lint types
 
 fast: setup lint types
 	$(PYTHON) -m pytest -n 2 -m 'not slow'
+
+# What users reported, from the reference data.
+cases: setup
+	$(PYTHON) -m pytest -n 2 tests/test_cases.py
 
 lint:
 	$(PYTHON) -m ruff check .

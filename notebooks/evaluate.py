@@ -65,6 +65,7 @@ if importlib.util.find_spec("prn_jax") is None:
     )
   importlib.invalidate_caches()
 
+# %%
 import jax
 
 import prn_jax
