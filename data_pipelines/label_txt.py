@@ -18,6 +18,8 @@ from prn_jax.data_pipelines.records import (
   image_ids_of,
   make_record,
 )
+from prn_jax.formats.files import is_file
+from prn_jax.formats.structured import Misfit, load_text, shown, split_lines
 
 MAX_RELATIVE = 2.0  # boxes may reach beyond their image by mistake, but not by the size of another one
 
@@ -45,7 +47,7 @@ def read_records(
     DataError: not one image has a label file, or an entry is bad (policy stop).
   """
   labels = [label_path(image) for image, _, _ in images]
-  if images and not any(label.is_file() for label in labels):
+  if images and not any(is_file(label) for label in labels):
     raise DataError(f"none of {len(images)} images has a label file; expected e.g. {labels[0]} for {images[0][0]}")
   ids = image_ids_of([image for image, _, _ in images])
   records: list[Record] = []
@@ -77,12 +79,12 @@ def read_objects(
     log: follows the policy.
     is_difficult: marks the objects.
   """
-  if not path.is_file():
+  if not is_file(path):
     return []
   try:
-    lines = path.read_text(encoding="utf-8-sig").splitlines()  # some editors begin a file with a mark
-  except UnicodeDecodeError as error:
-    log.report(path, None, f"no text: byte {error.start}", ProblemKind.MALFORMED, "its objects are left out")
+    lines = split_lines(load_text(path))
+  except Misfit as error:
+    log.report(path, None, f"it {error}", ProblemKind.MALFORMED, "its objects are left out")
     return []
   objects = []
   for number, line in enumerate(lines, 1):
@@ -114,19 +116,19 @@ def _parse_line(
   words = line.split()
   if len(words) != 5:
     polygon = " (more values are a polygon, which is no box)" if len(words) > 6 else ""
-    reason = f"{len(words)} values in '{line.strip()[:60]}'; expected 'class x y w h'{polygon}"
+    reason = f"{len(words)} values in {shown(line.strip())}; expected 'class x y w h'{polygon}"
     log.report(path, number, reason, ProblemKind.MALFORMED, "the line is left out")
     return None
   try:
     class_number = float(words[0])
     x, y, w, h = (float(word) for word in words[1:])
-  except ValueError as error:
-    reason = f"{error} in '{line.strip()[:60]}'; expected 'class x y w h'"
+  except ValueError:
+    reason = f"{shown(line.strip())} holds what is no number; expected 'class x y w h'"
     log.report(path, number, reason, ProblemKind.MALFORMED, "the line is left out")
     return None
   # Some tools write the class as 3.0.
   if not class_number.is_integer() or not 0 <= class_number < num_classes:
-    reason = f"class id {words[0]} is not among the {num_classes} classes 0..{num_classes - 1}"
+    reason = f"class id {shown(words[0])[1:-1]} is not among the {num_classes} classes 0..{num_classes - 1}"
     log.report(path, number, reason, ProblemKind.UNKNOWN_CLASS, "the line is left out")
     return None
   return int(class_number), (x, y, w, h)

@@ -17,6 +17,7 @@ from PIL import Image
 
 from prn_jax.data_pipelines.class_names import match_names
 from prn_jax.errors import PrnError, did_you_mean
+from prn_jax.formats.files import is_file
 
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"))
 
@@ -393,7 +394,7 @@ def image_size(image_file: Path | bytes) -> tuple[int, int]:
     if isinstance(image_file, bytes):
       is_empty, text = not image_file, str(error).split(" <_io")[0]  # the name of a buffer says nothing
     else:
-      is_empty, text = image_file.is_file() and not image_file.stat().st_size, str(error)
+      is_empty, text = is_file(image_file) and not image_file.stat().st_size, str(error)
     raise DataError("the file is empty" if is_empty else f"not a readable image ({text})") from error
   return (height, width) if is_turned else (width, height)
 
@@ -425,7 +426,7 @@ def _is_turned(image: Image.Image) -> bool:
 
 def checked_image_size(path: Path, log: ProblemLog) -> tuple[int, int] | None:
   """`image_size`, or None where the image is missing or unreadable, which goes to the log."""
-  if not path.is_file():
+  if not is_file(path):
     log.report(path, None, "the image file does not exist", ProblemKind.MISSING_IMAGE, "the image is left out")
     return None
   try:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prn_jax.errors import PrnError
+from prn_jax.formats.files import expanded
+from prn_jax.formats.structured import MAX_BYTES, read_lines
 from prn_jax.graph.graph import Graph
 
 COCO_NAMES = (
@@ -44,11 +46,8 @@ def read_names(names: str | Path | Sequence[str]) -> tuple[str, ...]:
   """Names from a sequence, or from a text file with one name per line; blank lines at the end are dropped."""
   if not isinstance(names, str | Path):
     return tuple(names)
-  try:
-    lines = Path(names).read_text(encoding="utf-8").splitlines()
-  except (OSError, UnicodeDecodeError) as error:
-    reason = getattr(error, "strerror", None) or "it is not a text file"
-    raise PrnError(f"cannot read class names '{names}': {reason}.") from None
+  advice = "Give a text file with one class name per line."
+  lines = read_lines(expanded(names), PrnError, MAX_BYTES, advice)
   while lines and not lines[-1].strip():
     lines.pop()
   if not lines:

@@ -6,7 +6,6 @@ are numbered by ascending id, as every COCO tool does. Crowd regions and the are
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +23,12 @@ from prn_jax.data_pipelines.records import (
   make_record,
 )
 from prn_jax.data_pipelines.spec import register_source
+from prn_jax.formats import structured
+from prn_jax.formats.files import expanded, is_file, is_folder
+from prn_jax.formats.structured import Misfit, shown, text_of, truth_of, whole_of
+
+_MAX_ID = 2**63 - 1  # as int64, which is what evaluations number images by
+_MAX_SIDE_PX = 2**31 - 1
 
 
 @register_source("coco:ANNOTATIONS.json:IMAGES_DIR")
@@ -33,23 +38,26 @@ def open_coco(parts: tuple[str, ...], log: ProblemLog) -> RecordList:
   Raises:
     DataError: a file is missing or is no COCO JSON, no image is left, or an entry is bad (policy stop).
   """
-  path, folder = Path(parts[0]).expanduser(), Path(parts[1]).expanduser()
+  path, folder = expanded(parts[0]), expanded(parts[1])
   content = _read_json(path)
-  if not folder.is_dir():
+  if not is_folder(folder):
     raise DataError(f"data 'coco:{parts[0]}:{parts[1]}': there is no folder {folder}; expected the images there")
   categories = _by_id(content["categories"], "category", path, log)
   ids, names, index_of = _classes(categories, path, log)
   images = _by_id(content["images"], "image", path, log)
+  if images and not ids:
+    first = f": all were left out, the first because of {log.problems[0]}" if log.problems else ""
+    raise DataError(f"{path} has no categories{first}. Expected at least one with a whole number as id and a name.")
   objects = _objects(content["annotations"], images, index_of, path, log)
   records: list[Record] = []
   for image_id, image in images.items():
     file_name = image.get("file_name")
-    if not isinstance(file_name, str) or not file_name:
-      reason = f"the image of id {image_id} has file_name {file_name!r}; expected the name of a file in {folder}"
+    if not _is_text(file_name) or not file_name:
+      reason = f"the image of id {image_id} has file_name {shown(file_name)}; expected the name of a file in {folder}"
       log.report(path, None, reason, ProblemKind.MALFORMED, "the image is left out")
       continue
     file = folder / file_name
-    if not file.is_file():
+    if not is_file(file):
       reason = f"the image of id {image_id} in {path} does not exist"
       log.report(file, None, reason, ProblemKind.MISSING_IMAGE, "the image is left out")
       continue
@@ -58,29 +66,23 @@ def open_coco(parts: tuple[str, ...], log: ProblemLog) -> RecordList:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-  try:
-    content = json.loads(path.read_bytes())
-  except OSError as error:
-    raise DataError(f"cannot read the annotations {path}: {error.strerror or error}") from error
-  except UnicodeDecodeError as error:
-    raise DataError(f"{path} is no JSON: byte {error.start} is no text") from error
-  except json.JSONDecodeError as error:
-    raise DataError(f"{path}:{error.lineno}: not valid JSON, {error.msg} at column {error.colno}") from error
+  root = structured.read_json(path, DataError, structured.MAX_DATA_BYTES)
   for key in ("images", "annotations", "categories"):
-    if not isinstance(content, dict) or not isinstance(content.get(key), list):
+    if not isinstance(root.raw, dict) or not isinstance(root.raw.get(key), list):
       raise DataError(
         f"{path} has no list '{key}'; expected COCO's object detection format with images, annotations and categories"
       )
-  return content
+  return dict(root.raw)
 
 
 def _by_id(entries: Sequence[Any], what: str, path: Path, log: ProblemLog) -> dict[int, dict[str, Any]]:
   """Entries by their id, in the file's order."""
   found: dict[int, dict[str, Any]] = {}
   for position, entry in enumerate(entries):
-    entry_id = entry.get("id") if isinstance(entry, dict) else None
-    if not isinstance(entry_id, int) or isinstance(entry_id, bool):
-      reason = f"{what} number {position} has id {entry_id!r}; expected a whole number"
+    entry_id = _id(entry.get("id")) if isinstance(entry, dict) else None
+    if entry_id is None:
+      said = shown(entry.get("id") if isinstance(entry, dict) else None)
+      reason = f"{what} number {position} has id {said}; expected a whole number"
       log.report(path, None, reason, ProblemKind.MALFORMED, f"the {what} is left out")
     elif entry_id in found:
       reason = f"two entries of kind {what} have id {entry_id}"
@@ -98,7 +100,7 @@ def _classes(
   names: list[str] = []
   index_of: dict[int, int] = {}
   for category in sorted(categories):
-    name = str(categories[category].get("name", category))
+    name = _name(category, categories[category].get("name"), path, log)
     if name in names:
       first = ids[names.index(name)]
       reason = f"the categories {first} and {category} are both called '{name}'"
@@ -111,9 +113,22 @@ def _classes(
   return ids, names, index_of
 
 
+def _name(category: int, name: Any, path: Path, log: ProblemLog) -> str:
+  """The name of a category; without one, its id."""
+  if name is None:
+    return str(category)
+  if _is_text(name) or (isinstance(name, int | float) and not isinstance(name, bool)):
+    return str(name)
+  reason = f"category {category} has name {shown(name)}; expected text"
+  log.report(path, None, reason, ProblemKind.MALFORMED, f"it is called '{category}'")
+  return str(category)
+
+
 def _size(image: dict[str, Any]) -> tuple[int, int] | None:
-  width, height = image.get("width"), image.get("height")
-  return (width, height) if isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0 else None
+  try:
+    return whole_of(image.get("width"), 1, _MAX_SIDE_PX), whole_of(image.get("height"), 1, _MAX_SIDE_PX)
+  except Misfit:
+    return None
 
 
 def _objects(
@@ -123,23 +138,28 @@ def _objects(
   objects: dict[int, list[Object]] = {image_id: [] for image_id in images}
   for annotation_id, annotation in _by_id(annotations, "annotation", path, log).items():
     prefix = f"annotation {annotation_id}: "
-    image_id, category = annotation.get("image_id"), annotation.get("category_id")
-    if not _is_number(image_id) or image_id not in images:
-      reason = f"{prefix}image_id {image_id!r} is not among the {len(images)} images"
+    image_id, category = _id(annotation.get("image_id")), _id(annotation.get("category_id"))
+    if image_id is None or image_id not in images:
+      reason = f"{prefix}image_id {shown(annotation.get('image_id'))} is not among the {len(images)} images"
       log.report(path, None, reason, ProblemKind.UNKNOWN_IMAGE, "the annotation is left out")
       continue
-    if not _is_number(category) or category not in index_of:
-      reason = f"{prefix}category_id {category!r} is not among the {len(index_of)} categories"
+    if category is None or category not in index_of:
+      reason = f"{prefix}category_id {shown(annotation.get('category_id'))} is not among the {len(index_of)} categories"
       log.report(path, None, reason, ProblemKind.UNKNOWN_CLASS, "the annotation is left out")
       continue
     box = annotation.get("bbox")
     if not isinstance(box, list) or len(box) != 4 or not all(_is_number(value) for value in box):
-      reason = f"{prefix}bbox is {box!r}; expected four numbers x, y, width, height"
+      reason = f"{prefix}bbox is {shown(box)}; expected four numbers x, y, width, height"
       log.report(path, None, reason, ProblemKind.MALFORMED, "the annotation is left out")
       continue
-    x, y, width, height = (float(value) for value in box)
+    try:
+      is_crowd = truth_of(annotation.get("iscrowd"), unsaid=False)
+    except Misfit as error:
+      log.report(path, None, f"{prefix}iscrowd {error}", ProblemKind.MALFORMED, "the annotation is left out")
+      continue
+    x, y, width, height = (_float(value) for value in box)
     if all(0 <= value <= 1 for value in (x, y, width, height)) and width > 0 and height > 0:
-      reason = f"{prefix}bbox {box} looks relative to the image; expected pixels"
+      reason = f"{prefix}bbox {shown(box)} looks relative to the image; expected pixels"
       log.report(path, None, reason, ProblemKind.MALFORMED, "the annotation is left out")
       continue
     usable = checked_box((x, y, x + width, y + height), _size(images[image_id]), log, (path, None, prefix))
@@ -151,7 +171,7 @@ def _objects(
         Object(
           usable,
           index_of[category],
-          is_crowd=bool(annotation.get("iscrowd", 0)),
+          is_crowd=is_crowd,
           area_px=_area_px(annotation.get("area"), exact),
           box_xywh_px=exact,
         )
@@ -161,8 +181,37 @@ def _objects(
 
 def _area_px(area: Any, box_xywh_px: tuple[float, float, float, float]) -> float:
   """The area of the segmentation; of the box where the file does not give it."""
-  return float(area) if _is_number(area) and math.isfinite(area) else box_xywh_px[2] * box_xywh_px[3]
+  try:
+    return structured.number_of(area)
+  except Misfit:
+    return box_xywh_px[2] * box_xywh_px[3]
+
+
+def _id(value: Any) -> int | None:
+  """The number of an image, category or annotation, which some tools write as "1" or 1.0."""
+  if type(value) is int and abs(value) <= _MAX_ID:  # there are millions
+    return value
+  try:
+    return whole_of(value, -_MAX_ID, _MAX_ID)
+  except Misfit:
+    return None
 
 
 def _is_number(value: object) -> bool:
   return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _float(value: float) -> float:
+  """The number; one with hundreds of digits is infinite."""
+  try:
+    return float(value)
+  except OverflowError:
+    return math.inf
+
+
+def _is_text(value: object) -> bool:
+  try:
+    text_of(value)
+  except Misfit:
+    return False
+  return True

@@ -13,6 +13,8 @@ from prn_jax.data_pipelines.label_txt import read_records
 from prn_jax.data_pipelines.records import DataError, ProblemLog, RecordList, finish
 from prn_jax.data_pipelines.spec import register_source
 from prn_jax.errors import did_you_mean
+from prn_jax.formats.files import expanded, is_file
+from prn_jax.formats.structured import Node, read_lines, shown
 
 _FOLDERS = (
   ("/images/train2017/", "/labels/train2017/"),
@@ -41,7 +43,7 @@ def open_darknet(parts: tuple[str, ...], log: ProblemLog) -> RecordList:
   Raises:
     DataError: a file or key is missing, no image is left, or an entry is bad (policy stop).
   """
-  path, split = Path(parts[0]).expanduser(), parts[1]
+  path, split = expanded(parts[0]), parts[1]
   if split not in ("train", "valid"):
     raise DataError(f"data 'darknet:{parts[0]}:{split}': the split is '{split}'; expected train or valid")
   options = read_data_file(path)
@@ -72,17 +74,13 @@ def read_data_file(path: Path) -> dict[str, str]:
       continue
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-      raise DataError(f"{path}:{number}: '{text}' is no 'key = value'")
+      raise DataError(f"{path}:{number}: {shown(text)} is no 'key = value'")
     options.setdefault(key.strip(), value.strip())
   return options
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:
-  try:
-    text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
-  except (OSError, UnicodeDecodeError) as error:
-    raise DataError(f"cannot read {path}: {error}") from error
-  return [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+  return [(number, line.strip()) for number, line in enumerate(read_lines(path, DataError), 1) if line.strip()]
 
 
 def _option(path: Path, options: dict[str, str], key: str) -> str:
@@ -92,13 +90,13 @@ def _option(path: Path, options: dict[str, str], key: str) -> str:
 
 
 def _candidates(text: str, beside: Path, data_file: Path) -> list[Path]:
-  path = Path(text).expanduser()
+  path = expanded(text)
   return [path] if path.is_absolute() else [beside.parent / path, path, data_file.parent.parent / path]
 
 
 def _find(text: str, data_file: Path, what: str) -> Path:
   candidates = _candidates(text, data_file, data_file)
-  found = next((path for path in candidates if path.is_file()), None)
+  found = next((path for path in candidates if is_file(path)), None)
   if found is None:
     raise DataError(f"{what}: there is no file '{text}'; looked for {', '.join(str(path) for path in candidates)}")
   return found
@@ -106,19 +104,16 @@ def _find(text: str, data_file: Path, what: str) -> Path:
 
 def _image_path(text: str, list_path: Path, data_file: Path) -> Path:
   candidates = _candidates(text, list_path, data_file)
-  return next((path for path in candidates if path.is_file()), candidates[0])
+  return next((path for path in candidates if is_file(path)), candidates[0])
 
 
 def _names(path: Path, options: dict[str, str]) -> list[str]:
   names_path = _find(_option(path, options, "names"), path, f"names of {path}")
   names = [name for _, name in _lines(names_path)]
   if "classes" in options:
-    if not options["classes"].isdigit():
-      raise DataError(f"{path}: classes is '{options['classes']}'; expected a whole number")
-    if int(options["classes"]) != len(names):
-      raise DataError(
-        f"{path}: classes = {options['classes']}, but {names_path} holds {len(names)} names; they must agree"
-      )
+    count = Node(options["classes"], str(path), "classes", DataError).whole()
+    if count != len(names):
+      raise DataError(f"{path}: classes = {count}, but {names_path} holds {len(names)} names; they must agree")
   if len(set(names)) != len(names):
     repeated = next(name for name in names if names.count(name) > 1)
     raise DataError(f"{names_path}: the class name '{repeated}' occurs twice; names must differ")

@@ -28,6 +28,8 @@ from prn_jax.data_pipelines.records import (
 )
 from prn_jax.data_pipelines.spec import register_source
 from prn_jax.errors import did_you_mean
+from prn_jax.formats.files import expanded, is_file
+from prn_jax.formats.structured import Misfit, decode_xml, load_bytes, load_xml, read_lines, shown, truth_of
 
 VOC_NAMES = (
   "aeroplane",
@@ -76,7 +78,7 @@ def open_voc(parts: tuple[str, ...], log: ProblemLog) -> RecordList:
   Raises:
     DataError: a file or folder is missing, no image is left, or an entry is bad (policy stop).
   """
-  root, split = Path(parts[0]).expanduser(), parts[1]
+  root, split = expanded(parts[0]), parts[1]
   stems = _split_stems(root, split, log)
   images = {
     file.stem: file for file in sorted((root / "JPEGImages").iterdir()) if file.suffix.lower() in IMAGE_SUFFIXES
@@ -111,15 +113,11 @@ def _split_stems(root: Path, split: str, log: ProblemLog) -> list[str]:
       hint = f" Did you mean {root / inside[0]}?" if inside else ""
       raise DataError(f"'{root}' is no VOC root: there is no folder {needed}.{hint}")
   path = folder / f"{split}.txt"
-  if not path.is_file():
+  if not is_file(path):
     known = [file.stem for file in sorted(folder.glob("*.txt"))]
     raise DataError(f"no split '{split}' in {folder}{did_you_mean(split, known)}; found {', '.join(known) or 'none'}")
   stems: dict[str, int] = {}
-  try:
-    lines = path.read_text(encoding="utf-8-sig").splitlines()  # some editors begin a file with a mark
-  except UnicodeDecodeError as error:
-    raise DataError(f"cannot read the list of images {path}: {error}") from error
-  for number, line in enumerate(lines, 1):
+  for number, line in enumerate(read_lines(path, DataError), 1):
     words = line.split()  # lists of one class carry a second word
     if not words:
       continue
@@ -135,31 +133,29 @@ def _names(root: Path, used: set[str]) -> list[str]:
     return list(VOC_NAMES)
   for path in (root / "Annotations").glob("*.xml"):  # all splits must number the classes alike
     try:
-      used |= {_text(element, "name") for element in ElementTree.parse(path).getroot().iter("object")}
-    except (ElementTree.ParseError, KeyError):
+      used |= {_text(element, "name") for element in load_xml(load_bytes(path)).iter("object")}
+    except Misfit:
       continue  # another split's damage; that split reports it
   return sorted(used)
 
 
 def _parse(path: Path, log: ProblemLog) -> _Parsed | None:
   """What one file says, or None where it cannot be read at all."""
-  try:
-    root = ElementTree.parse(path).getroot()
-  except FileNotFoundError:
+  if not is_file(path):
     log.report(path, None, "the annotation file does not exist", ProblemKind.MISSING_LABEL, "the image is left out")
     return None
-  except ElementTree.ParseError as error:
-    reason = f"not valid XML, {error}"
-    log.report(path, error.position[0], reason, ProblemKind.MALFORMED, "the image is left out")
+  try:
+    root = load_xml(load_bytes(path))
+  except Misfit as error:
+    log.report(path, error.line, f"it {error}", ProblemKind.MALFORMED, "the image is left out")
     return None
   elements: list[_Element] = []
   for number, item in enumerate(root.iter("object"), 1):
     try:
-      corners = [float(_text(item, f"bndbox/{key}")) for key in ("xmin", "ymin", "xmax", "ymax")]
-      name, difficult = _text(item, "name"), item.findtext("difficult", "0").strip() or "0"
-      is_difficult = bool(int(difficult))
-    except (KeyError, ValueError) as error:
-      reason = f"object {number}: {error.args[0]}"
+      corners = [_number(item, f"bndbox/{key}") for key in ("xmin", "ymin", "xmax", "ymax")]
+      name, is_difficult = _text(item, "name"), _is_difficult(item)
+    except Misfit as error:
+      reason = f"object {number}: {error}"
       log.report(path, _line_of(path, "object", number), reason, ProblemKind.MALFORMED, "the object is left out")
       continue
     elements.append(_Element(number, name, (corners[0], corners[1], corners[2], corners[3]), is_difficult))
@@ -169,8 +165,8 @@ def _parse(path: Path, log: ProblemLog) -> _Parsed | None:
 def _said_size(root: ElementTree.Element) -> tuple[int, int] | None:
   """The <size> of the image; None where it is missing or no size, as tools that never saw the image write 0."""
   try:
-    width, height = (int(float(_text(root, f"size/{key}"))) for key in ("width", "height"))
-  except (KeyError, ValueError, OverflowError):
+    width, height = (int(_number(root, f"size/{key}")) for key in ("width", "height"))
+  except (Misfit, ValueError, OverflowError):  # of a number that is not finite
     return None
   return (width, height) if width > 0 and height > 0 else None
 
@@ -185,15 +181,30 @@ def _line_of(path: Path, tag: str, number: int) -> int | None:
       lines.append(parser.CurrentLineNumber)
 
   parser.StartElementHandler = start
-  parser.Parse(path.read_bytes(), True)
+  parser.Parse(decode_xml(load_bytes(path)), True)
   return lines[number - 1] if number <= len(lines) else None
 
 
 def _text(element: ElementTree.Element, key: str) -> str:
   text = element.findtext(key)
   if text is None or not text.strip():
-    raise KeyError(f"<{key}> is missing or empty")
+    raise Misfit(f"<{key}> is missing or empty")
   return text.strip()
+
+
+def _number(element: ElementTree.Element, key: str) -> float:
+  text = _text(element, key)
+  try:
+    return float(text)
+  except ValueError:
+    raise Misfit(f"<{key}> is {shown(text)}; expected a number") from None
+
+
+def _is_difficult(element: ElementTree.Element) -> bool:
+  try:
+    return truth_of(element.findtext("difficult", "0"), unsaid=False)
+  except Misfit as error:
+    raise Misfit(f"<difficult> {error}") from None
 
 
 def _objects(

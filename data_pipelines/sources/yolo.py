@@ -9,13 +9,12 @@ Labels lie where the last folder `images` of the path is replaced by `labels`; a
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from prn_jax.data_pipelines.label_txt import read_records
 from prn_jax.data_pipelines.records import IMAGE_SUFFIXES, DataError, ProblemLog, RecordList, finish
 from prn_jax.data_pipelines.spec import register_source
+from prn_jax.formats.files import expanded, is_file, is_folder, is_there
+from prn_jax.formats.structured import Misfit, Node, read_lines, read_yaml, shown, whole_of
 
 
 def yolo_label_path(image: Path) -> Path:
@@ -35,12 +34,12 @@ def open_yolo(parts: tuple[str, ...], log: ProblemLog) -> RecordList:
   Raises:
     DataError: a file or key is missing, no image is left, or an entry is bad (policy stop).
   """
-  path, split = Path(parts[0]).expanduser(), parts[1]
+  path, split = expanded(parts[0]), parts[1]
   content = _read_yaml(path)
-  names = _names(path, content)
+  names = _names(content)
   images: list[tuple[Path, Path, int | None]] = []
   for place in _places(path, content, split):
-    images += _listed(place) if place.is_file() else _found(place)
+    images += _listed(place) if is_file(place) else _found(place)
   if not images:
     raise DataError(
       f"{path}, split '{split}', holds no images; expected files ending in {', '.join(sorted(IMAGE_SUFFIXES))}"
@@ -49,75 +48,82 @@ def open_yolo(parts: tuple[str, ...], log: ProblemLog) -> RecordList:
   return finish(names, range(len(names)), records, log, f"{path}, split '{split}',")
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
-  try:
-    content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-  except (OSError, UnicodeDecodeError) as error:
-    raise DataError(f"cannot read {path}: {error}") from error
-  except yaml.YAMLError as error:
-    raise DataError(f"{path} is no valid YAML: {error}") from error
-  if not isinstance(content, dict) or "names" not in content:
-    found = ", ".join(map(str, content)) if isinstance(content, dict) else repr(content)[:60]
+def _read_yaml(path: Path) -> Node:
+  root = read_yaml(path, DataError)
+  if not isinstance(root.raw, dict) or "names" not in root:
+    found = ", ".join(shown(key)[1:-1] for key in root.raw) if isinstance(root.raw, dict) else shown(root.raw)
     raise DataError(
       f"{path} has no 'names'; expected a YAML dict with names and the folders of its splits, found {found}"
     )
-  return content
+  return root
 
 
-def _names(path: Path, content: dict[str, Any]) -> list[str]:
+def _names(content: Node) -> list[str]:
+  """Class names as they are written: bare no, yes, on and 007 are names like any other."""
   names = content["names"]
-  if isinstance(names, dict):
-    if sorted(names, key=str) != sorted(range(len(names)), key=str):
-      raise DataError(f"{path}: names has the keys {list(names)[:10]}; expected 0..{len(names) - 1}")
-    names = [names[index] for index in range(len(names))]
-  if not isinstance(names, list) or not names:
-    raise DataError(f"{path}: names is {names!r}; expected a list of class names, or a dict from 0")
-  if content.get("nc", len(names)) != len(names):
-    raise DataError(f"{path}: nc is {content['nc']}, but there are {len(names)} names; they must agree")
-  texts = [str(name) for name in names]
+  if isinstance(names.raw, dict):
+    by_number = {_number(names, key): value for key, value in names.mapping().items()}
+    if sorted(by_number) != list(range(len(names.raw))):
+      raise names.fault(f"has the keys {shown(list(names.raw))}; expected 0..{len(names.raw) - 1}, each once")
+    values = [by_number[index] for index in range(len(by_number))]
+  elif isinstance(names.raw, list):
+    values = names.items()
+  else:
+    values = []
+  if not values:
+    raise names.fault(f"is {shown(names.raw)}; expected a list of class names, or a dict from 0")
+  texts = [value.text() for value in values]
+  if "nc" in content and content["nc"].whole() != len(texts):
+    raise content["nc"].fault(f"is {content['nc'].whole()}, but there are {len(texts)} names; they must agree")
   if len(set(texts)) != len(texts):
     repeated = next(name for name in texts if texts.count(name) > 1)
-    raise DataError(f"{path}: the class name '{repeated}' occurs twice; names must differ")
+    raise names.error(f"{names.file}: the class name {shown(repeated)} occurs twice; names must differ")
   return texts
 
 
-def _places(path: Path, content: dict[str, Any], split: str) -> list[Path]:
+def _number(names: Node, key: str) -> int:
+  try:
+    return whole_of(key)
+  except Misfit as error:
+    raise names.fault(f"has a key that {error}") from None
+
+
+def _places(path: Path, content: Node, split: str) -> list[Path]:
   """The folders and lists of a split."""
-  base = Path(str(content.get("path") or ".")).expanduser()
-  root = next((option for option in (path.parent / base, base) if option.is_dir()), path.parent)
-  key = next((key for key in (split, {"valid": "val", "val": "valid"}.get(split, "")) if content.get(key)), None)
+  base = expanded(content.get("path", ".").text() or ".")
+  root = next((option for option in (path.parent / base, base) if is_folder(option)), path.parent)
+  key = next((key for key in (split, {"valid": "val", "val": "valid"}.get(split, "")) if content.get(key).raw), None)
   if key is None:
     options = [root / split / "images", root / "images" / split, root / split]
-    found = next((option for option in options if option.is_dir()), None)
+    found = next((option for option in options if is_folder(option)), None)
     if found is None:
-      splits = [name for name in ("train", "val", "valid", "test") if content.get(name)]
+      splits = [name for name in ("train", "val", "valid", "test") if content.get(name).raw]
       raise DataError(
         f"{path} has no split '{split}' (it has {', '.join(splits) or 'none'}), and there is no folder {' or '.join(map(str, options))}"
       )
     return [found]
-  values = content[key] if isinstance(content[key], list) else [content[key]]
-  return [_place(str(value), root, path, key) for value in values]
+  value = content[key]
+  places = value.items() if isinstance(value.raw, list) else [value]
+  return [_place(place.text(), root, path, key) for place in places]
 
 
 def _place(text: str, root: Path, path: Path, key: str) -> Path:
-  place = Path(text).expanduser()
+  place = expanded(text)
   # Roboflow's exports write ../train/images for a folder that lies beside the YAML.
   options = [root / place, root / Path(*[part for part in place.parts if part != ".."]), place]
-  found = next((option for option in options if option.exists()), None)
+  found = next((option for option in options if is_there(option)), None)
   if found is None:
     raise DataError(f"{path}: '{key}' is '{text}', but there is no {' or '.join(dict.fromkeys(map(str, options)))}")
+  if found.resolve() == Path(found.resolve().anchor):
+    raise DataError(f"{path}: '{key}' is '{text}', which is the whole disk; expected a folder of images")
   return found
 
 
 def _listed(list_path: Path) -> list[tuple[Path, Path, int | None]]:
   images: list[tuple[Path, Path, int | None]] = []
-  try:
-    lines = list_path.read_text(encoding="utf-8-sig").splitlines()  # some editors begin a file with a mark
-  except (OSError, UnicodeDecodeError) as error:
-    raise DataError(f"cannot read the list of images {list_path}: {error}") from error
-  for number, line in enumerate(lines, 1):
+  for number, line in enumerate(read_lines(list_path, DataError), 1):
     if line.strip():
-      images.append((list_path.parent / Path(line.strip()).expanduser(), list_path, number))
+      images.append((list_path.parent / expanded(line.strip()), list_path, number))
   return images
 
 

@@ -8,7 +8,7 @@ import hashlib
 import math
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -62,20 +62,22 @@ def expanded(path: str | Path) -> Path:
 
 def is_file(path: Path) -> bool:
   """`Path.is_file`; False, not an error, for a name that no file can have: too long, or with a NUL."""
-  try:
-    return path.is_file()
-  except ValueError:
-    return False
-  except OSError as error:
-    if error.errno == errno.ENAMETOOLONG:
-      return False
-    raise
+  return _asked(path.is_file)
 
 
 def is_folder(path: Path) -> bool:
   """`Path.is_dir`; False, not an error, for a name that no folder can have: too long, or with a NUL."""
+  return _asked(path.is_dir)
+
+
+def is_there(path: Path) -> bool:
+  """`Path.exists`; False, not an error, for a name that nothing can have: too long, or with a NUL."""
+  return _asked(path.exists)
+
+
+def _asked(question: Callable[[], bool]) -> bool:
   try:
-    return path.is_dir()
+    return question()
   except ValueError:
     return False
   except OSError as error:

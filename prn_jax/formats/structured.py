@@ -13,8 +13,8 @@ Three steps, and no reader of a file of this kind takes another way:
     data = read_yaml(Path("data.yaml"), DataError)
     count = data["nc"].whole(1, 100_000)    # data.yaml: nc is 'two'; expected a whole number from 1 to 100000.
 
-Where a file holds millions of values, `whole_of(value)` and its like do the third step without a `Node`; they raise
-`Misfit`, whose text goes on after the name of the value.
+Where a file holds millions of values, or bad ones are counted and left out, `whole_of(value)`, `load_xml(data)` and
+their like do the same without a `Node`; they raise `Misfit`, whose text goes on after the name.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ import codecs
 import contextlib
 import json
 import math
+import os
 import re
 import reprlib
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,6 +37,8 @@ from prn_jax.errors import PrnError, did_you_mean
 
 MAX_BYTES = 16 << 20
 """Of a file that is not data by the million. Its tree needs less than half a gigabyte and a second or two."""
+MAX_DATA_BYTES = 4 << 30
+"""Of annotations and lists, whose cost is that of their size."""
 MAX_DEPTH = 100
 MAX_DIGITS = 400
 """Of a number that is written as text. float64 ends at 309 digits."""
@@ -59,7 +63,15 @@ class Readable(Protocol):
 
 
 class Misfit(ValueError):
-  """A value of the wrong type or range; its text goes on after the value's name, as "is 'x'; expected text"."""
+  """A value or a file that is not as expected; its text goes on after the name, as "is 'x'; expected text".
+
+  Attributes:
+    line: of the file, counted from 1; None where it has none.
+  """
+
+  def __init__(self, text: str, line: int | None = None) -> None:
+    super().__init__(text)
+    self.line = line
 
 
 # -- what messages show ----------------------------------------------------------------------------
@@ -247,38 +259,41 @@ class Node:
 
 
 # -- bytes and text --------------------------------------------------------------------------------
-def read_bytes(path: Readable, error: type[PrnError] = PrnError, max_bytes: int = MAX_BYTES, advice: str = "") -> bytes:
-  """The content of a file.
-
-  Args:
-    path: a `Path`, or anything that has `read_bytes`.
-    error: raised for all that goes wrong, with the file's name.
-    max_bytes: a longer file is refused before it is held in memory.
-    advice: what every message ends in.
-  """
+def load_bytes(path: Readable, max_bytes: int = MAX_BYTES) -> bytes:
+  """The content of a file; Misfit where it cannot be read, or is longer, which is seen before it is in memory."""
   try:
-    data = _read_local(path, max_bytes) if isinstance(path, Path) else path.read_bytes()
-  except (OSError, ValueError) as failure:  # ValueError: a name with a NUL, or with half a character
-    reason = getattr(failure, "strerror", None) or str(failure)
-    raise _refusal(path, f"cannot be read: {reason}", error, advice) from failure
+    data = _load_local(path, max_bytes) if isinstance(path, Path) else path.read_bytes()
+  except (OSError, ValueError) as error:  # ValueError: a name with a NUL, or with half a character
+    raise Misfit(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
   if len(data) > max_bytes:
-    raise _refusal(path, f"holds more than {max_bytes:,} bytes, the most that are read of such a file", error, advice)
+    raise Misfit(f"holds more than {max_bytes:,} bytes, the most that are read of such a file")
   return data
 
 
-def _read_local(path: Path, max_bytes: int) -> bytes:
-  """In pieces: a device or a pipe need not end."""
-  chunks, size = [], 0
+def _load_local(path: Path, max_bytes: int) -> bytes:
   with path.open("rb") as file:
-    while size <= max_bytes and (chunk := file.read(_CHUNK_BYTES)):
+    status = os.fstat(file.fileno())
+    if stat.S_ISREG(status.st_mode) and status.st_size <= max_bytes:
+      return file.read()
+    chunks, size = [], 0
+    while size <= max_bytes and (chunk := file.read(_CHUNK_BYTES)):  # a device or a pipe need not end
       chunks.append(chunk)
       size += len(chunk)
   return b"".join(chunks)
 
 
+def load_text(path: Readable, max_bytes: int = MAX_BYTES) -> str:
+  """The text of a file; Misfit as for `load_bytes`, and where it is no text."""
+  return decode(load_bytes(path, max_bytes))
+
+
 def decode(data: bytes) -> str:
-  """Text of UTF-8 with or without mark, or of UTF-16 or UTF-32 with its mark; UnicodeDecodeError for all else."""
-  return data.decode(_marked_encoding(data) or "utf-8")
+  """Text of UTF-8 with or without mark, or of UTF-16 or UTF-32 with its mark; Misfit for all else."""
+  try:
+    return data.decode(_marked_encoding(data) or "utf-8")
+  except UnicodeDecodeError as error:
+    said = error.encoding.upper()
+    raise Misfit(f"is no text: byte {error.start} is no {said}; expected UTF-8, or UTF-16 with its mark") from None
 
 
 def _marked_encoding(data: bytes) -> str | None:
@@ -294,24 +309,30 @@ def _marked_encoding(data: bytes) -> str | None:
   return None
 
 
+def read_bytes(path: Readable, error: type[PrnError] = PrnError, max_bytes: int = MAX_BYTES, advice: str = "") -> bytes:
+  """The content of a file.
+
+  Args:
+    path: a `Path`, or anything that has `read_bytes`.
+    error: raised for all that goes wrong, with the file's name.
+    max_bytes: a longer file is refused before it is held in memory.
+    advice: what every message ends in.
+  """
+  with _named(str(path), error, advice):
+    return load_bytes(path, max_bytes)
+
+
 def read_text(path: Readable, error: type[PrnError] = PrnError, max_bytes: int = MAX_BYTES, advice: str = "") -> str:
   """The text of a file; the arguments are those of `read_bytes`."""
-  return _decoded(read_bytes(path, error, max_bytes, advice), path, error, advice)
+  with _named(str(path), error, advice):
+    return load_text(path, max_bytes)
 
 
-def _decoded(data: bytes, path: object, error: type[PrnError], advice: str) -> str:
-  try:
-    return decode(data)
-  except UnicodeDecodeError as failure:
-    reason = (
-      f"is no text: byte {failure.start} is no {failure.encoding.upper()}; expected UTF-8, or UTF-16 with its mark"
-    )
-    raise _refusal(path, reason, error, advice) from failure
-
-
-def read_lines(path: Readable, error: type[PrnError] = PrnError, max_bytes: int = 1 << 30) -> list[str]:
+def read_lines(
+  path: Readable, error: type[PrnError] = PrnError, max_bytes: int = MAX_DATA_BYTES, advice: str = ""
+) -> list[str]:
   """The lines of a list, without their ends; only line feed and carriage return end a line."""
-  return split_lines(read_text(path, error, max_bytes))
+  return split_lines(read_text(path, error, max_bytes, advice))
 
 
 def split_lines(text: str) -> list[str]:
@@ -320,32 +341,42 @@ def split_lines(text: str) -> list[str]:
   return lines[:-1] if not lines[-1] else lines
 
 
-def _refusal(path: object, reason: str, error: type[PrnError], advice: str) -> PrnError:
-  return Node(None, str(path), "", error, advice).fault(reason)
+@contextlib.contextmanager
+def _named(file: str, error: type[PrnError], advice: str) -> Iterator[None]:
+  """Turns Misfit into `error`, with file and line."""
+  try:
+    yield
+  except Misfit as misfit:
+    place = file if misfit.line is None else f"{file}:{misfit.line}"
+    raise Node(None, place, "", error, advice).fault(str(misfit)) from misfit
 
 
 # -- JSON ------------------------------------------------------------------------------------------
 def read_json(path: Readable, error: type[PrnError] = PrnError, max_bytes: int = MAX_BYTES, advice: str = "") -> Node:
   """The tree of a JSON file; the arguments are those of `read_bytes`."""
-  return parse_json(read_bytes(path, error, max_bytes, advice), str(path), error, advice)
+  return parse_json(read_text(path, error, max_bytes, advice), str(path), error, advice)
 
 
 def parse_json(data: str | bytes, file: str, error: type[PrnError] = PrnError, advice: str = "") -> Node:
-  """The tree of JSON; `file` is what messages call it. The depth is looked at up to `MAX_BYTES`."""
-  root = Node(None, file, "", error, advice)
-  text = _decoded(data, file, error, advice) if isinstance(data, bytes) else data
+  """The tree of JSON; `file` is what messages call it."""
+  with _named(file, error, advice):
+    return Node(load_json(data), file, "", error, advice)
+
+
+def load_json(data: str | bytes) -> Any:
+  """The value of JSON; Misfit where it is none. The depth is looked at up to `MAX_BYTES`."""
+  text = decode(data) if isinstance(data, bytes) else data
   try:
     raw = json.loads(text)
-  except json.JSONDecodeError as failure:
-    place = replace(root, file=f"{file}:{failure.lineno}")
-    raise place.fault(f"is no valid JSON: {failure.msg} at column {failure.colno}") from None
+  except json.JSONDecodeError as error:
+    raise Misfit(f"is no valid JSON: {error.msg} at column {error.colno}", error.lineno) from None
   except RecursionError:
-    raise root.fault("is nested too deeply") from None
+    raise Misfit("is nested too deeply") from None
   except ValueError:
-    raise root.fault("holds a number of thousands of digits") from None
-  if len(data) <= MAX_BYTES and _is_deep(raw):
-    raise root.fault(f"is nested more than {MAX_DEPTH} levels deep")
-  return replace(root, raw=raw)
+    raise Misfit("holds a number of thousands of digits") from None
+  if len(text) <= MAX_BYTES and _is_deep(raw):
+    raise Misfit(f"is nested more than {MAX_DEPTH} levels deep")
+  return raw
 
 
 def _is_deep(raw: Any) -> bool:
@@ -370,19 +401,24 @@ def read_yaml(path: Readable, error: type[PrnError] = PrnError, advice: str = ""
 
 def parse_yaml(text: str, file: str, error: type[PrnError] = PrnError, advice: str = "") -> Node:
   """The tree of YAML text; `file` is what messages call it."""
+  with _named(file, error, advice):
+    return Node(_load_yaml(text), file, "", error, advice)
+
+
+def _load_yaml(text: str) -> Any:
   import yaml
 
-  root = Node(None, file, "", error, advice)
   try:
-    return replace(root, raw=_YamlTree(text).root())
-  except yaml.YAMLError as failure:
-    mark = getattr(failure, "problem_mark", None)
-    line = 0 if mark is None else min(mark.line, text.count("\n")) + 1  # the end may be called the line after it
-    place = root if mark is None else replace(root, file=f"{file}:{line}")
-    problem = getattr(failure, "problem", None) or getattr(failure, "reason", None)  # the second: of one character
-    raise place.fault(f"is no valid YAML: {problem}") from None
+    return _YamlTree(text).root()
+  except yaml.YAMLError as error:
+    mark = getattr(error, "problem_mark", None)
+    line = (
+      None if mark is None else max(1, min(mark.line + 1, len(split_lines(text))))
+    )  # the end may be called the line after it
+    problem = getattr(error, "problem", None) or getattr(error, "reason", None)  # the second: of one character
+    raise Misfit(f"is no valid YAML: {problem}", line) from None
   except RecursionError:
-    raise root.fault("is nested too deeply") from None
+    raise Misfit("is nested too deeply") from None
 
 
 class _YamlTree:
@@ -464,30 +500,27 @@ class _YamlTree:
 
 
 # -- XML -------------------------------------------------------------------------------------------
-def read_xml(path: Readable, error: type[PrnError] = PrnError, advice: str = "") -> ElementTree.Element:
-  """The root of an XML file; its text has the encoding that it declares. Entities of its own are refused."""
-  return parse_xml(read_bytes(path, error, MAX_BYTES, advice), str(path), error, advice)
-
-
-def parse_xml(data: bytes, file: str, error: type[PrnError] = PrnError, advice: str = "") -> ElementTree.Element:
-  """The root of XML; `file` is what messages call it."""
-  root = Node(None, file, "", error, advice)
+def load_xml(data: bytes) -> ElementTree.Element:
+  """The root of XML, whose text has the encoding that it declares; Misfit where it is none or declares entities."""
+  text = decode_xml(data)
+  if "<!ENTITY" in text:
+    raise Misfit("declares entities of its own; expected plain XML")
   try:
-    text = decode_xml(data)
-    if "<!ENTITY" in text:
-      raise Misfit("declares entities of its own; expected plain XML")
-    element: ElementTree.Element = ElementTree.fromstring(text)
-  except ElementTree.ParseError as failure:
-    place = replace(root, file=f"{file}:{failure.position[0]}")
-    raise place.fault(f"is no valid XML: {failure}") from None
-  except Misfit as failure:
-    raise root.fault(str(failure)) from None
-  level = [element]
+    root: ElementTree.Element = ElementTree.fromstring(text)
+  except ElementTree.ParseError as error:
+    raise Misfit(f"is no valid XML: {error}", error.position[0]) from None
+  level = [root]
   for _ in range(MAX_DEPTH):
     level = [child for parent in level for child in parent]
   if level:
-    raise root.fault(f"is nested more than {MAX_DEPTH} levels deep")
-  return element
+    raise Misfit(f"is nested more than {MAX_DEPTH} levels deep")
+  return root
+
+
+def read_xml(path: Readable, error: type[PrnError] = PrnError, advice: str = "") -> ElementTree.Element:
+  """The root of an XML file; see `load_xml` and `read_bytes`."""
+  with _named(str(path), error, advice):
+    return load_xml(load_bytes(path))
 
 
 def decode_xml(data: bytes) -> str:

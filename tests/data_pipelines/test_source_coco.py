@@ -113,7 +113,7 @@ def test_duplicate_ids(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
   ("text", "message"),
   [
-    ('{"images": [\n1,]}', r"a\.json:2: not valid JSON, .* at column 3"),
+    ('{"images": [\n1,]}', r"a\.json:2 is no valid JSON: .* at column 3"),
     ("[]", r"a\.json has no list 'images'; expected COCO's object detection format"),
     ('{"images": [], "annotations": {}, "categories": []}', "has no list 'annotations'"),
     ('{"images": [], "annotations": [], "categories": []}', r"a\.json holds no images"),
@@ -126,7 +126,7 @@ def test_files_that_are_no_coco(tmp_path: Path, text: str, message: str) -> None
 
 
 def test_missing_files(tmp_path: Path) -> None:
-  with pytest.raises(DataError, match=r"cannot read the annotations .*none\.json: No such file"):
+  with pytest.raises(DataError, match=r"none\.json cannot be read: No such file"):
     open_spec(f"coco:{tmp_path / 'none.json'}:{tmp_path}")
   path = write(tmp_path / "a.json", '{"images": [], "annotations": [], "categories": []}')
   with pytest.raises(DataError, match=r"there is no folder .*nowhere; expected the images there"):
@@ -144,3 +144,57 @@ def test_real_coco(shared: Path) -> None:
   assert len({int(index) for record in records for index in record.classes}) == 79
   assert len(dataset.names) == 80
   assert dataset.category_ids[-1] == 90
+
+
+@pytest.mark.parametrize(
+  ("written", "is_crowd"),
+  [("0", False), ("1", True), (0.0, False), (True, True), ("false", False), ("True", True), (None, False), ("", False)],
+)
+def test_crowds_as_tools_write_them(tmp_path: Path, written: Any, is_crowd: bool) -> None:
+  dataset = open_spec(coco(tmp_path, annotation(4, iscrowd=written)))
+  assert dataset[0].is_crowd.tolist() == [is_crowd]
+
+
+@pytest.mark.parametrize("written", ["crowd", 2, [0], "-1"])
+def test_what_is_no_crowd_is_named(tmp_path: Path, written: Any) -> None:
+  spec = coco(tmp_path, annotation(4, iscrowd=written), annotation(5))
+  with pytest.raises(DataError, match=r"a\.json: annotation 4: iscrowd is .*; expected true or false \(also 1 or 0"):
+    open_spec(spec)
+  assert len(opened(spec)[0].classes) == 1
+
+
+@pytest.mark.parametrize("as_written", [str, float, lambda number: f"{number}.0"])
+def test_ids_and_sizes_as_text_and_as_floats(tmp_path: Path, as_written: Any) -> None:
+  spec = coco(
+    tmp_path,
+    annotation(as_written(4), image_id=as_written(1), category_id=as_written(18)),
+    images=[{"id": as_written(1), "file_name": "1.jpg", "width": as_written(100), "height": as_written(50)}],
+    categories=[{"id": as_written(90), "name": "cow"}, {"id": as_written(18), "name": "dog"}],
+  )
+  dataset = open_spec(spec)
+  assert dataset.category_ids == (18, 90)
+  assert dataset.names == ("dog", "cow")
+  assert (dataset[0].image_id, dataset[0].width, dataset[0].height, dataset[0].classes.tolist()) == (1, 100, 50, [0])
+
+
+def test_no_category_that_has_a_number(tmp_path: Path) -> None:
+  spec = coco(tmp_path, annotation(4), categories=[{"id": "dog", "name": "dog"}])
+  with pytest.raises(DataError, match=r"category number 0 has id 'dog'; expected a whole number"):
+    open_spec(spec)
+  with pytest.raises(DataError, match=r"a\.json has no categories: all were left out, the first because of .*'dog'"):
+    open_spec(spec, "skip")
+
+
+HOSTILE = ["\ud800", "a\0b", "x" * 5000, 10**1000, 10**4200, 1e308, -1, [], {}, [[]], True, None, float("inf")]
+
+
+@pytest.mark.parametrize("value", HOSTILE, ids=[f"{number}" for number in range(len(HOSTILE))])
+def test_hostile_values_are_named_wherever_they_stand(tmp_path: Path, value: Any) -> None:
+  for key in annotation(1):
+    opened(coco(tmp_path, annotation(4, **{key: value}), annotation(5)))
+  good = {"id": 1, "file_name": "1.jpg", "width": 100, "height": 50}
+  for key in good:
+    opened(coco(tmp_path, images=[good | {"id": 2}, good | {key: value}]))
+  for key in ("id", "name"):
+    dataset = opened(coco(tmp_path, categories=[{"id": 7, "name": "cat"}, {"id": 8, "name": "dog", key: value}]))
+    assert all(name.encode() for name in dataset.names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +83,7 @@ def test_yolo_label_paths(image: str, label: str) -> None:
 BAD = [
   ("0 .5 .5 .2", r"4 values in '0 .5 .5 .2'; expected 'class x y w h'", "malformed"),
   ("0 .1 .1 .2 .1 .2 .2", r"7 values in .*\(more values are a polygon, which is no box\)", "malformed"),
-  ("0 .5 x .2 .2", r"could not convert string to float: 'x' in '0 .5 x .2 .2'", "malformed"),
+  ("0 .5 x .2 .2", r"'0 .5 x .2 .2' holds what is no number", "malformed"),
   ("2 .5 .5 .2 .2", r"class id 2 is not among the 2 classes 0..1", "unknown class"),
   ("-1 .5 .5 .2 .2", r"class id -1 is not among", "unknown class"),
   ("0.5 .5 .5 .2 .2", r"class id 0.5 is not among", "unknown class"),
@@ -112,7 +113,7 @@ def test_whole_numbers_may_be_written_as_floats(tmp_path: Path) -> None:
 def test_no_text_in_a_label_file(tmp_path: Path) -> None:
   spec = darknet(tmp_path)
   (tmp_path / "img" / "a.txt").write_bytes(b"\xff\xfe\x00")
-  with pytest.raises(DataError, match=r"a\.txt: no text: byte 0"):
+  with pytest.raises(DataError, match=r"a\.txt: it is no text: byte 2 is no UTF-16"):
     open_spec(spec)
 
 
@@ -200,6 +201,8 @@ def test_real_data_file(shared: Path) -> None:
   [
     "names: [cat, dog]\nval: images/val\n",
     "names: {0: cat, 1: dog}\nnc: 2\nval: [images/val]\n",
+    "names: {'0': cat, '1': dog}\nnc: '2'\nval: images/val\n",
+    "names: [cat, dog]\nnc: 2.0\nval: images/val\ntest:\n",
     "names: [cat, dog]\npath: .\nval: val.txt\n",
     "names: [cat, dog]\nval: ../images/val\n",  # as Roboflow writes it
     "names: [cat, dog]\nvalid: images/val\n",
@@ -221,11 +224,16 @@ def test_yolo_values(tmp_path: Path, yaml: str) -> None:
     ("names: [cat, dog\n", "is no valid YAML"),
     ("train: x\n", "has no 'names'; .* found train"),
     ("- a\n", "has no 'names'; "),
-    ("names: {0: cat, 2: dog}\nval: images/val\n", r"names has the keys \[0, 2\]; expected 0..1"),
+    ("names: {0: cat, 2: dog}\nval: images/val\n", r"names has the keys \['0', '2'\]; expected 0..1"),
     ("names: cat\nval: images/val\n", "names is 'cat'; expected a list of class names"),
     ("names: [cat, dog]\nnc: 3\nval: images/val\n", "nc is 3, but there are 2 names; they must agree"),
+    ("names: [cat, dog]\nnc: two\nval: images/val\n", r"data\.yaml: nc is 'two'; expected a whole number"),
+    ("names: [cat, null]\nval: images/val\n", r"data\.yaml: names\[1\] is None; expected text"),
+    ("names: {0: cat, x: dog}\nval: images/val\n", "names has a key that is 'x'; expected a whole number"),
+    ("names: [cat, dog]\nval: {a: b}\n", r"data\.yaml: val is \{'a': 'b'\}; expected text"),
     ("names: [cat, cat]\nval: images/val\n", "the class name 'cat' occurs twice"),
     ("names: [cat, dog]\nval: nowhere\n", "'val' is 'nowhere', but there is no .*nowhere"),
+    ("names: [cat, dog]\nval: /\n", "'val' is '/', which is the whole disk; expected a folder of images"),
     ("names: [cat, dog]\nval: labels\n", "split 'val', holds no images; expected files ending in"),
   ],
 )
@@ -252,3 +260,18 @@ def test_real_yolo(shared: Path, folder: str, split: str, num_images: int, num_b
   dataset = open_spec(f"yolo:{shared / 'data' / folder / 'data.yaml'}:{split}")
   assert len(dataset) == num_images
   assert sum(len(dataset[index].classes) for index in range(len(dataset))) == num_boxes
+
+
+def test_names_are_what_is_written(tmp_path: Path) -> None:
+  names = ["no", "yes", "on", "off", "y", "007", "1.10", "true", "2020-01-01", "0x1F"]
+  assert list(open_spec(f"yolo:{yolo(tmp_path, 'names: [' + ', '.join(names) + ']')}:val").names) == names
+
+
+@pytest.mark.parametrize(
+  "value", ["~nobody_of_this_name", "~", "/", "\\0", "x" * 5000, "9" * 5000, "&a [*a]", "[[[]]]", "inf"]
+)
+@pytest.mark.parametrize("key", ["names", "nc", "path", "val"])
+def test_hostile_values_of_a_yaml_are_named(tmp_path: Path, key: str, value: str) -> None:
+  lines = {"names": "[cat, dog]", "val": "images/val"} | {key: f'"{value}"' if value == "\\0" else value}
+  with contextlib.suppress(DataError):
+    open_spec(f"yolo:{yolo(tmp_path, ''.join(f'{key}: {each}' + chr(10) for key, each in lines.items()))}:val")

@@ -59,11 +59,15 @@ BAD = [
   (item(box=(5, 5, 5, 9)), r"object 2 \('dog'\): box .* has size 0x4", "no size"),
   (item(box=(5, 5, 3, 9)), r"object 2 \('dog'\): box .* has size -2x4", "no size"),
   (item(box=(5, 5, 130, 9)), r"object 2 \('dog'\): box .* reaches 30 px outside its 100x50 image", "outside the image"),
-  (item(box=(5, "x", 30, 9)), r"object 2: could not convert string to float: 'x'", "malformed"),
+  (item(box=(5, "x", 30, 9)), r"object 2: <bndbox/ymin> is 'x'; expected a number", "malformed"),
   (item(box=(5, "nan", 30, 9)), r"object 2 \('dog'\): box .* is not finite", "not finite"),
   (item(box=(5, 5, 30)), r"object 2: <bndbox/ymax> is missing or empty", "malformed"),
   (item(name=""), r"object 2: <name> is missing or empty", "malformed"),
-  (item(difficult="<difficult>maybe</difficult>"), r"object 2: invalid literal for int\(\).*'maybe'", "malformed"),
+  (
+    item(difficult="<difficult>maybe</difficult>"),
+    r"object 2: <difficult> is 'maybe'; expected true or false",
+    "malformed",
+  ),
 ]
 
 
@@ -96,7 +100,7 @@ def test_bad_lists(tmp_path: Path, listed: str, message: str, kind: str) -> None
 def test_broken_xml_and_missing_image(tmp_path: Path) -> None:
   spec = voc(tmp_path, item(), listed="a\nb\nc\n")
   write(tmp_path / "Annotations" / "b.xml", "<annotation>\n<object>")
-  with pytest.raises(DataError, match=r"b\.xml:2: not valid XML"):
+  with pytest.raises(DataError, match=r"b\.xml:2: it is no valid XML: no element found"):
     open_spec(spec)
   write(tmp_path / "Annotations" / "c.xml", f"<annotation>{item()}</annotation>")
   dataset = open_spec(spec, "skip")
@@ -129,3 +133,36 @@ def test_known_defects_of_bccd(shared: Path) -> None:
   assert dataset.names == ("Platelets", "RBC", "WBC")
   assert [problem.path.stem for problem in dataset.problems] == ["BloodImage_00338", "BloodImage_00343"]
   assert sum(len(dataset[index].classes) for index in range(len(dataset))) == 3943 - 2
+
+
+@pytest.mark.parametrize(
+  ("written", "is_difficult"),
+  [("False", False), ("true", True), ("Unspecified", False), ("no", False), ("1", True), ("", False), (" 0 ", False)],
+)
+def test_difficult_as_tools_write_it(tmp_path: Path, written: str, is_difficult: bool) -> None:
+  dataset = open_spec(voc(tmp_path, item(difficult=f"<difficult>{written}</difficult>")))
+  assert dataset[0].is_difficult.tolist() == [is_difficult]
+
+
+@pytest.mark.parametrize(
+  ("encoding", "name"), [("GB2312", "狗"), ("GBK", "龍"), ("windows-1251", "пёс"), ("utf-16", "犬")]
+)
+def test_names_in_the_encoding_that_the_file_declares(tmp_path: Path, encoding: str, name: str) -> None:
+  spec = voc(tmp_path, item(name=name))
+  path = tmp_path / "Annotations" / "a.xml"
+  text = f'<?xml version="1.0" encoding="{encoding}"?>\n{path.read_text(encoding="utf-8")}'
+  path.write_bytes(text.encode(encoding))
+  assert open_spec(spec).names == (name,)
+  path.write_bytes(text.replace("<xmin>", "<xmin>x").encode(encoding))
+  with pytest.raises(DataError, match=r"a\.xml:2: object 1: <bndbox/xmin> is 'x"):  # the line is found in it, too
+    open_spec(spec)
+
+
+def test_an_encoding_that_nobody_knows_is_named(tmp_path: Path) -> None:
+  spec = voc(tmp_path, item(), listed="a\nb\n")
+  write(tmp_path / "Annotations" / "b.xml", '<?xml version="1.0" encoding="x-mine"?><annotation/>')
+  with pytest.raises(
+    DataError, match=r"b\.xml: it declares the encoding 'x-mine', which is not known; save it as UTF-8"
+  ):
+    open_spec(spec)
+  assert len(open_spec(spec, "skip")) == 1

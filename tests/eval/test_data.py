@@ -184,9 +184,16 @@ def test_category_ids_must_suffice() -> None:
   [
     ({"image_id": 2}, r"row 0: image_id 2 is not among the data set's 1 images"),
     ({"category_id": 9}, r"row 0: category_id 9 is not among the data set's 2 categories"),
-    ({"bbox": [1, 2, 3]}, r"row 0: .* is no result \(ValueError.*\); expected image_id, category_id, bbox and score"),
-    ({"bbox": None}, r"row 0: .* is no result"),
-    ({"score": "high"}, r"row 0: .* is no result"),
+    (
+      {"bbox": [1, 2, 3]},
+      r"row 0: .* is no result: bbox is \[1, 2, 3\]; expected four numbers x, y, width, height\. Exp",
+    ),
+    ({"bbox": None}, r"row 0: .* is no result: bbox is None; expected four numbers"),
+    ({"bbox": "1234"}, r"row 0: .* is no result: bbox is '1234'; expected four numbers"),
+    ({"bbox": [1, 2, 3, {}]}, r"row 0: .* is no result: bbox is \{\}; expected a finite number"),
+    ({"score": "high"}, r"row 0: .* is no result: score is 'high'; expected a finite number"),
+    ({"image_id": [1]}, r"row 0: .* is no result: image_id is \[1\]; expected a whole number"),
+    ({"category_id": None}, r"row 0: .* is no result: category_id is None; expected a whole number"),
   ],
 )
 def test_bad_results(row: dict[str, object], message: str) -> None:
@@ -195,17 +202,25 @@ def test_bad_results(row: dict[str, object], message: str) -> None:
     read_coco_results([good | row], [5, 6], [1])
 
 
-def test_results_with_nan_scores_are_refused_when_scored(tmp_path: Path) -> None:
+def test_results_of_tools_that_write_numbers_as_text() -> None:
+  rows = [{"image_id": "1", "category_id": "5", "bbox": ["0", 0, 1.0, "1"], "score": "0.5"}]
+  plain = [{"image_id": 1, "category_id": 5.0, "bbox": [0, 0, 1, 1], "score": 0.5}]
+  for image_ids in ([1], ["1"]):
+    read, expected = (read_coco_results(each, [5, 6], image_ids) for each in (rows, plain))
+    assert list(read) == list(expected) == image_ids
+    np.testing.assert_array_equal(read[image_ids[0]].boxes_xyxy_px, expected[image_ids[0]].boxes_xyxy_px)
+
+
+def test_results_with_nan_scores_are_refused(tmp_path: Path) -> None:
   path = tmp_path / "results.json"
   path.write_text('[{"image_id": 1, "category_id": 1, "bbox": [0, 0, 1, 1], "score": NaN}]')
-  results = read_coco_results(path, [1, 2], [1])
-  with pytest.raises(EvalError, match="have a score that is not finite"):
-    collect(NAMES, [truth(1)], results)
+  with pytest.raises(EvalError, match=r"results\.json, row 0: .* is no result: score is nan; expected a finite number"):
+    read_coco_results(path, [1, 2], [1])
 
 
 def test_files_that_are_no_results(tmp_path: Path) -> None:
   path = tmp_path / "results.json"
-  with pytest.raises(EvalError, match=r"cannot read the results .*results\.json"):
+  with pytest.raises(EvalError, match=r"results\.json cannot be read: No such file"):
     read_coco_results(path, [1], [1])
   path.write_text("{}")
   with pytest.raises(EvalError, match=r"results\.json holds no list of results"):

@@ -13,7 +13,7 @@ import pytest
 
 from prn_jax.errors import PrnError
 from prn_jax.formats import structured
-from prn_jax.formats.files import expanded, is_file, is_folder
+from prn_jax.formats.files import expanded, is_file, is_folder, is_there
 from prn_jax.formats.structured import Node
 
 
@@ -146,6 +146,7 @@ def test_names_that_no_file_has(tmp_path: Path, name: str) -> None:
   assert "cannot be read: " in refused(structured.read_json, tmp_path / name, BadFile)
   assert not is_file(tmp_path / name)
   assert not is_folder(tmp_path / name)
+  assert not is_there(tmp_path / name)
 
 
 @pytest.mark.parametrize("name", ["~nobody_of_this_name/x", "~\0/x"])
@@ -233,7 +234,7 @@ def test_bad_yaml(text: str, said: str) -> None:
 def test_encodings_of_xml(declared: str | None, written: str) -> None:
   word = {"latin-1": "é", "cp1251": "кот"}.get(written, "中文")
   head = f'<?xml version="1.0" encoding="{declared}"?>' if declared else ""
-  root = structured.parse_xml(f"{head}<a><b>{word}</b></a>".encode(written), "a.xml")
+  root = structured.load_xml(f"{head}<a><b>{word}</b></a>".encode(written))
   assert root.findtext("b") == word
 
 
@@ -254,8 +255,9 @@ def test_encodings_of_xml(declared: str | None, written: str) -> None:
     (b"<a>\0</a>", "a.xml:1 is no valid XML: not well-formed (invalid token): line 1, column 3."),
   ],
 )  # fmt: skip
-def test_bad_xml(data: bytes, said: str) -> None:
-  assert refused(structured.parse_xml, data, "a.xml", BadFile) == said
+def test_bad_xml(tmp_path: Path, data: bytes, said: str) -> None:
+  (tmp_path / "a.xml").write_bytes(data)
+  assert refused(structured.read_xml, tmp_path / "a.xml", BadFile) == f"{tmp_path}/{said}"
 
 
 # -- what a refusal costs --------------------------------------------------------------------------

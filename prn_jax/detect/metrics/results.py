@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prn_jax.detect.metrics.data import Detected, EvalError, ImageDetections, ImageId
 from prn_jax.formats.files import write_text
+from prn_jax.formats.structured import MAX_DATA_BYTES, Misfit, number_of, read_json, shown, whole_of
+
+T = TypeVar("T")
 
 COCO_CATEGORY_IDS = tuple(number for number in range(1, 91) if number not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83))
 """COCO's own numbers of its 80 classes; ten numbers were never used (`detector.c:coco_ids`)."""
@@ -114,16 +118,15 @@ def read_coco_results(
   for number, row in enumerate(content):
     place = f"{where}, row {number}"
     try:
-      image_id, category, box, score = row["image_id"], row["category_id"], row["bbox"], float(row["score"])
-      xywh = np.array(box, np.float64).reshape(4)
-    except (KeyError, TypeError, ValueError) as error:
+      image_id, category, xywh, score = _row(row, known)
+    except Misfit as error:
       raise EvalError(
-        f"{place}: {json.dumps(row)[:200]} is no result ({error!r}); expected image_id, category_id, bbox and score"
-      ) from error
+        f"{place}: {shown(row)} is no result: {error}. Expected image_id, category_id, bbox and score"
+      ) from None
     if image_id not in known:
-      raise EvalError(f"{place}: image_id {image_id!r} is not among the data set's {len(known)} images")
+      raise EvalError(f"{place}: image_id {shown(image_id)} is not among the data set's {len(known)} images")
     if category not in index_of:
-      raise EvalError(f"{place}: category_id {category!r} is not among the data set's {len(index_of)} categories")
+      raise EvalError(f"{place}: category_id {category} is not among the data set's {len(index_of)} categories")
     columns.setdefault(image_id, []).append((xywh, score, index_of[category]))
   return {image_id: _detections(rows) for image_id, rows in columns.items()}
 
@@ -134,11 +137,41 @@ def _detections(rows: Sequence[tuple[NDArray[np.float64], float, int]]) -> Image
   return ImageDetections(corners, np.array([row[1] for row in rows]), np.array([row[2] for row in rows]), xywh)
 
 
-def _read(path: Path) -> Sequence[Mapping[str, Any]]:
+def _row(row: Any, known: Collection[ImageId]) -> tuple[ImageId, int, NDArray[np.float64], float]:
+  """Image, category, box and score of a result, whose numbers some tools write as text.
+
+  An image's id is what the data set calls it: 17 and "17" are one where only one of them is known.
+  """
+  if not isinstance(row, Mapping):
+    raise Misfit("it has no keys")
+  missing = [key for key in ("image_id", "category_id", "bbox", "score") if key not in row]
+  if missing:
+    raise Misfit(f"it has no {missing[0]}")
+  box = row["bbox"]
+  if not isinstance(box, Sequence | np.ndarray) or isinstance(box, str) or len(box) != 4:
+    raise Misfit(f"bbox is {shown(box)}; expected four numbers x, y, width, height")
+  values = [_field("bbox", number_of, value) for value in (*box,)]
+  score = _field("score", number_of, row["score"])
+  category = _field("category_id", whole_of, row["category_id"])
+  image_id = row["image_id"]
+  if not isinstance(image_id, int | str) or isinstance(image_id, bool):
+    image_id = _field("image_id", whole_of, image_id)
+  if image_id not in known:
+    with contextlib.suppress(Misfit):
+      other = whole_of(image_id) if isinstance(image_id, str) else str(image_id)
+      image_id = other if other in known else image_id
+  return image_id, category, np.array(values, np.float64), score
+
+
+def _field(key: str, check: Callable[[Any], T], value: Any) -> T:
   try:
-    content = json.loads(path.read_bytes())
-  except (OSError, ValueError) as error:
-    raise EvalError(f"cannot read the results {path}: {error}") from error
-  if not isinstance(content, list):
+    return check(value.item() if isinstance(value, np.generic) else value)
+  except Misfit as error:
+    raise Misfit(f"{key} {error}") from None
+
+
+def _read(path: Path) -> Sequence[Mapping[str, Any]]:
+  root = read_json(path, EvalError, MAX_DATA_BYTES)
+  if not isinstance(root.raw, list):
     raise EvalError(f"{path} holds no list of results; expected [{{image_id, category_id, bbox, score}}, ...]")
-  return content
+  return root.raw
