@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from prn_jax.data_pipelines.class_names import match_names
 from prn_jax.errors import PrnError
 from prn_jax.formats.files import expanded
 from prn_jax.formats.structured import MAX_BYTES, read_lines
@@ -21,6 +22,9 @@ COCO_NAMES = (
   "refrigerator", "book", "clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush",
 )  # fmt: skip
 """COCO's 80 classes by Darknet's names (data/coco.names)."""
+
+COCO_CATEGORY_IDS = tuple(number for number in range(1, 91) if number not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83))
+"""COCO's own numbers of its 80 classes; ten numbers were never used (`detector.c:coco_ids`)."""
 
 VOC_NAMES = (
   "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
@@ -40,6 +44,12 @@ def num_classes(graph: Graph) -> int:
 def default_names(graph: Graph) -> tuple[str, ...]:
   """COCO's names for a detector with 80 classes, VOC's for 20, else none."""
   return {80: COCO_NAMES, 20: VOC_NAMES}.get(num_classes(graph), ()) if graph.detects else ()
+
+
+def coco_category_ids(names: Sequence[str]) -> tuple[int, ...] | None:
+  """COCO's own number of every class, if these are its 80 classes in any order and spelling; else None."""
+  places = match_names(names, COCO_NAMES)
+  return tuple(COCO_CATEGORY_IDS[i] for i in places) if sorted(places) == list(range(len(COCO_NAMES))) else None
 
 
 def read_names(names: str | Path | Sequence[str]) -> tuple[str, ...]:

@@ -39,7 +39,11 @@ def main(argv: Sequence[str] | None = None) -> int:
   command = next((a for a in argv if not a.startswith("-")), None)
   parser = _parser(command if command in COMMANDS else None)
   config_keys, argv = split_config_keys(argv) if command in CONFIGURED else ([], argv)
-  args = parser.parse_args(argv)
+  args, rest = parser.parse_known_args(argv)
+  if rest:
+    if not hasattr(args, "sources") or any(argument.startswith("-") for argument in rest):
+      parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    args.sources += rest  # argparse gives an optional list only what stands before the first option
   args.config_keys = config_keys
   if not args.command:
     parser.print_help()

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
   from prn_jax.classify.predict import Classifier
   from prn_jax.detect.predict import Detector
   from prn_jax.detect.save import ResultWriter
+  from prn_jax.model import Model
   from prn_jax.predict import Failure
 
 EXIT_SOME_FAILED = 1
@@ -86,9 +87,7 @@ def detection_options(args: argparse.Namespace) -> Any:
 
 
 def run(args: argparse.Namespace) -> int:
-  from prn_jax import labels
   from prn_jax.data_pipelines import inputs
-  from prn_jax.detect.metrics.results import COCO_CATEGORY_IDS
   from prn_jax.detect.save import ResultWriter, parse_kinds
   from prn_jax.errors import PrnError
   from prn_jax.examples import example_image
@@ -109,17 +108,18 @@ def run(args: argparse.Namespace) -> int:
     raise PrnError(
       f"--save {','.join(sorted(useless))}: network '{model.graph.name}' classifies; it can save json and csv."
     )
-  category_ids = COCO_CATEGORY_IDS if model.names == labels.COCO_NAMES else None
-  writer = ResultWriter(Path(args.out or "predictions"), kinds, category_ids)
+  writer = ResultWriter(Path(args.out or "predictions"), kinds, sources)
   start = time.perf_counter()
   rows, failures, save_sec = _predict_all(run_model, sources, writer, is_json=args.json)
   seconds = time.perf_counter() - start
   failed = [{"path": f.path, "reason": f.reason} for f in failures]
   written = writer.finish(failed) if kinds else []
   _report(args, model, sources, failures, seconds)
+  coco = {"coco": _coco_ids(writer, sources, model)} if "coco" in kinds else {}
   if args.json:
     print_json(
-      {
+      coco
+      | {
         "images": len(sources),
         "results": rows,
         "failures": failed,
@@ -150,7 +150,7 @@ def _predict_all(
       continue
     if writer.kinds:
       began = time.perf_counter()
-      writer.add(result, _image_id(sources[i], i))
+      writer.add(result)
       save_sec += time.perf_counter() - began
     if is_json:
       rows.append(result.to_dict())
@@ -178,7 +178,23 @@ def _line(source: str, result: Any) -> str:
   return f"{source}: {', '.join(parts) or 'nothing found'}"
 
 
-def _image_id(source: str, index: int) -> int:
-  """COCO's image id: the number that the file name is, as Darknet reads it, else the position."""
-  stem = Path(source).stem
-  return int(stem) if stem.isdecimal() else index
+def _coco_ids(writer: ResultWriter, sources: list[str], model: Model) -> dict[str, Any]:
+  """Which ids coco.json has: said, where they are not those of COCO's files, and for JSON."""
+  from prn_jax.labels import coco_category_ids
+
+  ids, counted = writer.image_ids
+  if counted:
+    shown = ", ".join(f"{sources[i]} is {ids[i]}" for i in counted[:3]) + (", ..." if len(counted) > 3 else "")
+    print(
+      f"coco.json: {len(counted)} of {len(sources)} image ids are positions, counted from {ids[counted[0]]}, since the file "
+      f"names hold no number, or several the same: {shown}; coco_images.json lists them",
+      file=sys.stderr,
+    )
+  categories = coco_category_ids(model.names)
+  if categories is None:
+    print("coco.json: category ids are class numbers from 0, since the classes are not COCO's 80", file=sys.stderr)
+  images = [
+    {"file_name": source, "id": number, "id_is": "position" if i in set(counted) else "number in the name"}
+    for i, (source, number) in enumerate(zip(sources, ids, strict=True))
+  ]
+  return {"images": images, "category_ids_are": "class numbers" if categories is None else "COCO's"}

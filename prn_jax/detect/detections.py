@@ -7,11 +7,14 @@ import dataclasses
 import html
 import io
 from collections.abc import Iterator, Sequence
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from prn_jax.detect.coco_ids import image_number
 from prn_jax.errors import PrnError
+from prn_jax.labels import coco_category_ids
 
 if TYPE_CHECKING:
   from PIL import Image
@@ -109,16 +112,24 @@ class Detections:
         row["uncertainty_xywh"] = [float(v) for v in values]
     return {"path": self.path, "width": self.image_width, "height": self.image_height, "detections": rows}
 
-  def to_coco(self, image_id: int | str, category_ids: Sequence[int] | None = None) -> list[dict[str, Any]]:
+  def to_coco(
+    self, image_id: int | str | None = None, category_ids: Sequence[int] | None = None
+  ) -> list[dict[str, Any]]:
     """Rows of COCO's results format, boxes clipped to the image as Darknet's `detector valid` writes them.
 
     Args:
-      image_id: the image's id in the annotations.
-      category_ids: id per class (COCO's 80 classes have ids up to 90); by default the class itself.
+      image_id: the image's id in the annotations; by default the number that its file name holds (42 of
+        COCO_val2014_000000000042.jpg), else the name without its suffix; None (null in JSON) without a path.
+      category_ids: id per class; by default COCO's own, 1 to 90, if `names` are its 80 classes, else the class itself.
 
     Raises:
       PrnError: a class has no category id.
     """
+    if image_id is None and self.path is not None:
+      number = image_number(self.path)
+      image_id = PurePath(self.path).stem if number is None else number
+    if category_ids is None:
+      category_ids = coco_category_ids(self.names)
     if category_ids is not None and len(self) and self.classes.max() >= len(category_ids):
       raise PrnError(f"class {self.classes.max()} was detected, but there are only {len(category_ids)} category ids.")
     rows = []

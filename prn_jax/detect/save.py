@@ -6,11 +6,12 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from prn_jax.classify.predict import Classification
+from prn_jax.detect.coco_ids import image_ids
 from prn_jax.detect.detections import Detections
 from prn_jax.errors import PrnError, did_you_mean
 from prn_jax.formats.files import write_text, written_beside
@@ -37,27 +38,35 @@ class ResultWriter:
   Args:
     folder: where the files go.
     kinds: some of `KINDS`.
-    category_ids: class -> id in COCO JSON; by default 0, 1, 2, ... (COCO's own classes have 1 to 90 with gaps).
+    sources: paths of all images, whose `add` follows in any order; needed for COCO JSON alone.
+
+  Attributes:
+    image_ids: COCO's ids of the sources.
   """
 
-  def __init__(self, folder: Path, kinds: Iterable[str], category_ids: tuple[int, ...] | None = None) -> None:
+  def __init__(self, folder: Path, kinds: Iterable[str], sources: Sequence[str] = ()) -> None:
     self.folder = folder
     self.kinds = tuple(kinds)
-    self._category_ids = category_ids
+    self.image_ids = image_ids(sources)
+    self._id_of = dict(zip(sources, self.image_ids.ids, strict=True))
+    self._images: list[dict[str, Any]] = []
     self._rows: list[dict[str, Any]] = []
     self._coco: list[dict[str, Any]] = []
     self._table: list[list[Any]] = []
     self._stems: set[str] = set()
 
-  def add(self, result: Detections | Classification, image_id: int | str) -> None:
-    """Takes one result; `image_id` is its id in COCO JSON."""
+  def add(self, result: Detections | Classification) -> None:
+    """Takes one result."""
     self._rows.append(result.to_dict())
     stem = self._stem(result.path)
     if isinstance(result, Classification):
       self._table += [[result.path, i, name, f"{p:.6g}", "", "", "", ""] for i, name, p in result.top()]
       return
     if "coco" in self.kinds:
-      self._coco += result.to_coco(image_id, self._category_ids)
+      image_id = self._id_of[result.path or ""]
+      self._coco += result.to_coco(image_id)
+      size = {"width": result.image_width, "height": result.image_height}
+      self._images.append({"id": image_id, "file_name": result.path} | size)
     for box, score, label in zip(result.boxes_xyxy_px, result.scores, result.classes, strict=True):
       name = result.names[label] if result.names else str(label)
       self._table.append([result.path, int(label), name, f"{score:.6g}", *(f"{v:.2f}" for v in box)])
@@ -74,6 +83,8 @@ class ResultWriter:
       write_text(self.folder / "predictions.json", text)
     if "coco" in self.kinds:
       write_text(self.folder / "coco.json", json.dumps(self._coco))
+      if self.image_ids.counted:
+        write_text(self.folder / "coco_images.json", json.dumps(self._images, indent=1))
     if "csv" in self.kinds:
       buffer = io.StringIO()
       csv.writer(buffer).writerows([CSV_COLUMNS, *self._table])

@@ -36,7 +36,6 @@ from prn_jax.detect.metrics.mistakes import (
 )
 from prn_jax.detect.metrics.report import Report, write_report
 from prn_jax.detect.metrics.results import (
-  COCO_CATEGORY_IDS,
   CocoRow,
   coco_rows,
   darknet_image_id,
@@ -46,6 +45,7 @@ from prn_jax.detect.metrics.results import (
 from prn_jax.detect.metrics.sheet import Sheet, contact_sheet
 from prn_jax.detect.metrics.tables import Evaluation, Settings, evaluate, format_table, with_confidence
 from prn_jax.detect.metrics.voc import VocMetrics, voc_metrics
+from prn_jax.labels import COCO_CATEGORY_IDS
 
 __all__ = [
   "BACKENDS",

@@ -15,11 +15,9 @@ from numpy.typing import NDArray
 from prn_jax.detect.metrics.data import Detected, EvalError, ImageDetections, ImageId
 from prn_jax.formats.files import write_text
 from prn_jax.formats.structured import MAX_DATA_BYTES, Misfit, number_of, read_json, shown, whole_of
+from prn_jax.labels import COCO_CATEGORY_IDS
 
 T = TypeVar("T")
-
-COCO_CATEGORY_IDS = tuple(number for number in range(1, 91) if number not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83))
-"""COCO's own numbers of its 80 classes; ten numbers were never used (`detector.c:coco_ids`)."""
 
 
 class CocoRow(NamedTuple):
