@@ -15,13 +15,11 @@ from typing import cast
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from prn_jax.data_pipelines.image_formats import open_image, why_unreadable
 from prn_jax.errors import PrnError
 
 MAX_PIXELS = 89_478_485  # a quarter of a gigabyte as RGB; where Pillow starts to suspect a decompression bomb
 CANVAS = np.float32(0.5)  # Darknet's grey around a letterboxed picture
-# Other plugins are never tried: some start external programs (EPS), and none of them holds photos.
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM")
-_SIGNATURES = (b"\xff\xd8", b"\x89PNG", b"RIFF", b"BM", b"GIF8", b"II*\0", b"MM\0*")
 _EXIF_ORIENTATION = 0x0112
 _UPRIGHT = {
   2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -92,7 +90,8 @@ class Placement:
 def read_image(source: str | os.PathLike[str] | bytes, *, name: str | None = None) -> np.ndarray:
   """Decodes an image to RGB, upright.
 
-  JPEG, PNG, WebP, BMP, GIF and TIFF (first frame or page) and PPM. EXIF rotation is applied. Grey, palette and CMYK
+  JPEG, PNG, WebP, BMP, GIF and TIFF (first frame or page), PPM, JPEG 2000, and where this installation can (Pillow 11.3;
+  the package pi-heif or pillow-heif) AVIF and HEIC. EXIF rotation is applied. Grey, palette and CMYK
   become RGB. Of 16 bits the upper 8 are kept, as in Darknet's decoder. Transparent pixels are laid over white, which
   is what viewers and browsers show; dropping alpha, as Darknet and OpenCV do, would reveal whatever colour the
   encoder left under it. Opaque images are the same either way.
@@ -113,8 +112,6 @@ def read_image(source: str | os.PathLike[str] | bytes, *, name: str | None = Non
   else:
     where, data = f"image '{name or os.fspath(source)}'", b""
     data = _read_file(Path(source), where)
-  if not data:
-    raise ImageError(f"{where} is empty (0 bytes). Copy or download it again.")
   image = _decode(data, where)
   return np.array(_to_rgb(image, where))
 
@@ -133,15 +130,9 @@ def _read_file(path: Path, where: str) -> bytes:
 def _decode(data: bytes, where: str) -> Image.Image:
   """The first frame, decoded and upright, in the mode of the file."""
   try:
-    image = Image.open(io.BytesIO(data), formats=_FORMATS)
+    image = open_image(io.BytesIO(data))
   except UnidentifiedImageError:
-    if data.startswith(_SIGNATURES):
-      raise ImageError(
-        f"{where} is truncated or damaged: its header makes no sense ({len(data):,} bytes). Copy or download it again."
-      ) from None
-    raise ImageError(
-      f"{where} is not an image: it starts with {data[:16]!r}. Expected JPEG, PNG, WebP, BMP, GIF, TIFF or PPM."
-    ) from None
+    raise ImageError(f"{where} {why_unreadable(data)}") from None
   except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
     raise ImageError(
       f"{where} is too large: {error}. At most {MAX_PIXELS:,} pixels are decoded. Scale it down."

@@ -9,9 +9,9 @@ import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
+from prn_jax.data_pipelines.image_formats import IMAGE_SUFFIXES, is_image_name
 from prn_jax.errors import PrnError, did_you_mean
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 MAX_DOWNLOAD_BYTES = 256 * 2**20
 TIMEOUT_SEC = 20.0
 
@@ -52,7 +52,7 @@ def expand(sources: Sequence[str | os.PathLike[str]]) -> list[str]:
 
 
 def _images_below(folder: str) -> list[str]:
-  paths = sorted(str(p) for p in Path(folder).rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+  paths = sorted(str(p) for p in Path(folder).rglob("*") if is_image_name(p) and p.is_file())
   if not paths:
     count = sum(len(files) for _, _, files in os.walk(folder))
     raise InputError(

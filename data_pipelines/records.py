@@ -13,13 +13,12 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from prn_jax.data_pipelines.class_names import match_names
+from prn_jax.data_pipelines.image_formats import open_image, why_unreadable
 from prn_jax.errors import PrnError, did_you_mean
 from prn_jax.formats.files import is_file
-
-IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"))
 
 EDGE_TOLERANCE_PX = 1.0
 """A box may reach this far outside its image: labels are rounded, and some tools count pixels from 1."""
@@ -383,19 +382,18 @@ def image_size(image_file: Path | bytes) -> tuple[int, int]:
   try:
     with warnings.catch_warnings():
       warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # only the header is read
-      with Image.open(io.BytesIO(image_file) if isinstance(image_file, bytes) else image_file) as image:
+      with open_image(io.BytesIO(image_file) if isinstance(image_file, bytes) else image_file) as image:
         width, height = image.size
         # Asking a PNG without EXIF for it would decode the pixels.
         may_turn = image.format == "TIFF" or any(
           "exif" in str(key).lower() or "xmp" in str(key).lower() for key in image.info
         )
         is_turned = may_turn and _is_turned(image)
+  except UnidentifiedImageError:
+    data = image_file if isinstance(image_file, bytes) else image_file.read_bytes()
+    raise DataError(f"the file {why_unreadable(data).rstrip('.')}") from None
   except Exception as error:  # what Pillow raises on damaged headers is not a closed list
-    if isinstance(image_file, bytes):
-      is_empty, text = not image_file, str(error).split(" <_io")[0]  # the name of a buffer says nothing
-    else:
-      is_empty, text = is_file(image_file) and not image_file.stat().st_size, str(error)
-    raise DataError("the file is empty" if is_empty else f"not a readable image ({text})") from error
+    raise DataError(f"not a readable image ({error})") from error
   return (height, width) if is_turned else (width, height)
 
 

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from prn_jax.data_pipelines.images import read_image
 from prn_jax.data_pipelines.records import Dataset, Record, count_problems
 from prn_jax.data_pipelines.summary import MEDIUM_SIDE_PX, SMALL_SIDE_PX, Summary
+from prn_jax.fonts import Letters, fitted, letters
 
 Draw = Callable[[NDArray[np.uint8], NDArray[Any], Sequence[str], NDArray[Any]], Image.Image]
 """Draws boxes (corners in pixels) with their labels and class numbers on an RGB picture."""
@@ -150,7 +151,7 @@ def sample_sheet(dataset: Dataset, indices: Sequence[int], draw: Draw) -> Image.
   rows = -(-len(indices) // columns)
   size = (columns * (CELL_WIDTH + GAP_PX) + GAP_PX, rows * (CELL_HEIGHT + CAPTION_PX + GAP_PX) + GAP_PX)
   sheet = Image.new("RGB", size, "white")
-  canvas, font = ImageDraw.Draw(sheet), ImageFont.load_default(15)
+  canvas, font = ImageDraw.Draw(sheet), letters(15)
   for position, index in enumerate(indices):
     record = dataset[index]
     left = GAP_PX + position % columns * (CELL_WIDTH + GAP_PX)
@@ -159,7 +160,7 @@ def sample_sheet(dataset: Dataset, indices: Sequence[int], draw: Draw) -> Image.
     canvas.rectangle((left, top, left + CELL_WIDTH - 1, top + CELL_HEIGHT - 1), fill="#eef0f2")
     sheet.paste(picture, (left + (CELL_WIDTH - picture.width) // 2, top + (CELL_HEIGHT - picture.height) // 2))
     caption = _shortened(_caption(record, dataset.names), font)
-    canvas.text((left + 2, top + CELL_HEIGHT + 4), caption, fill="#222222", font=font)
+    font.draw(canvas, (left + 2, top + CELL_HEIGHT + 4), caption, "#222222")
   return sheet
 
 
@@ -189,8 +190,8 @@ def _caption(record: Record, names: Sequence[str]) -> str:
   return f"{record.image_id}  {size}  {number} object{'' if number == 1 else 's'}"
 
 
-def _shortened(caption: str, font: Any) -> str:
-  while len(caption) > 4 and font.getlength(caption) > CELL_WIDTH - 4:
+def _shortened(caption: str, font: Letters) -> str:
+  while len(caption) > 4 and font.length(caption) > CELL_WIDTH - 4:
     caption = caption[:-2].rstrip("…") + "…"
   return caption
 
@@ -218,7 +219,8 @@ def charts(summary: Summary) -> bytes:
     axis.spines[["top", "right"]].set_visible(False)
   figure.suptitle(summary.spec, fontsize=10, color="#555555")
   buffer = io.BytesIO()
-  figure.savefig(buffer, format="png", dpi=100)
+  with fitted(figure):
+    figure.savefig(buffer, format="png", dpi=100)
   return buffer.getvalue()
 
 

@@ -15,8 +15,8 @@ import numpy as np
 from prn_jax.classify.metrics import ClassificationMetrics, classification_metrics, top_classes
 from prn_jax.classify.predict import Classification
 from prn_jax.data_pipelines.class_names import are_numbers, match_names
+from prn_jax.data_pipelines.image_formats import is_image_name
 from prn_jax.data_pipelines.records import (
-  IMAGE_SUFFIXES,
   DataError,
   Dataset,
   OnBadData,
@@ -229,7 +229,7 @@ def _file_names(ids: Sequence[Any]) -> list[str]:
   taken = Counter[str]()
   for image_id in ids:
     path = Path(str(image_id))
-    text = str(path.with_suffix("") if path.suffix.lower() in IMAGE_SUFFIXES else path)
+    text = str(path.with_suffix("") if is_image_name(path) else path)
     name = re.sub(r'[/\\:*?"<>|]+', "_", text).strip("_")[-MOST_CHARACTERS:]
     taken[name.lower()] += 1  # some file systems do not tell A from a
     number = taken[name.lower()]

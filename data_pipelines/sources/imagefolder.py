@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from prn_jax.data_pipelines.archives import ARCHIVE_SUFFIXES, Archive, is_archive
+from prn_jax.data_pipelines.image_formats import is_image_name
 from prn_jax.data_pipelines.records import (
-  IMAGE_SUFFIXES,
   DataError,
   Dataset,
   Problem,
@@ -68,7 +68,7 @@ def _open_folder(root: Path, log: ProblemLog) -> RecordList:
 
 def _is_image(name: str) -> bool:
   path = PurePosixPath(name)
-  return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+  return is_image_name(name) and not path.name.startswith(".")
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from typing import NamedTuple
 from xml.etree import ElementTree
 from xml.parsers import expat
 
+from prn_jax.data_pipelines.image_formats import is_image_name
 from prn_jax.data_pipelines.records import (
-  IMAGE_SUFFIXES,
   DataError,
   Object,
   ProblemKind,
@@ -80,9 +80,7 @@ def open_voc(parts: tuple[str, ...], log: ProblemLog) -> RecordList:
   """
   root, split = expanded(parts[0]), parts[1]
   stems = _split_stems(root, split, log)
-  images = {
-    file.stem: file for file in sorted((root / "JPEGImages").iterdir()) if file.suffix.lower() in IMAGE_SUFFIXES
-  }
+  images = {file.stem: file for file in sorted((root / "JPEGImages").iterdir()) if is_image_name(file)}
   parsed = {stem: _parse(root / "Annotations" / f"{stem}.xml", log) for stem in stems}
   names = _names(root, {element.name for found in parsed.values() if found for element in found.elements})
   index_of = {name: index for index, name in enumerate(names)}

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from prn_jax.data_pipelines.image_formats import IMAGE_SUFFIXES, is_image_name
 from prn_jax.data_pipelines.label_txt import read_records
-from prn_jax.data_pipelines.records import IMAGE_SUFFIXES, DataError, ProblemLog, RecordList, finish
+from prn_jax.data_pipelines.records import DataError, ProblemLog, RecordList, finish
 from prn_jax.data_pipelines.spec import register_source
 from prn_jax.formats.files import expanded, is_file, is_folder, is_there
 from prn_jax.formats.structured import Misfit, Node, read_lines, read_yaml, shown, whole_of
@@ -41,9 +42,7 @@ def open_yolo(parts: tuple[str, ...], log: ProblemLog) -> RecordList:
   for place in _places(path, content, split):
     images += _listed(place) if is_file(place) else _found(place)
   if not images:
-    raise DataError(
-      f"{path}, split '{split}', holds no images; expected files ending in {', '.join(sorted(IMAGE_SUFFIXES))}"
-    )
+    raise DataError(f"{path}, split '{split}', holds no images; expected files ending in {', '.join(IMAGE_SUFFIXES)}")
   records = read_records(images, yolo_label_path, len(names), log)
   return finish(names, range(len(names)), records, log, f"{path}, split '{split}',")
 
@@ -128,4 +127,4 @@ def _listed(list_path: Path) -> list[tuple[Path, Path, int | None]]:
 
 
 def _found(folder: Path) -> list[tuple[Path, Path, int | None]]:
-  return [(file, folder, None) for file in sorted(folder.rglob("*")) if file.suffix.lower() in IMAGE_SUFFIXES]
+  return [(file, folder, None) for file in sorted(folder.rglob("*")) if is_image_name(file)]

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import colorsys
 import functools
+import logging
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from prn_jax.fonts import Letters, letters
 
 Rgb = tuple[int, int, int]
 Rect = tuple[int, int, int, int]  # left, top, right, bottom in pixels; right and bottom lie outside
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 MIN_FONT_PX = 10  # smaller text of the built-in font cannot be read
 MAX_HIDDEN = 0.3  # a label is left out where others would hide more of it
@@ -55,7 +57,8 @@ def draw_boxes(
   Args:
     image_u8: (h, w, 3) uint8 RGB.
     boxes_xyxy_px: (n, 4) corners in pixels; may reach beyond the picture. Boxes that are not finite are left out.
-    labels: n texts; "" draws a box without label. Too long ones are shortened before their last word, the score.
+    labels: n texts; "" draws a box without label. Too long ones are shortened before their last word, the score. Words
+      that no font here has the letters for are told in the log, once, and replaced by "class N".
     classes: n class ids, which give the colours.
     line_px, font_px: width of lines and size of text; by default from the picture's size.
 
@@ -72,14 +75,14 @@ def draw_boxes(
   width, height = picture.size
   side = (width * height) ** 0.5
   line = line_px or max(1, round(side / 320))
-  font = _font(font_px or max(MIN_FONT_PX, round(side / 45)))
+  font = letters(font_px or max(MIN_FONT_PX, round(side / 45)))
 
   visible = [i for i in range(len(labels)) if np.isfinite(boxes_xyxy_px[i]).all()]
   rects = {i: _clipped(boxes_xyxy_px[i], width, height) for i in visible}
   for i in reversed(visible):
     _draw_rectangle(canvas, rects[i], class_color(int(classes[i])), line)
 
-  texts = {i: _fitted(labels[i], font, width) for i in visible if labels[i]}
+  texts = {i: _fitted(_drawable(labels[i], int(classes[i]), font), font, width) for i in visible if labels[i]}
   places: dict[int, Rect] = {}
   room = MAX_COVERED * width * height
   for i, text in texts.items():
@@ -92,9 +95,23 @@ def draw_boxes(
   return picture
 
 
-@functools.lru_cache(maxsize=16)
-def _font(size_px: int) -> Font:
-  return ImageFont.load_default(size=size_px)
+def _drawable(label: str, class_id: int, font: Letters) -> str:
+  """The label, "class N" taking the place of words with letters that no font has."""
+  words = label.split()
+  lost = [word for word in words if font.lacking(word)]
+  if not lost:
+    return " ".join(words)
+  _tell_lacking(" ".join(lost), class_id)
+  return " ".join([f"class {class_id}", *(word for word in words if word not in lost)])
+
+
+@functools.lru_cache(maxsize=1024)  # once for each name
+def _tell_lacking(name: str, class_id: int) -> None:
+  logging.getLogger(__name__).warning(
+    "no font of this machine has all letters of the class name '%s'; it is drawn as 'class %d'. Install a font for its "
+    "script, such as Noto (Debian and Ubuntu: apt install fonts-noto), and draw again.",
+    *(name.encode("utf-8", "backslashreplace").decode(), class_id),
+  )
 
 
 def _clipped(box_xyxy_px: np.ndarray, width: int, height: int) -> Rect:
@@ -114,17 +131,17 @@ def _draw_rectangle(canvas: ImageDraw.ImageDraw, rect: Rect, color: Rgb, line: i
   canvas.rectangle((left, top, right - 1, bottom - 1), outline=color, width=line)
 
 
-def _margin(font: Font) -> int:
-  return max(1, round(getattr(font, "size", MIN_FONT_PX) / 6))
+def _margin(font: Letters) -> int:
+  return max(1, round(font.size / 6))
 
 
-def _label_size(text: str, font: Font) -> tuple[int, int]:
-  """Width and height of a label with its margin; the height is the same for every text."""
-  _, top, _, bottom = font.getbbox("Ag")
-  return round(font.getlength(text)) + 2 * _margin(font), round(bottom - top) + 2 * _margin(font)
+def _label_size(text: str, font: Letters) -> tuple[int, int]:
+  """Width and height of a label with its margin; the height is the same for every text of one script."""
+  top, bottom = font.extent(text)
+  return round(font.length(text)) + 2 * _margin(font), round(bottom - top) + 2 * _margin(font)
 
 
-def _fitted(text: str, font: Font, width: int) -> str:
+def _fitted(text: str, font: Letters, width: int) -> str:
   """The text, shortened before its last word until its label is at most `width` wide; "" if nothing fits."""
   if _label_size(text, font)[0] <= width:
     return text
@@ -167,9 +184,8 @@ def _area(rect: Rect) -> int:
   return (rect[2] - rect[0]) * (rect[3] - rect[1])
 
 
-def _draw_label(canvas: ImageDraw.ImageDraw, place: Rect, text: str, color: Rgb, font: Font) -> None:
+def _draw_label(canvas: ImageDraw.ImageDraw, place: Rect, text: str, color: Rgb, font: Letters) -> None:
   left, top, right, bottom = place
   canvas.rectangle((left, top, right - 1, bottom - 1), fill=color)
   margin = _margin(font)
-  offset = font.getbbox("Ag")[1]
-  canvas.text((left + margin, top + margin - offset), text, fill=text_color(color), font=font)
+  font.draw(canvas, (left + margin, top + margin - font.extent(text)[0]), text, text_color(color))

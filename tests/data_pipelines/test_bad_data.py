@@ -232,7 +232,7 @@ ROWS = [
   *image_files("missing image", GONE, r"(the image file does not exist|the image of id 1 in .*a\.json does not exist)", MISSING),
   *image_files("empty image", replaced(b""), r"(is empty \(0 bytes\)|the file is empty)", UNREADABLE),
   *image_files("truncated image", replaced(CUT), r"is truncated", UNREADABLE),
-  *image_files("no image", replaced(b"<html>404</html>"), r"(is not an image: it starts with b'<html|not a readable image)", UNREADABLE),
+  *image_files("no image", replaced(b"<html>404</html>"), r"(the file )?is not an image: it starts with b'<html", UNREADABLE),
   Row("image of another size", "coco", "images/b.jpg", replaced(OTHER_SIZE), r"b\.jpg' is 64x64, but the annotations say 100x50", MALFORMED, (2, 4)),
   Row("image of another size", "voc", "JPEGImages/b.jpg", replaced(OTHER_SIZE), r"/b\.xml:2: <size> is 100x50, but .*b\.jpg is 64x64", MALFORMED, (2, 4)),
   Row("scaled image", "coco", "images/b.jpg", replaced(HALF_SIZE), r"b\.jpg' is 50x25, but the annotations say 100x50", MALFORMED, (2, 4)),

@@ -122,7 +122,11 @@ def test_no_text_in_a_label_file(tmp_path: Path) -> None:
   [
     ("img/a.jpg\nimg/b.jpg\n", r"b\.jpg: the image file does not exist", "missing image"),
     ("img/a.jpg\nimg/empty.jpg\n", r"empty\.jpg: the file is empty", "unreadable image"),
-    ("img/a.jpg\nimg/text.jpg\n", r"text\.jpg: not a readable image \(cannot identify", "unreadable image"),
+    (
+      "img/a.jpg\nimg/text.jpg\n",
+      r"text\.jpg: the file is not an image: it starts with b'no image'",
+      "unreadable image",
+    ),
     ("img/a.jpg\n\nimg/a.jpg\n", r"valid\.txt:3: .*a\.jpg is listed again", "duplicate"),
   ],
 )

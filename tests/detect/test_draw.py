@@ -224,7 +224,7 @@ def test_a_label_goes_above_or_else_below() -> None:
 
 
 def test_long_names_are_shortened_before_the_score() -> None:
-  font = draw._font(10)
+  font = draw.letters(10)
   whole = draw._label_size("traffic light 0.87", font)[0]
   assert draw._fitted("traffic light 0.87", font, whole) == "traffic light 0.87"
   short = draw._fitted("traffic light 0.87", font, whole - 1)

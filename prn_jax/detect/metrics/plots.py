@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from prn_jax.detect.metrics.curves import RECALLS, Curves, PrCurve
 from prn_jax.detect.metrics.mistakes import BACKGROUND, ConfusionMatrix
+from prn_jax.fonts import fitted
 from prn_jax.formats.files import written_beside
 
 if TYPE_CHECKING:
@@ -203,9 +203,7 @@ def _short_count(count: int, limit: int) -> str:
 
 def save_png(figure: Figure, path: Path) -> Path:
   """Writes a figure; the file appears whole or not at all."""
-  with written_beside(path) as file, warnings.catch_warnings():
-    # A class name in a script that the font lacks is drawn as boxes; a warning per letter would not help.
-    warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+  with written_beside(path) as file, fitted(figure):
     figure.savefig(file, format="png", dpi=_DPI, bbox_inches="tight", pad_inches=0.15, facecolor="white")
   return path
 

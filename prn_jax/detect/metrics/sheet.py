@@ -5,16 +5,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from prn_jax.detect.metrics.data import ImageId
 from prn_jax.detect.metrics.mistakes import Assignment, Mistake, Verdict, missed_objects, wrong_detections
 from prn_jax.errors import PrnError
+from prn_jax.fonts import letters
 
 ReadImage = Callable[[ImageId], NDArray[np.uint8]]
 
@@ -104,9 +104,9 @@ def _by_image(mistakes: Sequence[Mistake], limit: int) -> tuple[SheetEntry, ...]
 def _heading(sheet: Image.Image, top: int, title: str, color: str, number: int, assignment: Assignment) -> None:
   draw = ImageDraw.Draw(sheet)
   draw.rectangle((_GAP, top + 16, _GAP + 6, top + 50), fill=color)
-  draw.text((_GAP + 16, top + 12), title, fill=_INK, font=_font(22))
+  letters(22).draw(draw, (_GAP + 16, top + 12), title, _INK)
   what = f"confidence above {assignment.conf_threshold:g}, IoU {assignment.iou_threshold:g}; green: the true boxes"
-  draw.text((_GAP + 16, top + 38), what if number else f"none ({what})", fill=_GREY, font=_font(13))
+  letters(13).draw(draw, (_GAP + 16, top + 38), what if number else f"none ({what})", _GREY)
 
 
 def _tile(
@@ -119,13 +119,13 @@ def _tile(
     photo = Image.fromarray(np.asarray(read_image(entry.image_id), np.uint8))
   except (PrnError, OSError, KeyError) as error:
     unreadable[entry.image_id] = str(error)
-    draw.text((12, _TILE_HEIGHT // 2 - 8), "the image cannot be read", fill=_GREY, font=_font(14))
+    letters(14).draw(draw, (12, _TILE_HEIGHT // 2 - 8), "the image cannot be read", _GREY)
   else:
     _photo(tile, photo, assignment, entry, color)
   worst = entry.mistakes[0]
   more = f" (+{len(entry.mistakes) - 1} more)" if len(entry.mistakes) > 1 else ""
-  draw.text((0, _TILE_HEIGHT + 4), _fit(draw, _sentence(worst) + more, 14), fill=_INK, font=_font(14))
-  draw.text((0, _TILE_HEIGHT + 22), _fit(draw, str(entry.image_id), 12, keep_end=True), fill=_GREY, font=_font(12))
+  letters(14).draw(draw, (0, _TILE_HEIGHT + 4), _fit(_sentence(worst) + more, 14), _INK)
+  letters(12).draw(draw, (0, _TILE_HEIGHT + 22), _fit(str(entry.image_id), 12, keep_end=True), _GREY)
   return tile
 
 
@@ -156,12 +156,12 @@ def _box(draw: ImageDraw.ImageDraw, box: NDArray[np.float64], size: tuple[int, i
 
 def _label(draw: ImageDraw.ImageDraw, text: str, box: NDArray[np.float64], size: tuple[int, int], color: str) -> None:
   """The text on a plate above the box, or inside where there is no room above."""
-  font = _font(14)
-  width, height = draw.textlength(text, font=font) + 8, 19
+  font = letters(14)
+  width, height = font.length(text) + 8, 19
   x = float(np.clip(box[0], 0, max(size[0] - width, 0)))
   y = float(box[1]) - height if box[1] >= height else float(np.clip(box[1], 0, max(size[1] - height, 0)))
   draw.rectangle((x, y, x + width, y + height), fill=color)
-  draw.text((x + 4, y + 1), text, fill=_PAPER if color == _WRONG else _INK, font=font)
+  font.draw(draw, (x + 4, y + 1), text, _PAPER if color == _WRONG else _INK)
 
 
 def _sentence(mistake: Mistake) -> str:
@@ -179,15 +179,11 @@ def _sentence(mistake: Mistake) -> str:
   return f"{found}nothing there"
 
 
-def _fit(draw: ImageDraw.ImageDraw, text: str, size: int, keep_end: bool = False) -> str:
+def _fit(text: str, size: int, keep_end: bool = False) -> str:
   """The text, shortened to the width of a tile."""
-  if draw.textlength(text, font=_font(size)) <= _TILE_WIDTH:
+  font = letters(size)
+  if font.length(text) <= _TILE_WIDTH:
     return text
-  while text and draw.textlength(text + "...", font=_font(size)) > _TILE_WIDTH:
+  while text and font.length(text + "...") > _TILE_WIDTH:
     text = text[1:] if keep_end else text[:-1]
   return f"...{text}" if keep_end else f"{text}..."
-
-
-@lru_cache(maxsize=8)
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-  return ImageFont.load_default(size)
