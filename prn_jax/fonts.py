@@ -183,11 +183,12 @@ def _dejavu() -> Path:
 def _system_fonts() -> tuple[Path, ...]:
   """Fonts of the system that can be opened; upright ones of normal weight first, Noto before others."""
   home = Path.home()
-  folders = {
-    "darwin": ["/System/Library/Fonts", "/Library/Fonts", home / "Library" / "Fonts"],
-    "win32": [Path(os.environ.get("WINDIR", "C:/Windows")) / "Fonts"],
-  }.get(sys.platform, ["/usr/share/fonts", "/usr/local/share/fonts", home / ".fonts", home / ".local/share/fonts"])
-  found = []
+  folders = [Path("/usr/share/fonts"), Path("/usr/local/share/fonts"), home / ".fonts", home / ".local/share/fonts"]
+  if sys.platform == "darwin":
+    folders = [Path("/System/Library/Fonts"), Path("/Library/Fonts"), home / "Library/Fonts"]
+  elif sys.platform == "win32":
+    folders = [Path(os.environ.get("WINDIR", "C:/Windows")) / "Fonts"]
+  found: list[Path] = []
   for folder in folders:
     for place, _, files in os.walk(folder):
       found += [Path(place, name) for name in files if name.lower().endswith((".ttf", ".otf", ".ttc"))]
