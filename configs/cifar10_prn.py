@@ -3,9 +3,8 @@
 The argument is VARIANT or VARIANT,ROOT. VARIANT is "residual" or a transform of prn_jax.transforms.partial_residual:
 shrink:GAMMA, expand:GAMMA, bottleneck:GAMMA, the three of the paper's figure 11, where GAMMA is the share of channels at
 the thin end of a stage, or fprn:RHO, where RHO is the share of channels that a shortcut does not add: fprn:0.75 adds a
-quarter. ROOT is as in cifar10_darknet. Training is the same for all, so that only the network differs; widths are
-multiples of prn_jax.graph.partial.WIDTH_STEP, so that in narrow stages they are not exactly linear. Source of the
-numbers: ours.
+quarter. ROOT is as in cifar10_darknet. Training is the same for all, so that only the network differs; at the
+whole width and at half of it, widths of units change exactly linearly. Source of the numbers: ours.
 Expected: top-1 0.58 to 0.63 after 5 epochs at half the width; not yet run at full length.
 All variants, several seeds, table and curves: python -m prn_jax.experiments.figure11 (docs/experiments.md).
 Run: prn train --config=cifar10_prn:shrink:0.75,ROOT --workdir=runs/cifar10_shrink

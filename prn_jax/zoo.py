@@ -312,6 +312,13 @@ NOT_PUBLISHED: Mapping[str, str] = {
     _PAPER,
   ),
   "densenet121": "its authors published weights for Torch (https://github.com/liuzhuang13/DenseNet), none for Darknet",
+  "resnext50": (
+    "the author of Darknet lists weights on https://pjreddie.com/darknet/imagenet/; we have not tried their address"
+  ),
+  **dict.fromkeys(
+    ("sparsenet-40-24", "sparsenet-bc-100-24"),
+    "its authors published code for Torch (https://github.com/Lyken17/SparseNet), no weights for Darknet",
+  ),
   "peleenet": "its authors published weights for Caffe (https://github.com/Robert-JunWang/Pelee), none for Darknet",
   "csdarknet53-omega": (
     "its authors linked a file on Google Drive (https://drive.google.com/open?id=18jCwaL4SJ-jOvXrZNGHJ5yz44g9zi8Hm) "

@@ -77,6 +77,7 @@ def test_errata():
     ("pelee-prn-3l", "2.98"),
     ("yolov3-tiny-prn", "4.94M"),
     ("yolov3-tiny-prn", "44%"),
+    ("yolov3-prn", "45%"),
   ]
   assert f"{5.03 / (416 / 320) ** 2:.2f}" == "2.98"
   assert round(cost(build_graph("yolov3-tiny-prn")).weight_file_floats / 1e6, 2) == 4.94

@@ -47,7 +47,7 @@ def _list(args: argparse.Namespace) -> int:
   print(f"{'model':<20} {'task':<9} {'size':>9} {'params':>12} {'BFLOPs':>9}  {'graph':<13} {'weights':>8}  published")
   for spec, row in zip(specs, rows, strict=True):
     size = f"{row['width']}x{row['height']}"
-    published = "; ".join(map(_published_text, spec.published))
+    published = "; ".join([*map(_published_text, spec.published), *filter(None, [spec.note])])
     weights = f"{row['weights']['size'] / 1e6:.0f} MB" if row["weights"] else "-"
     weights = "included" if spec.status == "own" else weights
     print(
@@ -82,6 +82,7 @@ def _row(spec: registry.ModelSpec) -> dict[str, Any]:
     "bflops": round(total.bflops, 3),
     "status": spec.status,
     "reference": spec.reference,
+    "note": spec.note,
     "published": [dataclasses.asdict(figures) for figures in spec.published],
     "weights": _weights(zoo.ENTRIES[spec.name]) if spec.name in zoo.ENTRIES else None,
   }

@@ -20,18 +20,30 @@ Stage = Mapping[str, Sequence[int]]
 def stages(graph: Graph) -> list[Stage]:
   """The stages of a classifier: its shortcuts of one source, by the size of their maps, in order.
 
-  Example: shrink:0.5 of a stage of 32 channels and two blocks has channels [32, 24, 16] and adds [24, 16].
+  Example: shrink:0.5 of a stage of 32 channels and two blocks has channels [32, 24, 16] and adds [24, 16]; inside
+  are [16, 16].
   """
   found: dict[tuple[int, int], dict[str, list[int]]] = {}
   for layer in graph:
     if isinstance(layer, Shortcut):
       shape = graph.shapes[layer.name]
       source = graph.shapes[layer.inputs[1]].channels
-      front = {"channels": [graph.shapes[_uncut(graph, layer.inputs[1])].channels], "added": []}
+      front = {"channels": [graph.shapes[_uncut(graph, layer.inputs[1])].channels], "added": [], "inner": []}
       stage = found.setdefault((shape.height, shape.width), front)
       stage["channels"].append(shape.channels)
       stage["added"].append(min(source, shape.channels))
+      stage["inner"].append(min(_branch(graph, layer)))
   return [dict(stage) for stage in found.values()]
+
+
+def _branch(graph: Graph, shortcut: Shortcut) -> list[int]:
+  """Channels of the maps between the source of a shortcut and its sum, back from the sum."""
+  name, source = shortcut.inputs[0], _uncut(graph, shortcut.inputs[1])
+  widths = []
+  while _uncut(graph, name) != source:
+    widths.append(graph.shapes[name].channels)
+    name = graph[name].inputs[0]
+  return widths
 
 
 def _uncut(graph: Graph, name: str) -> str:

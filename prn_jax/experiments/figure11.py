@@ -3,8 +3,9 @@
     python -m prn_jax.experiments.figure11 --data ROOT --out DIR [--seeds 3] [--epochs 30] [--width 1]
 
 Trains darknet-cifar on CIFAR-10 (configs/cifar10_prn.py) as it is, as shrink, expand and bottleneck at every gamma,
-and as fprn, whose number is rho, the share of channels that a shortcut does not add. Stop it at any time: the same
-command goes on. After every training it writes DIR/results.json, DIR/figure11.md and DIR/figure11.png.
+and as fprn, whose number is rho, the share of channels that a shortcut does not add. The paper's variants are trained
+with the first seed, then with the second, ...; then fprn. Stop it at any time: the same command goes on. After every
+training it writes DIR/results.json, DIR/figure11.md and DIR/figure11.png.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from prn_jax.experiments.blocks import trained_stages
 from prn_jax.experiments.command import execute, make_record, parser, write_report
-from prn_jax.experiments.figure11_findings import variants
+from prn_jax.experiments.figure11_findings import FPRN, variants
 from prn_jax.experiments.figure11_report import picture, section
 from prn_jax.experiments.record import Record
 from prn_jax.experiments.runs import RESULT, Job, by_seed, run_folder
@@ -49,7 +50,10 @@ def main(argv: Sequence[str] | None = None) -> int:
   arguments.add_argument("--epochs", metavar="N", type=float, default=30.0, help="length of a training (default 30)")
   arguments.add_argument("--width", metavar="X", type=float, default=1.0, help="multiplies the channels (default 1)")
   args = arguments.parse_args(argv)
-  jobs = by_seed(functools.partial(job, root=args.data, epochs=args.epochs, width=args.width), variants(), args.seeds)
+  make = functools.partial(job, root=args.data, epochs=args.epochs, width=args.width)
+  compared = [name for name in variants() if not name.startswith(FPRN)]
+  beside = [name for name in variants() if name not in compared]  # not in the paper's figure: trained last
+  jobs = by_seed(make, compared, args.seeds) + by_seed(make, beside, args.seeds)
   options = f"--seeds {args.seeds} --epochs {args.epochs:g} --width {args.width:g}"
   command = f"python -m prn_jax.experiments.figure11 --data ROOT --out DIR {options}"
 

@@ -5,13 +5,14 @@ Builders and transforms share it. The sparsity is the paper's rho (section 2), g
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Literal
 
 from prn_jax.errors import GraphError
 
 Schedule = Literal["shrink", "expand", "bottleneck"]
-WIDTH_STEP = 4  # widths are multiples of it; at gamma 1/2 and 3/4 it changes no width of Darknet-53
+WIDTH_STEP = 2  # widths are multiples of it, so that a route can halve them; at gamma 1/2 and 3/4 Darknet-53 needs none
 MOST_CUTS = 4  # routes that one partial shortcut may need
 # Width of a block as a share of its stage's channels, where t runs from 0 before the first block to 1 behind the last.
 SHARES: dict[Schedule, Callable[[float, float], float]] = {
@@ -21,7 +22,7 @@ SHARES: dict[Schedule, Callable[[float, float], float]] = {
 }
 
 
-def stage_widths(schedule: Schedule, channels: int, num_blocks: int, gamma: float) -> tuple[int, ...]:
+def stage_widths(schedule: Schedule, channels: int, num_blocks: int, gamma: float, groups: int = 1) -> tuple[int, ...]:
   """Channels in front of a stage, then behind each of its blocks: they change linearly (section 4.2).
 
   Args:
@@ -30,9 +31,10 @@ def stage_widths(schedule: Schedule, channels: int, num_blocks: int, gamma: floa
     channels: of the residual stage.
     num_blocks: of the stage.
     gamma: in (0, 1]; 1 changes nothing.
+    groups: every width is a multiple of it too, so that layers with groups can read and make it.
 
   Returns:
-    `num_blocks` + 1 multiples of `WIDTH_STEP`, the nearest to the line.
+    `num_blocks` + 1 multiples of `WIDTH_STEP` and `groups`, the nearest to the line; `channels` stays as it is.
 
   Raises:
     GraphError: gamma is not in (0, 1].
@@ -40,20 +42,14 @@ def stage_widths(schedule: Schedule, channels: int, num_blocks: int, gamma: floa
   Example: stage_widths("shrink", 128, 2, 0.5) is (128, 96, 64).
   """
   check_gamma(gamma)
-  share = SHARES[schedule]
-  return tuple(_nearest(channels, share(i / num_blocks, gamma)) for i in range(num_blocks + 1))
+  share, step = SHARES[schedule], math.lcm(WIDTH_STEP, groups)
+  return tuple(_nearest(channels, share(i / num_blocks, gamma), step) for i in range(num_blocks + 1))
 
 
-def _nearest(channels: int, share: float) -> int:
-  if share == 1:
+def _nearest(channels: int, share: float, step: int) -> int:
+  if share == 1 or channels < step:
     return channels
-  return max(1, int(channels * share / WIDTH_STEP + 0.5)) * WIDTH_STEP
-
-
-def scaled(filters: int, width: int, channels: int, groups: int = 1) -> int:
-  """`filters` of a layer inside a block whose width went from `channels` to `width`: in proportion, to the nearest
-  multiple of `groups`."""
-  return max(1, int(filters * width / channels / groups + 0.5)) * groups
+  return min(max(1, int(channels * share / step + 0.5)), channels // step) * step
 
 
 def kept_channels(common: int, sparsity: float) -> int:

@@ -1,57 +1,72 @@
 """Partial residual forms of Darknet-53, and YOLOv3 on two of them.
 
 Paper: Wang, Liao, Chen, Hsieh, "Enriching Variety of Layer-wise Learning Information by Gradient Combination"
-(ICCVW 2019), sections 3 and 4.2, table 2, figure 11. Reference: the paper. Its repository has no cfg of these;
+(ICCVW 2019), sections 3 and 4.2, figures 7 and 11, table 2. Reference: the paper. Its repository has no cfg of these;
 an author attached one of yolov3-prn to issue 5 of WongKinYiu/PartialResidualNetworks, which we have not seen.
 
 - fprn: Darknet-53 whose shortcuts add the first half of the channels. The published operations are those of
   YOLOv3, as they must be; Darknet today counts additions too, 0.02% more.
-- shrink, expand, bottleneck: a stage of c channels and n units has units of c(1 - (1 - gamma)i/n) channels, i = 1..n
-  (shrink; expand runs the other way, bottleneck down and up). The paper's figure shows 240 for the first unit of the
-  stage of 256, which is gamma = 1/2.
-- yolov3-prn is, in the author's words (ibid.), "Darknet53-PRN with YOLOv3 head", with YOLOv3's masks. Taken as
-  shrink with gamma = 1/2 and 1x1 convolutions half as wide as their unit it has 42.539 BFLOPs in convolutions and
-  42.548 with additions; published: 42.429, 0.28% less (at 320: 25.106, the same ratio, so both are one figure).
-  Tried without meeting it: 1x1 widths by the unit's input (45.51), by the mean of input and output (44.02) or kept
-  (50.45); counting units from 0 (50.53); a stage of 64 or of 64 and 128 left as it is (44.62, 47.47); the levels
-  taken from full-width maps; other steps in the stages that the figure does not show. Of 580,608 combinations of
-  14 schedules, gamma in sixteenths, 48 rules for the 1x1 widths, stages left alone and roundings, 17 meet it, as
-  many as chance gives, and none of them has gamma = 1/2.
+- shrink, expand, bottleneck: in a stage of c channels and n units, the 3x3 convolution of unit i has
+  c(1 - (1 - gamma)i/n) channels, i = 1..n (shrink; expand runs the other way, bottleneck down and up). The 1x1
+  convolutions keep c/2 in every unit: figure 7 prints "64 1x1, 96 3x3; 64 1x1, 64 3x3" for the stage of 128, which is
+  gamma = 1/2. The 240 that it prints for the stage of 256 is its first unit: 8 units go from 256 to 128 in steps of 16.
+- yolov3-prn is, in the author's words (ibid.), "Darknet53-PRN with YOLOv3 head", with YOLOv3's masks. Shrink with
+  gamma = 1/2 under YOLOv3's own head has 50.447 BFLOPs in convolutions, where 42.429 are published (25.106 at 320):
+  so the head is narrower as well. Two readings of it meet both figures to the last digit. `head="halved_towers"`, the
+  default, halves the towers of p5 (1x1 and 3x3: 256 and 512) and p4 (128 and 256) and leaves p3 (128 and 256): 42.429
+  and 25.106, 33.77M parameters, 54.5% of YOLOv3's. The abstract's "55%" is then the share that is left, where it says
+  "a 55% reduction of parameters"; its "35% reduction of computation" is 1 - 42.429 / 65.864 = 35.6%.
+  `head="halved_3x3"` halves every 3x3 convolution (512, 256, 128) and keeps the 1x1: 42.429 and 25.106 too, but 38.29M
+  parameters, 61.8%. Nothing else that is published decides between them. `head="yolov3"` is YOLOv3's own.
+- An earlier search for yolov3-prn went through 580,608 combinations of schedules, gammas, 1x1 widths, stages left alone
+  and roundings, all under YOLOv3's own head. So none of them can be the paper's network, and that 17 met its
+  operations was chance.
+- Before these were found, the 1x1 convolutions here had half of their unit's width and the head was YOLOv3's:
+  41,874,973 parameters and 42.548 BFLOPs for yolov3-prn. Models saved then carry their graph and load as they are; no
+  registered name builds those widths any more.
 
 | model                    | size | parameters | BFLOPs |
 |--------------------------|------|------------|--------|
 | darknet53-fprn           | 256  | 41,609,928 | 18.576 |
-| darknet53-prn-shrink     | 256  | 21,367,816 | 9.840  |
-| darknet53-prn-expand     | 256  | 26,585,576 | 11.805 |
-| darknet53-prn-bottleneck | 256  | 27,515,912 | 12.501 |
+| darknet53-prn-shrink     | 256  | 27,995,720 | 12.835 |
+| darknet53-prn-expand     | 256  | 31,291,976 | 13.877 |
+| darknet53-prn-bottleneck | 256  | 33,044,040 | 14.884 |
 | yolov3-fprn              | 416  | 61,949,149 | 65.879 |
-| yolov3-prn               | 416  | 41,874,973 | 42.548 |
+| yolov3-prn               | 416  | 33,767,517 | 42.438 |
 """
 
 from __future__ import annotations
 
+from prn_jax.errors import PrnError, did_you_mean
 from prn_jax.graph.builder import Builder
 from prn_jax.graph.partial import Schedule, stage_widths
 from prn_jax.models.blocks import Anchors, Levels, conv_bn, leading_part, pooled_classifier
 from prn_jax.models.darknet import DARKNET53_STAGES
 from prn_jax.models.registry import Published, register
 from prn_jax.models.sources import PRN_TABLE_2
-from prn_jax.models.yolov3 import ANCHORS, detector
+from prn_jax.models.yolov3 import ANCHORS, TOWERS, Towers, detector
 
-PAPER = "PRN paper, section 4.2"
+PAPER = "PRN paper, section 4.2 and figure 7"
+# Widths of the head of yolov3-prn; the first two both have the published operations.
+HEADS: dict[str, Towers] = {
+  "halved_towers": {"p5": (256, 512), "p4": (128, 256), "p3": (128, 256)},
+  "halved_3x3": {"p5": (512, 512), "p4": (256, 256), "p3": (128, 128)},
+  "yolov3": TOWERS,
+}
 
 
-def partial_stage(g: Builder, stage: int, widths: tuple[int, ...], sparsity: float = 0) -> str:
+def partial_stage(g: Builder, stage: int, channels: int, widths: tuple[int, ...], sparsity: float = 0) -> str:
   """Strided convolution of widths[0] channels, then a residual unit of each further width.
 
-  A shortcut adds what source and sum have in common (eq. 1), and of that the share that `sparsity` leaves.
+  The 1x1 convolution of every unit has half of the stage's `channels`. A shortcut adds what source and sum have in
+  common (eq. 1), and of that the share that `sparsity` leaves.
   """
   front, *units = widths
   conv_bn(g, front, 3, "leaky", stride=2, name=f"stage{stage}_down")
   for unit, width in enumerate(units, 1):
     place = f"stage{stage}_unit{unit}"
     source = leading_part(g, sparsity, f"{place}_add_part")
-    conv_bn(g, width // 2, 1, "leaky", name=f"{place}_conv1")
+    conv_bn(g, channels // 2, 1, "leaky", name=f"{place}_conv1")
     conv_bn(g, width, 3, "leaky", name=f"{place}_conv2")
     g.shortcut(source, name=f"{place}_add")
   return g.last
@@ -61,7 +76,8 @@ def fprn_backbone(g: Builder, sparsity: float) -> Levels:
   """Darknet-53 with partial shortcuts: characteristic 1."""
   conv_bn(g, 32, 3, "leaky", name="stem")
   ends = [
-    partial_stage(g, i, (channels,) * (units + 1), sparsity) for i, (channels, units) in enumerate(DARKNET53_STAGES, 1)
+    partial_stage(g, i, channels, (channels,) * (units + 1), sparsity)
+    for i, (channels, units) in enumerate(DARKNET53_STAGES, 1)
   ]
   return Levels(*ends[2:])
 
@@ -70,7 +86,7 @@ def prn_backbone(g: Builder, schedule: Schedule, gamma: float) -> Levels:
   """Darknet-53 with widths that change linearly within a stage: characteristic 2."""
   conv_bn(g, 32, 3, "leaky", name="stem")
   ends = [
-    partial_stage(g, i, stage_widths(schedule, channels, units, gamma))
+    partial_stage(g, i, channels, stage_widths(schedule, channels, units, gamma))
     for i, (channels, units) in enumerate(DARKNET53_STAGES, 1)
   ]
   return Levels(*ends[2:])
@@ -121,11 +137,19 @@ def yolov3_fprn(g: Builder, num_classes: int = 80, anchors: Anchors = ANCHORS, s
   size=416,
   task="detect",
   status="reconstructed",
-  reference="PRN paper, section 4.2 and table 2",
+  reference="PRN paper, section 4.2, figure 7 and table 2",
   published=(
     Published(size=320, bflops=25.106, ap=28.4, source=PRN_TABLE_2),
     Published(size=416, bflops=42.429, ap=30.8, source=PRN_TABLE_2),
   ),
 )
-def yolov3_prn(g: Builder, num_classes: int = 80, anchors: Anchors = ANCHORS, gamma: float = 0.5) -> None:
-  detector(g, prn_backbone(g, "shrink", gamma), num_classes, anchors)
+def yolov3_prn(
+  g: Builder,
+  num_classes: int = 80,
+  anchors: Anchors = ANCHORS,
+  gamma: float = 0.5,
+  head: str = "halved_towers",
+) -> None:
+  if head not in HEADS:
+    raise PrnError(f"model 'yolov3-prn': head={head!r}{did_you_mean(str(head), HEADS)}; expected {' or '.join(HEADS)}.")
+  detector(g, prn_backbone(g, "shrink", gamma), num_classes, anchors, HEADS[head])

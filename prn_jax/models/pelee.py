@@ -22,10 +22,10 @@ of the others, whose cfg files were never published ("just follow the prototxt p
   3.81M. Of PeleeNets in which two numbers of layers differ, 3/5/10/6 comes nearest: 4.805 (+0.9%), 2.843 (+0.8%),
   3.775M (-0.9%). No tried change of one or two numbers (layers, growth, bottleneck widths, stem, last 1x1) meets
   all three.
-- pelee-ssd: the authors' SSD: extra layers, residual prediction blocks, six sets of six boxes, the 19x19 map used
-  twice. SSD predicts 4 + 81 values a box and YOLO 4 + 1 + 80; so [yolo] heads with SSD's default boxes as anchors
-  cost the same, and stand in for SSD's box code and softmax. 5.981M learnable values (5.98); 2.570 BFLOPs, of
-  which the Pelee paper's 1.29 billion multiply-adds, rounded and doubled, made 2.58.
+- pelee-ssd: the authors' SSD with YOLO's heads: extra layers, residual prediction blocks, six sets of six boxes, the
+  19x19 map used twice. SSD predicts 4 + 81 values a box and YOLO 4 + 1 + 80; so [yolo] heads with SSD's default boxes
+  as anchors cost the same, and stand in for SSD's box code and softmax. 5.981M learnable values (5.98); 2.570 BFLOPs,
+  of which the Pelee paper's 1.29 billion multiply-adds, rounded and doubled, made 2.58.
 
 | model        | size | parameters | BFLOPs |
 |--------------|------|------------|--------|
@@ -260,6 +260,7 @@ def prediction_block(g: Builder, place: str, source: str) -> str:
   status="reconstructed",
   reference="Pelee paper, section 3; Robert-JunWang/Pelee",
   stride=304,
+  note="its heads are YOLO's, in the place of SSD's box code and softmax",
   published=(Published(size=304, bflops=2.58, params_m=5.98, ap50=38.3, source=f"{PRN_TABLE_3}; {PRN_README}"),),
 )
 def pelee_ssd(g: Builder, num_classes: int = 80, anchors: Anchors = SSD_BOXES) -> None:

@@ -59,6 +59,7 @@ class ModelSpec:
     stride: an input whose sides are multiples of it always fits.
     weights: file in `prn_jax/assets` with trained weights, for models small enough to carry them.
     names: class names that belong to these weights.
+    note: in what the graph is not the network that its published figures are of; one sentence.
   """
 
   name: str
@@ -72,6 +73,7 @@ class ModelSpec:
   stride: int = 32
   weights: str = ""
   names: tuple[str, ...] = ()
+  note: str = ""
 
   @property
   def options(self) -> Mapping[str, Any]:
@@ -94,13 +96,14 @@ def register(
   stride: int = 32,
   weights: str = "",
   names: tuple[str, ...] = (),
+  note: str = "",
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
   """Decorator that registers a builder function `(g: Builder, option=default, ...) -> None`.
 
   Args:
     name: canonical name, words separated by "-".
     size: default input in pixels: one number for a square, or (width, height).
-    task, reference, status, published, stride, weights, names: see `ModelSpec`.
+    task, reference, status, published, stride, weights, names, note: see `ModelSpec`.
   """
   width, height = (size, size) if isinstance(size, int) else size
 
@@ -118,6 +121,7 @@ def register(
       stride=stride,
       weights=weights,
       names=names,
+      note=note,
     )
     return builder
 

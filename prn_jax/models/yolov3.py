@@ -15,7 +15,7 @@ yolov3-tiny_3l.cfg is written for 2 classes, so that is the default here.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from prn_jax.graph.builder import Builder
 from prn_jax.models.blocks import Anchors, Levels, conv_bn, fpn_merge, spp, yolo_head
@@ -24,37 +24,38 @@ from prn_jax.models.registry import ALEXEYAB, Published, register
 from prn_jax.models.sources import ALEXEYAB_README, PRN_TABLE_2, PRN_TABLE_3, SPURSLIPU_README
 
 Head = Callable[..., str]  # `yolo_head` of all but the level
+Widths = tuple[int, int]  # of the 1x1 and of the 3x3 convolutions, which stand in turn
+Towers = Mapping[str, Widths]  # level -> widths of the six convolutions in front of its head
 
 # (width, height) in pixels of the input: k-means over COCO, from small to large. Paper, section 2.3.
 ANCHORS = ((10, 13), (16, 30), (33, 23), (30, 61), (62, 45), (59, 119), (116, 90), (156, 198), (373, 326))
+TOWERS: Towers = {"p5": (512, 1024), "p4": (256, 512), "p3": (128, 256)}
 MASKS = {"p3": (0, 1, 2), "p4": (3, 4, 5), "p5": (6, 7, 8)}
 TINY_ANCHORS = ((10, 14), (23, 27), (37, 58), (81, 82), (135, 169), (344, 319))
 TINY_MASKS = {"p4": (0, 1, 2), "p5": (3, 4, 5)}
 TINY_3L_ANCHORS = ((4, 7), (7, 15), (13, 25), (25, 42), (41, 67), (75, 94), (91, 162), (158, 205), (250, 332))
 
 
-def squeeze_expand(g: Builder, place: str, filters: int, count: int, first: int = 1) -> list[str]:
-  """`count` convolutions, 1x1 with `filters` and 3x3 with twice as many in turn; numbered from `first`."""
-  return [
-    conv_bn(g, filters * (1 + i % 2), 3 if i % 2 else 1, "leaky", name=f"{place}_conv{first + i}") for i in range(count)
-  ]
+def squeeze_expand(g: Builder, place: str, widths: Widths, count: int, first: int = 1) -> list[str]:
+  """`count` convolutions, 1x1 and 3x3 in turn, of these widths; numbered from `first`."""
+  return [conv_bn(g, widths[i % 2], 3 if i % 2 else 1, "leaky", name=f"{place}_conv{first + i}") for i in range(count)]
 
 
-def pyramid(g: Builder, levels: Levels, head: Head) -> None:
+def pyramid(g: Builder, levels: Levels, head: Head, towers: Towers = TOWERS) -> None:
   """The two finer levels behind the p5 branch `levels.p5`, and their heads. Paper, section 2.3."""
   source = levels.p5
   for level, skip, filters in (("p4", levels.p4, 256), ("p3", levels.p3, 128)):
     fpn_merge(g, level, source, skip, filters)
-    source = squeeze_expand(g, level, filters, count=6)[-2]  # the last 1x1 convolution
+    source = squeeze_expand(g, level, towers[level], count=6)[-2]  # the last 1x1 convolution
     head(level)
 
 
-def detector(g: Builder, levels: Levels, num_classes: int, anchors: Anchors) -> None:
+def detector(g: Builder, levels: Levels, num_classes: int, anchors: Anchors, towers: Towers = TOWERS) -> None:
   """YOLOv3's three branches and heads behind a backbone whose last map is the last layer."""
   head = functools.partial(yolo_head, g, anchors=anchors, masks=MASKS, num_classes=num_classes)
-  branch = squeeze_expand(g, "p5", 512, count=6)[-2]
+  branch = squeeze_expand(g, "p5", towers["p5"], count=6)[-2]
   head("p5")
-  pyramid(g, levels._replace(p5=branch), head)
+  pyramid(g, levels._replace(p5=branch), head, towers)
 
 
 @register(
@@ -83,9 +84,9 @@ def yolov3(g: Builder, num_classes: int = 80, anchors: Anchors = ANCHORS) -> Non
 def yolov3_spp(g: Builder, num_classes: int = 80, anchors: Anchors = ANCHORS) -> None:
   head = functools.partial(yolo_head, g, anchors=anchors, masks=MASKS, num_classes=num_classes)
   levels = darknet53_backbone(g)
-  squeeze_expand(g, "p5", 512, count=3)
+  squeeze_expand(g, "p5", TOWERS["p5"], count=3)
   spp(g, "p5")
-  branch = squeeze_expand(g, "p5", 512, count=4, first=4)[-2]
+  branch = squeeze_expand(g, "p5", TOWERS["p5"], count=4, first=4)[-2]
   head("p5")
   pyramid(g, levels._replace(p5=branch), head)
 

@@ -20,7 +20,7 @@ from prn_jax.models.darknet import CSDARKNET53_STAGES, csdarknet53_backbone, csp
 from prn_jax.models.prn import MASKS as TINY_MASKS
 from prn_jax.models.registry import ALEXEYAB, Published, register
 from prn_jax.models.sources import ALEXEYAB_README, SPURSLIPU_README
-from prn_jax.models.yolov3 import MASKS, TINY_ANCHORS, squeeze_expand, tiny_pyramid
+from prn_jax.models.yolov3 import MASKS, TINY_ANCHORS, TOWERS, squeeze_expand, tiny_pyramid
 
 # (width, height) in pixels of the input, for COCO at 512.
 ANCHORS = ((12, 16), (19, 36), (40, 28), (36, 75), (76, 55), (72, 146), (142, 110), (192, 243), (459, 401))
@@ -45,18 +45,18 @@ TINY_STAGES = (64, 128, 256)  # channels of the CSP stages
 def yolov4(g: Builder, num_classes: int = 80, anchors: Anchors = ANCHORS) -> None:
   head = functools.partial(yolo_head, g, anchors=anchors, masks=MASKS, num_classes=num_classes, nms_kind="greedynms")
   levels = csdarknet53_backbone(g)
-  squeeze_expand(g, "p5", 512, count=3)
+  squeeze_expand(g, "p5", TOWERS["p5"], count=3)
   spp(g, "p5")
-  p5 = squeeze_expand(g, "p5", 512, count=3, first=4)[-1]
+  p5 = squeeze_expand(g, "p5", TOWERS["p5"], count=3, first=4)[-1]
   pan_merge_up(g, "p4", levels.p4, 256, "leaky")
-  p4 = squeeze_expand(g, "p4", 256, count=5)[-1]
+  p4 = squeeze_expand(g, "p4", TOWERS["p4"], count=5)[-1]
   pan_merge_up(g, "p3", levels.p3, 128, "leaky")
-  branch = squeeze_expand(g, "p3", 128, count=6)[-2]
+  branch = squeeze_expand(g, "p3", TOWERS["p3"], count=6)[-2]
   head("p3", scale_x_y=SCALE_X_Y["p3"])
   for place, level, skip, filters in (("n4", "p4", p4, 256), ("n5", "p5", p5, 512)):
     g.route(branch, name=f"{place}_from")
     pan_merge_down(g, place, skip, filters, "leaky")
-    branch = squeeze_expand(g, place, filters, count=6)[-2]
+    branch = squeeze_expand(g, place, (filters, 2 * filters), count=6)[-2]
     head(level, scale_x_y=SCALE_X_Y[level])
 
 

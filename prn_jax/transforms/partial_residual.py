@@ -23,14 +23,13 @@ from prn_jax.graph.partial import (
   check_sparsity,
   kept_channels,
   leading_cuts,
-  scaled,
   stage_widths,
 )
 from prn_jax.kinds.activation import Activation
 from prn_jax.kinds.conv import Conv
 from prn_jax.kinds.route import Route
 from prn_jax.kinds.shortcut import Shortcut
-from prn_jax.transforms.stages import Block, consumers_of, find_stages, with_filters
+from prn_jax.transforms.stages import consumers_of, find_stages, groups_around, with_filters
 
 # -- characteristic 1 ------------------------------------------------------------------------------------
 
@@ -132,8 +131,11 @@ def _with_routes(layers: Sequence[Layer], pending: Mapping[str, Sequence[Layer]]
 def shrink(graph: Graph, gamma: float) -> Graph:
   """Blocks of every residual stage grow narrower, from c channels in front of it to gamma * c behind it.
 
-  Block i of n has c * (1 - (1 - gamma) * i / n) channels; layers inside it are narrowed in proportion. The stage's
-  result has fewer channels, and so have the layers' inputs that read it.
+  Block i of n has c * (1 - (1 - gamma) * i / n) channels: so many filters has the convolution that its shortcut adds
+  to. Layers inside a block keep theirs, as the 1x1 convolutions do in the paper's figure 7, which prints "64 1x1,
+  96 3x3; 64 1x1, 64 3x3" for the stage of 128. Widths are the nearest multiples of `WIDTH_STEP` and of the groups of
+  the layers that make or read them. The stage's result has fewer channels, and so have the layers' inputs that read
+  it.
 
   Args:
     graph: any network with residual stages.
@@ -170,24 +172,13 @@ def _rewidth(graph: Graph, schedule: Schedule, gamma: float) -> Graph:
   filters: dict[str, int] = {}
   for blocks in stages:
     channels = graph.shapes[blocks[-1].shortcut].channels
-    front, *widths = stage_widths(schedule, channels, len(blocks), gamma)
+    front, *widths = stage_widths(schedule, channels, len(blocks), gamma, groups_around(graph, blocks))
     first = graph[blocks[0].source] if blocks[0].source != INPUT else None
     only_here = set(consumers[blocks[0].source]) <= {*blocks[0].branch, blocks[0].shortcut}
-    if isinstance(first, Conv) and first.filters == channels and only_here:
+    if isinstance(first, Conv) and first.groups < first.filters == channels and only_here:
       filters[first.name] = front
-    for block, width in zip(blocks, widths, strict=True):
-      filters |= _block_filters(graph, block, channels, width)
+    filters |= {block.output: width for block, width in zip(blocks, widths, strict=True)}
   return with_filters(graph, filters)
-
-
-def _block_filters(graph: Graph, block: Block, channels: int, width: int) -> dict[str, int]:
-  """Filters of the convolutions of one block; depthwise ones follow by themselves."""
-  filters = {}
-  for name in block.branch:
-    layer = graph[name]
-    if isinstance(layer, Conv) and (layer.groups == 1 or layer.groups != layer.filters):
-      filters[name] = width if name == block.output else scaled(layer.filters, width, channels, layer.groups)
-  return filters
 
 
 # -- characteristic 3 ------------------------------------------------------------------------------------
@@ -271,7 +262,7 @@ def apply(graph: Graph, text: str) -> Graph:
   Raises:
     PrnError: the text is none of these. GraphError: the graph cannot be changed so.
 
-  Example: apply(build_graph("yolov3"), "shrink:0.5") equals build_graph("yolov3-prn").
+  Example: apply(build_graph("yolov3"), "shrink:0.5") is yolov3-prn with YOLOv3's own head.
   """
   name, colon, value = text.partition(":")
   if name == "multi-source" and not colon:

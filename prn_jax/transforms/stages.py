@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from prn_jax.graph.graph import INPUT, Graph, Layer, Shape, checked_shape
 from prn_jax.kinds.conv import Conv
+from prn_jax.kinds.route import Route
 from prn_jax.kinds.shortcut import Shortcut
 
-PASSES = ("dropout", "batchnorm", "activation", "empty", "maxpool", "local_avgpool")  # keep the number of channels
+PASSES = (
+  "dropout",
+  "batchnorm",
+  "activation",
+  "empty",
+  "maxpool",
+  "local_avgpool",
+)  # keep the number of channels; a block may end with them
+KEEPS_CHANNELS = (*PASSES, "upsample", "avgpool", "sam", "softmax", "cost", "yolo")
 
 
 class Block(NamedTuple):
@@ -81,6 +91,32 @@ def _deciding_conv(graph: Graph, name: str, inside: set[str]) -> str:
       break
     name = layer.inputs[0]
   return ""
+
+
+def groups_around(graph: Graph, blocks: Sequence[Block]) -> int:
+  """What the width of a stage must be a multiple of: the groups of the layers that make its maps or read them."""
+  consumers = consumers_of(graph)
+  makers = (name for name in (blocks[0].source, *(block.output for block in blocks)) if name != INPUT)
+  made = [layer.groups for layer in map(graph.__getitem__, makers) if isinstance(layer, Conv)]
+  maps = (blocks[0].source, *(name for block in blocks for name in (block.output, block.shortcut)))
+  return math.lcm(*made, *(_groups_behind(graph, name, consumers) for name in maps))
+
+
+def _groups_behind(graph: Graph, name: str, consumers: Mapping[str, Sequence[str]]) -> int:
+  """What the channels of `name` must be a multiple of for the layers behind it, up to those that mix channels."""
+  found = 1
+  for reader in map(graph.__getitem__, consumers[name]):
+    if isinstance(reader, Conv) and not is_depthwise(reader, graph.input_shapes(reader)[0]):
+      found = math.lcm(found, reader.groups)
+    elif isinstance(reader, Route):
+      found = math.lcm(found, reader.groups * _groups_behind(graph, reader.name, consumers))
+    elif (
+      isinstance(reader, Conv)
+      or reader.kind in KEEPS_CHANNELS
+      or (isinstance(reader, Shortcut) and reader.inputs[0] == name)
+    ):
+      found = math.lcm(found, _groups_behind(graph, reader.name, consumers))
+  return found
 
 
 def is_depthwise(layer: Conv, x: Shape) -> bool:

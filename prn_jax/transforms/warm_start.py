@@ -18,11 +18,10 @@ from prn_jax.graph.graph import INPUT, Graph, Layer
 from prn_jax.kinds.conv import Conv
 from prn_jax.kinds.route import Route
 from prn_jax.kinds.shortcut import Shortcut
-from prn_jax.transforms.stages import PASSES, is_depthwise
+from prn_jax.transforms.stages import KEEPS_CHANNELS, is_depthwise
 
 Variables = dict[str, Any]
 Labels = dict[str, tuple[Hashable, ...]]
-KEEPS_CHANNELS = (*PASSES, "upsample", "avgpool", "sam", "softmax", "cost", "yolo")
 
 
 def warm_start(original: Graph, variables: Variables, changed: Graph) -> Variables:

@@ -85,7 +85,12 @@ def test_json_holds_every_channel_range(capsys: pytest.CaptureFixture[str]) -> N
   assert max(values["memory"]["live_bytes"]) == values["memory"]["peak_bytes"]
 
 
-@pytest.mark.parametrize("name", ["yolov3-prn", "darknet53-prn-expand", "darknet53-prn-bottleneck", "yolov3-fprn"])
+RECOUNTED = (
+  "yolov3-prn", "darknet53-prn-expand", "darknet53-prn-bottleneck", "yolov3-fprn", "resnext50", "sparsenet-40-24",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RECOUNTED)
 def test_every_total_can_be_recounted(capsys: pytest.CaptureFixture[str], name: str) -> None:
   values = json.loads(run(capsys, name, "--json"))
   assert recounted(values["layers"]) == values["totals"]
@@ -106,6 +111,20 @@ def test_tables(capsys: pytest.CaptureFixture[str]) -> None:
   assert re.search(r"^stage3_unit8_conv2 +40x40x256 +2 +8-32 34 36 38 40 42 44 46 +2 +1 +2$", text, re.MULTILINE)
   by_name = run(capsys, "yolov3", "--stages", "name")
   assert re.search(r"^stage3 +17 +672 +62 +17 +17$", by_name, re.MULTILINE)
+
+
+DOCS_TABLE = re.compile(r"^\| ([a-z0-9-]+)(?: \(.*\))? \| (\d+) \| (\d+) \| (\d+) \|$", re.MULTILINE)
+
+
+def test_the_page_has_the_programs_figures() -> None:
+  rows = DOCS_TABLE.findall((REPO / "docs" / "analysis.md").read_text(encoding="utf-8"))
+  assert len(rows) == 14
+  for name, *figures in rows:
+    found = analyze(build_graph(name))
+    totals = found.totals
+    assert [len(found.layers), totals.timestamp_combinations, totals.source_combinations] == list(map(int, figures)), (
+      name
+    )
 
 
 def test_ranges_of_one_layer(capsys: pytest.CaptureFixture[str]) -> None:

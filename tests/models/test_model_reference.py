@@ -8,9 +8,12 @@ from typing import NamedTuple
 
 import pytest
 
+from prn_jax.errors import PrnError
 from prn_jax.formats import darknet_cfg
+from prn_jax.graph.builder import Builder
 from prn_jax.graph.cost import cost
 from prn_jax.models import build_graph, get_spec, list_models
+from prn_jax.models.sparsenet import sparsenet
 
 
 class Row(NamedTuple):
@@ -28,9 +31,9 @@ TABLE = {
   "darknet19": Row(224, 27, 20_842_376, 20_856_776, "5.585"),
   "darknet53": Row(256, 78, 41_609_928, 41_645_640, "18.576"),
   "darknet53-fprn": Row(256, 124, 41_609_928, 41_645_640, "18.576"),
-  "darknet53-prn-bottleneck": Row(256, 78, 27_515_912, 27_543_752, "12.501"),
-  "darknet53-prn-expand": Row(256, 78, 26_585_576, 26_612_872, "11.805"),
-  "darknet53-prn-shrink": Row(256, 78, 21_367_816, 21_394_120, "9.840"),
+  "darknet53-prn-bottleneck": Row(256, 78, 33_044_040, 33_074_504, "14.884"),
+  "darknet53-prn-expand": Row(256, 78, 31_291_976, 31_321_416, "13.877"),
+  "darknet53-prn-shrink": Row(256, 78, 27_995_720, 28_025_160, "12.835"),
   "densenet121": Row(256, 186, 7_915_688, 7_936_168, "7.534"),
   "densenet201": Row(256, 306, 17_173_160, 17_206_440, "10.850"),
   "efficientnet-b0": Row(224, 136, 4_853_720, 4_890_040, "0.915"),
@@ -45,6 +48,9 @@ TABLE = {
   "resnet101": Row(256, 138, 41_772_584, 41_870_248, "19.709"),
   "resnet152": Row(256, 206, 57_416_232, 57_559_976, "29.412"),
   "resnet50": Row(256, 70, 22_780_456, 22_825_896, "10.007"),
+  "resnext50": Row(256, 69, 22_252_328, 22_312_872, "10.119"),
+  "sparsenet-40-24": Row(32, 158, 758_356, 765_604, "0.624"),
+  "sparsenet-bc-100-24": Row(32, 254, 1_462_444, 1_481_116, "1.282"),
   "tiny-darknet": Row(224, 23, 1_042_104, 1_046_488, "0.985"),
   "traffic-nano-prn": Row("192x160", 27, 609_862, 611_718, "0.159"),
   "traffic-tiny-prn": Row("256x192", 24, 225_894, 226_950, "0.283"),
@@ -52,7 +58,7 @@ TABLE = {
   "yolov2-tiny": Row(416, 16, 11_232_057, 11_237_145, "5.412"),
   "yolov3": Row(416, 107, 61_949_149, 62_001_757, "65.879"),
   "yolov3-fprn": Row(416, 153, 61_949_149, 62_001_757, "65.879"),
-  "yolov3-prn": Row(416, 107, 41_874_973, 41_918_173, "42.548"),
+  "yolov3-prn": Row(416, 107, 33_767_517, 33_806_941, "42.438"),
   "yolov3-spp": Row(608, 114, 62_998_749, 63_052_381, "141.531"),
   "yolov3-tiny": Row(416, 24, 8_852_366, 8_858_734, "5.571"),
   "yolov3-tiny-3l": Row(608, 31, 9_003_087, 9_009_967, "15.172"),
@@ -101,6 +107,75 @@ def test_the_graph_equals_the_public_cfg(shared, name):
   reference = darknet_cfg.read(shared / "cfg" / public_cfg(name)).graph
   assert get_spec(name).status == "exact"
   assert build_graph(name).canonical() == reference.canonical()
+
+
+# Two readings of yolov3-prn: (1x1, 3x3) widths of the towers of p5, p4, p3; learnable parameters; operations of its
+# convolutions at 416 and 320, a multiply-add counting two, as published: 42.429 and 25.106.
+READINGS = {
+  "halved_towers": ("A.cfg", ((256, 512), (128, 256), (128, 256)), 33_767_517, (42_428_658_688, 25_105_715_200)),
+  "halved_3x3": ("B.cfg", ((512, 512), (256, 256), (128, 128)), 38_291_165, (42_429_350_912, 25_106_124_800)),
+}
+
+
+@pytest.mark.parametrize("head", sorted(READINGS))
+def test_yolov3_prn_meets_the_published_operations(head):
+  _, towers, params, operations = READINGS[head]
+  graph = build_graph("yolov3-prn", head=head)
+  for level, widths in zip(("p5", "p4", "p3"), towers, strict=True):
+    assert tuple(graph[f"{level}_conv{i}"].filters for i in range(1, 7)) == widths * 3
+  assert [graph[f"stage3_unit{i}_conv1"].filters for i in range(1, 9)] == [128] * 8
+  assert [graph[f"stage3_unit{i}_conv2"].filters for i in range(1, 9)] == list(range(240, 127, -16))
+  assert cost(graph).params == params
+  for size, expected, printed in zip((416, 320), operations, ("42.429", "25.106"), strict=True):
+    found = 2 * cost(build_graph("yolov3-prn", width=size, height=size, head=head)).macs
+    assert (found, f"{found / 1e9:.3f}") == (expected, printed)
+
+
+def test_the_abstracts_share_of_yolov3_prn():
+  """55% of YOLOv3's parameters are left, and 35% of its operations are saved; the other reading leaves 62%."""
+  yolov3 = cost(build_graph("yolov3"))
+  ours, other = (cost(build_graph("yolov3-prn", head=head)) for head in ("halved_towers", "halved_3x3"))
+  assert (round(ours.params / yolov3.params, 3), round(other.params / yolov3.params, 3)) == (0.545, 0.618)
+  assert round(1 - ours.macs / yolov3.macs, 3) == 0.356
+
+
+@pytest.mark.parametrize("head", sorted(READINGS))
+def test_yolov3_prn_equals_the_reading(shared, head):
+  reference = darknet_cfg.read(shared / "reference" / "yolov3-prn" / READINGS[head][0]).graph
+  assert build_graph("yolov3-prn", head=head).canonical() == reference.canonical()
+
+
+def test_resnext50_has_the_published_operations():
+  """10.11, in the count of 2018, which knows convolutions alone."""
+  assert f"{2 * cost(build_graph('resnext50')).macs / 1e9:.2f}" == "10.11"
+
+
+@pytest.mark.parametrize(
+  ("depth", "growth", "bc", "millions"), [(40, 24, False, "0.76"), (100, 36, False, "5.65"), (100, 24, True, "1.46")]
+)
+def test_sparsenet_has_the_printed_parameters(depth, growth, bc, millions):
+  """Those of its README, without the biases that Darknet's convolutions have where no batch norm follows."""
+  g = Builder(32, 32, name="sparse")
+  sparsenet(g, 100, depth, growth, bc=bc)
+  graph = g.graph()
+  biases = sum(layer.filters for layer in graph if layer.kind == "conv" and not layer.batch_normalize) - 100
+  assert f"{(cost(graph).params - biases) / 1e6:.2f}" == millions
+
+
+def test_sparsenet_reads_layers_at_powers_of_two():
+  """The seventh unit reads those 1, 2 and 4 before it; the eighth also the block's input, 8 before it."""
+  graph = build_graph("sparsenet-40-24")
+  assert graph["block1_unit7_concat"].inputs == ("block1_unit6_conv", "block1_unit5_conv", "block1_unit3_conv")
+  assert graph["block1_unit8_concat"].inputs[-1] == "stem"
+  assert graph["head_concat"].inputs == tuple(f"block3_unit{i}_conv" for i in (12, 11, 9, 5))
+
+
+def test_an_unknown_head_of_yolov3_prn():
+  with pytest.raises(
+    PrnError,
+    match=r"model 'yolov3-prn': head='halved_3x4' \(did you mean 'halved_3x3'\?\); expected halved_towers or halved_3x3 or",
+  ):
+    build_graph("yolov3-prn", head="halved_3x4")
 
 
 @pytest.mark.parametrize("name", sorted(TABLE))

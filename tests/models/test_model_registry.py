@@ -22,7 +22,7 @@ def test_every_promised_model_is_registered():
     yolov4-tiny yolov4-csp yolov7-tiny darknet19 darknet53 csdarknet53-omega efficientnet-b0 resnet50 resnet101
     resnet152 densenet201 tiny-darknet yolov3-fprn yolov3-prn darknet53-fprn darknet53-prn-shrink
     darknet53-prn-expand darknet53-prn-bottleneck peleenet pelee-ssd pelee-prn pelee-prn-3l pelee-yolov3 pelee-fpn
-    mpelee-prn yolov3-tiny-prn-3l densenet121"""
+    mpelee-prn yolov3-tiny-prn-3l densenet121 resnext50 sparsenet-40-24 sparsenet-bc-100-24"""
   assert set(promised.split()) <= set(list_models())
   assert list_models() == sorted(list_models())
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -18,7 +20,7 @@ from prn_jax.model import Model
 from prn_jax.models import build_graph
 from prn_jax.network import init_variables
 from prn_jax.transforms.partial_residual import apply, bottleneck, expand, fprn, multi_source, shrink
-from prn_jax.transforms.stages import find_stages
+from prn_jax.transforms.stages import find_stages, groups_around
 
 ALL = ("fprn:0.5", "fprn:0.25", "fprn:1", "shrink:0.5", "shrink:0.75", "expand:0.5", "bottleneck:0.75")
 RESIDUAL = ("darknet53", "yolov3", "resnet50", "enet-b0-prn", "efficientnet-b0", "yolov4")
@@ -47,7 +49,7 @@ def width(graph: Graph, name: str) -> int:
 
 
 def test_widths_of_a_stage_change_linearly():
-  """256 * (1 - 0.5 * i / 8): the paper's figure shows 240 for the first block."""
+  """256 * (1 - 0.5 * i / 8): figure 7 prints 240 for the first block."""
   assert stage_widths("shrink", 256, 8, 0.5) == (256, 240, 224, 208, 192, 176, 160, 144, 128)
   assert stage_widths("expand", 256, 8, 0.5) == (128, 144, 160, 176, 192, 208, 224, 240, 256)
   assert stage_widths("bottleneck", 256, 8, 0.5) == (256, 224, 192, 160, 128, 160, 192, 224, 256)
@@ -60,11 +62,18 @@ def test_gamma_of_one_changes_no_width(schedule):
   assert stage_widths(schedule, 30, 3, 1) == (30, 30, 30, 30)
 
 
-def test_widths_are_multiples_of_four():
-  """24 * (1 - 0.5 * i / 3) is 20, 16, 12; 30 * 0.9 is 27, half-way up: 28."""
-  assert stage_widths("shrink", 24, 3, 0.5) == (24, 20, 16, 12)
+def test_widths_are_even():
+  """30 * (1 - 0.5 * i / 2) is 22.5 and 15, half-way up: 16; 30 * 0.9 is 27: 28; 4 * 0.1 is less than one step."""
+  assert stage_widths("shrink", 30, 2, 0.5) == (30, 22, 16)
   assert stage_widths("shrink", 30, 1, 0.9) == (30, 28)
-  assert stage_widths("shrink", 4, 1, 0.1) == (4, 4)
+  assert stage_widths("shrink", 4, 1, 0.1) == (4, 2)
+
+
+def test_widths_are_multiples_of_the_groups_around_and_never_above_the_stage():
+  """64 * 0.875 is 56 and 64 * 0.625 is 40, half-way between 32 and 48."""
+  assert stage_widths("shrink", 64, 4, 0.5, groups=16) == (64, 64, 48, 48, 32)
+  assert stage_widths("shrink", 60, 1, 0.98, groups=8) == (60, 56)
+  assert stage_widths("expand", 6, 2, 0.5, groups=8) == (6, 6, 6)
 
 
 @pytest.mark.parametrize(
@@ -106,8 +115,8 @@ def test_darknet53_becomes_its_partial_forms(schedule, gamma):
   assert changed == build_graph(f"darknet53-prn-{schedule}", gamma=gamma)
 
 
-def test_yolov3_becomes_yolov3_prn():
-  assert shrink(build_graph("yolov3"), 0.5) == build_graph("yolov3-prn")
+def test_yolov3_becomes_yolov3_prn_as_far_as_the_head():
+  assert shrink(build_graph("yolov3"), 0.5) == build_graph("yolov3-prn", head="yolov3")
 
 
 @pytest.mark.parametrize("text", ["fprn:0", "shrink:1", "expand:1", "bottleneck:1"])
@@ -200,20 +209,66 @@ def test_stages_are_found():
   assert [len(blocks) for blocks in find_stages(build_graph("efficientnet-b0"))] == [1, 1, 2, 2, 3]
 
 
-def test_resnet_units_are_narrowed_in_proportion():
+def test_units_of_the_printed_figure():
+  """Figure 7 for the stage of 128: 64 1x1, 96 3x3; 64 1x1, 64 3x3; and 240 3x3 first in the stage of 256."""
+  changed = shrink(build_graph("darknet53"), 0.5)
+  convs = [f"stage2_unit{unit}_conv{i}" for unit in (1, 2) for i in (1, 2)]
+  assert [(changed[name].filters, changed[name].size) for name in convs] == [(64, 1), (96, 3), (64, 1), (64, 3)]
+  assert [width(changed, f"stage3_unit1_conv{i}") for i in (1, 2)] == [128, 240]
+
+
+def test_layers_inside_a_unit_keep_their_width():
   changed = shrink(build_graph("resnet50"), 0.5)
   names = [f"stage2_unit4_conv{i}" for i in (1, 2, 3)]
-  assert [width(changed, name) for name in names] == [64, 64, 256]  # of 128, 128, 512
-  assert width(changed, "stage3_unit1_conv1") == 235  # 256 * 940 / 1024; 1024 * 11/12 is 938.7
-
-
-def test_depthwise_convolutions_follow_and_squeezes_shrink():
+  assert [width(changed, name) for name in names] == [128, 128, 256]  # the last of 512
+  assert width(changed, "stage3_unit1_conv3") == 938  # 1024 * 11/12 is 938.7
   changed = shrink(build_graph("efficientnet-b0"), 0.5)
   place = "stage6_unit4"
-  assert width(changed, f"{place}_add") == 96
+  assert width(changed, f"{place}_add") == 96  # of 192
   depthwise = changed[f"{place}_depthwise"]
-  assert (depthwise.filters, depthwise.groups) == (480, 480)
-  assert width(changed, f"{place}_se_reduce") == 32
+  assert (depthwise.filters, depthwise.groups) == (960, 960)
+  assert width(changed, f"{place}_se_reduce") == 64
+
+
+def grouped_net(reads: int, makes: int, cut: int, behind: int) -> Graph:
+  """A stage of 64 channels whose units read it with `reads` groups and make it with `makes`; behind it, one of `cut`
+  equal parts, which a convolution with `behind` groups reads."""
+  g = Builder(8, 8, name="grouped")
+  g.conv(64, 3, padding=1, name="stem")
+  for unit in (1, 2, 3, 4):
+    x = g.last
+    g.conv(32, 1, groups=reads, activation="leaky", name=f"unit{unit}_conv1")
+    g.conv(64, 3, padding=1, groups=makes, name=f"unit{unit}_conv2")
+    g.shortcut(x, name=f"unit{unit}_add")
+  g.maxpool(2, 2, name="pool")
+  g.route("pool", groups=cut, name="cut")
+  g.conv(behind, 1, groups=behind, name="scores")
+  return g.graph()
+
+
+@pytest.mark.parametrize(
+  ("groups", "multiple"),
+  [((1, 1, 1, 1), 2), ((8, 1, 1, 1), 8), ((1, 16, 1, 1), 16), ((4, 1, 4, 2), 8), ((1, 1, 2, 8), 16)],
+)
+def test_widths_fit_the_groups_of_the_layers_around(groups, multiple):
+  graph = grouped_net(*groups)
+  (blocks,) = find_stages(graph)
+  assert math.lcm(2, groups_around(graph, blocks)) == multiple
+  for schedule, change in (("shrink", shrink), ("expand", expand), ("bottleneck", bottleneck)):
+    changed = change(graph, 0.6)
+    expected = stage_widths(schedule, 64, 4, 0.6, multiple)
+    assert tuple(width(changed, name) for name in ("stem", *(f"unit{i}_add" for i in (1, 2, 3, 4)))) == expected
+    assert all(w % multiple == 0 for w in expected)
+    assert {changed[f"unit{i}_conv1"].filters for i in (1, 2, 3, 4)} == {32}
+
+
+@pytest.mark.parametrize("text", ["shrink:0.5", "shrink:0.3", "expand:0.5", "bottleneck:0.75"])
+def test_csresnext50_can_be_changed(shared, text):
+  graph = darknet_cfg.read(shared / "cfg" / "csresnext50-panet-spp.cfg").graph
+  changed = apply(graph, text)
+  assert cost(changed).params < cost(graph).params
+  assert {layer.groups for layer in changed if layer.kind == "conv"} == {1, 32}
+  assert darknet_cfg.parse(darknet_cfg.dump(changed)).graph == changed
 
 
 def test_expand_narrows_the_front_only_where_the_stage_alone_reads_it():

@@ -199,8 +199,36 @@ def test_convert_with_transforms(tmp_path, capsys):
 def test_convert_a_registered_model_to_a_cfg(tmp_path, capsys):
   dst = tmp_path / "prn.cfg"
   assert cli.main(["convert", "yolov3", str(dst), "--transform", "shrink:0.5"]) == 0
-  assert load(dst).graph.canonical() == build_graph("yolov3-prn").canonical()
+  assert load(dst).graph.canonical() == build_graph("yolov3-prn", head="yolov3").canonical()
   assert "the cfg reads back as the same network" in capsys.readouterr().out
+
+
+def test_a_model_saved_with_other_widths_loads_as_it_is(tmp_path, capsys):
+  """A saved model carries its graph. Here the registered name, with the widths that it had before figure 7 was known:
+  1x1 convolutions half as wide as their unit."""
+  g = Builder(32, 32, name="darknet53-prn-shrink")
+  conv = functools.partial(g.conv, batch_normalize=True, activation="leaky")
+  conv(16, 3, stride=2, padding=1, name="stage1_down")
+  for unit, width in ((1, 12), (2, 8)):
+    x = g.last
+    conv(width // 2, 1, name=f"stage1_unit{unit}_conv1")
+    conv(width, 3, padding=1, name=f"stage1_unit{unit}_conv2")
+    g.shortcut(x, name=f"stage1_unit{unit}_add")
+  g.avgpool(name="head_pool")
+  g.conv(4, 1, name="head_conv")
+  g.softmax(name="head_softmax")
+  old = random_model(g.graph())
+  saved, exported, cfg = str(tmp_path / "old") + "/", tmp_path / "old.safetensors", tmp_path / "old.cfg"
+  old.save(saved)
+  for dst in (exported, cfg):
+    assert cli.main(["convert", saved, str(dst)]) == 0
+  for place in (saved, exported):
+    back = load(place)
+    assert (back.graph, back.graph.name) == (old.graph, "darknet53-prn-shrink")
+    np.testing.assert_equal(flatten_variables(back.variables), flatten_variables(old.variables))
+  assert load(cfg).graph.canonical() == old.graph.canonical()
+  assert [old.graph[f"stage1_unit{unit}_conv1"].filters for unit in (1, 2)] == [6, 4]
+  capsys.readouterr()
 
 
 def test_convert_with_a_bad_transform(tmp_path, capsys):
