@@ -298,7 +298,8 @@ READINGS_TEXT = """## YOLOv3-PRN: what is published, and two readings
 Table 2 gives its operations, and the abstract says "the same accuracy as YOLO-v3 with a 55% reduction of parameters and
 35% reduction of computation, while increasing the speed of execution by twice". Operations are those of convolutions.
 Both narrower heads meet 42.429 and 25.106 to the last digit. The first leaves 55% of YOLOv3's parameters, which explains
-the abstract's number as the share that is left, and is what `yolov3-prn` builds; nothing else decides between the two."""
+the abstract's number as the share that is left, and is what `yolov3-prn` builds; nothing else decides between the two. The other is an option of the model:
+`prn_jax.build("yolov3-prn", head="halved_3x3")`, or `head` in `config.model_options`."""
 NOTES = "Ours differ from what these figures are of:"
 SPEEDS = """## Speed
 
@@ -314,6 +315,16 @@ stage. The paper prints the numbers in section 4.2. Nobody has trained these on 
 (`configs/imagenet_darknet53_prn.py`); [experiments.md](experiments.md) has the comparison in small."""
 ERRATA_TEXT = "## Errata"
 OTHERS_TEXT = "## Models of the paper without figures, and comparators"
+REWRITES = """## The paper's rewrites of any graph
+
+    prn convert yolov3 yolov3-shrink.cfg --transform shrink:0.5
+
+`shrink`, `expand` and `bottleneck` take gamma and change the results of the units of every residual stage as figure 7 does:
+the last convolution of a unit has the unit's width, those before it keep theirs. Widths are the nearest multiples of 2, and
+of the groups of the convolutions and the parts of the routes that make or read them, so that a network with grouped
+convolutions (csresnext50) can be rewritten too. `shrink:0.5` of yolov3 is yolov3-prn with YOLOv3's own head, of darknet53
+darknet53-prn-shrink. `fprn` takes rho, the share of channels that a shortcut no longer adds; `multi-source` joins the levels
+of a detector by additions, as figure 4 does. Trained weights come along by their leading channels."""
 REASONING = """## Reconstructions, and how each was found
 
 From the headers of the files in `prn_jax/models`."""
@@ -331,7 +342,7 @@ def page() -> str:
     HEAD, operations(found), PARAMETERS, parameters(found), READINGS_TEXT, readings(), ACCURACIES, accuracies(), NOTES, notes(),
     SPEEDS, speeds(), NOT_QUOTED, FIGURE_11_TEXT, figure_11(),
     ERRATA_TEXT, errata,
-    OTHERS_TEXT, others(), "Not built:", missing, REASONING,
+    OTHERS_TEXT, others(), "Not built:", missing, REWRITES, REASONING,
   ]  # fmt: skip
   for module in EXPLAINED:
     parts += [f"### `{module}.py`", reasoning(module)]
