@@ -34,10 +34,20 @@ from prn_jax.data_pipelines.records import (
   Renumbered,
 )
 from prn_jax.data_pipelines.shrink import ShrinkOptions, image_problem, shrink
-from prn_jax.data_pipelines.sources.arrayrecord import INDEX_FILE, VERSION, Index, Shard, Split, read_index, sha256_of
+from prn_jax.data_pipelines.sources.arrayrecord import (
+  INDEX_FILE,
+  VERSION,
+  Index,
+  Shard,
+  Split,
+  checked_plan,
+  read_index,
+  sha256_of,
+)
 from prn_jax.data_pipelines.spec import open_spec, parse_spec
 from prn_jax.errors import PrnError
-from prn_jax.formats.files import write_text
+from prn_jax.formats.files import expanded, write_text
+from prn_jax.formats.structured import MAX_DATA_BYTES, Node, read_json
 
 RECORDS_PER_SHARD = 2000
 PLAN_FILE = "plan.json"
@@ -117,7 +127,7 @@ def prepare(
     DataError: the data is bad (policy stop), no image is left, or `out` holds this split of other data or options.
     PrnError: `out` cannot be written, or another process is writing this split.
   """
-  folder = Path(out).expanduser()
+  folder = expanded(out)
   name = split or default_split(spec)
   if not re.fullmatch(r"\w[\w.-]*", name):
     raise DataError(f"'{name}' is no name for a split: expected letters, digits, '_', '-' and '.'. Give another one.")
@@ -215,7 +225,7 @@ def _finished(job: _Job) -> dict[int, Shard]:
   notes = {number: job.work / f"{number:05d}.json" for number in range(job.num_shards)}
   if path.exists() and any(job.work.glob("[0-9]*.json")):
     earlier = _read_json(path)
-    _check_plan(job, earlier["plan"], earlier["spec"])
+    _check_plan(job, checked_plan(earlier["plan"]), earlier["spec"].text())
   else:
     job.work.mkdir(parents=True, exist_ok=True)
     _write_json(path, {"spec": job.spec, "plan": job.plan})
@@ -355,11 +365,8 @@ def _only_writer(folder: Path) -> Iterator[None]:
     os.close(handle)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-  try:
-    return dict(json.loads(path.read_bytes()))
-  except (OSError, ValueError) as error:
-    raise DataError(f"{path} cannot be read ({error}). Delete the folder {path.parent} and run it again.") from None
+def _read_json(path: Path) -> Node:
+  return read_json(path, DataError, MAX_DATA_BYTES, f"Delete the folder {path.parent} and run it again.")
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

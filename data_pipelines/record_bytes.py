@@ -16,6 +16,7 @@ Layout, little-endian:
 from __future__ import annotations
 
 import json
+import math
 import struct
 from typing import Any
 
@@ -23,10 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prn_jax.data_pipelines.records import DataError, Record
+from prn_jax.formats.structured import MAX_BYTES, Node, parse_json
 
 MAGIC = b"PRN1"
 _CROWD, _DIFFICULT = 1, 2
-_HEADER_KEYS = {"image_id", "width", "height", "label", "objects", "area", "xywh"}
 
 
 def encode_record(record: Record, image: bytes) -> bytes:
@@ -61,30 +62,31 @@ def decode_record(data: bytes) -> Record:
   if not data.startswith(MAGIC) or len(data) < 8:
     raise DataError(f"no record of prn_jax: it starts with {data[:8]!r}, expected {MAGIC!r}")
   start = 8 + struct.unpack_from("<I", data, 4)[0]
-  try:
-    header: dict[str, Any] = json.loads(data[8:start])
-  except ValueError as error:
-    raise DataError(f"the header of the record is damaged ({error})") from None
-  if not isinstance(header, dict) or not header.keys() >= _HEADER_KEYS:
-    raise DataError(f"the header of the record lacks keys; expected {', '.join(sorted(_HEADER_KEYS))}")
+  header = parse_json(data[8 : min(start, 8 + MAX_BYTES)], "the header of the record", DataError)
+  image_id = header["image_id"]
+  width, height, label = (_optional(header[key]) for key in ("width", "height", "label"))
   take = _Taker(data, start)
-  n = int(header["objects"])
+  n = header["objects"].whole(0, len(data))
   boxes, classes, flags = take("<f4", n, 4), take("<i4", n), take("u1", n)
-  area = take("<f8", n) if header["area"] else None
-  xywh = take("<f8", n, 4) if header["xywh"] else None
+  area = take("<f8", n) if header["area"].truth() else None
+  xywh = take("<f8", n, 4) if header["xywh"].truth() else None
   return Record(
     image=data[take.position :],
-    image_id=header["image_id"],
-    width=header["width"],
-    height=header["height"],
+    image_id=image_id.text() if isinstance(image_id.raw, str) else image_id.whole(),
+    width=width,
+    height=height,
     boxes_xyxy_px=boxes.astype(np.float32),
     classes=classes.astype(np.int32),
     is_crowd=flags & _CROWD > 0,
     is_difficult=flags & _DIFFICULT > 0,
     area_px=None if area is None else area.astype(np.float64),
     boxes_xywh_px=None if xywh is None else xywh.astype(np.float64),
-    label=header["label"],
+    label=label,
   )
+
+
+def _optional(value: Node) -> int | None:
+  return None if value.raw is None else value.whole(0, 2**31 - 1)
 
 
 class _Taker:
@@ -94,7 +96,7 @@ class _Taker:
     self._data, self.position = data, position
 
   def __call__(self, dtype: str, *shape: int) -> NDArray[Any]:
-    count = int(np.prod(shape))
+    count = math.prod(shape)
     end = self.position + count * np.dtype(dtype).itemsize
     if end > len(self._data):
       raise DataError(f"the record ends after {len(self._data):,} bytes; its arrays need {end:,}")

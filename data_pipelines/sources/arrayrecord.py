@@ -16,7 +16,7 @@ opened when first read. The files carry checksums of their own, so that a flippe
 from __future__ import annotations
 
 import hashlib
-import json
+import re
 import threading
 from bisect import bisect_right
 from collections import Counter
@@ -30,9 +30,12 @@ from prn_jax.data_pipelines.record_bytes import decode_record
 from prn_jax.data_pipelines.records import DataError, Problem, ProblemKind, ProblemLog, Record
 from prn_jax.data_pipelines.spec import register_source
 from prn_jax.errors import did_you_mean
+from prn_jax.formats.files import expanded, is_file, is_folder
+from prn_jax.formats.structured import MAX_DATA_BYTES, Node, read_json, shown
 
 INDEX_FILE = "dataset.json"
 FORMAT, VERSION = "prn_jax.arrayrecord", 1
+_MAX_COUNT = 2**63 - 1
 AGAIN = "run the `prn data prepare` command that made it again; it keeps whole shards and writes damaged ones anew"
 
 
@@ -54,8 +57,12 @@ class Shard:
     return asdict(self)
 
   @classmethod
-  def from_json(cls, value: dict[str, Any]) -> Shard:
-    return cls(**(value | {"problems": _pairs(value["problems"])}))
+  def from_json(cls, value: Node) -> Shard:
+    name = value["file"].text()
+    if not re.fullmatch(r"[^/\\\0]{1,250}", name) or name in (".", ".."):
+      raise value["file"].fault(f"is {shown(name)}; expected the name of a file in the folder")
+    counts = [value[key].whole(0, _MAX_COUNT) for key in ("records", "bytes")]
+    return cls(name, *counts, value["sha256"].text(), _pairs(value["problems"]))
 
   def fault(self, folder: Path, *, full: bool = False) -> str | None:
     """What is wrong with the file, or None; with `full` its checksum is compared too."""
@@ -108,13 +115,26 @@ class Split:
     }
 
   @classmethod
-  def from_json(cls, value: dict[str, Any]) -> Split:
-    shards = tuple(Shard.from_json(shard) for shard in value["shards"])
-    return cls(value["spec"], value["plan"], shards, _pairs(value["problems"]))
+  def from_json(cls, value: Node) -> Split:
+    shards = tuple(Shard.from_json(shard) for shard in value["shards"].items())
+    return cls(value["spec"].text(), checked_plan(value["plan"]), shards, _pairs(value["problems"]))
 
 
-def _pairs(value: Any) -> Pairs:
-  return tuple((str(kind), str(text)) for kind, text in value)
+def checked_plan(value: Node) -> dict[str, Any]:
+  """A plan as it was written; other keys than these are only compared."""
+  value["options"].mapping()
+  value["fingerprint"].text()
+  return dict(value.raw)
+
+
+def _pairs(value: Node) -> Pairs:
+  pairs = []
+  for pair in value.items():
+    texts = pair.texts()
+    if len(texts) != 2:
+      raise pair.fault(f"is {shown(texts)}; expected kind and text")
+    pairs.append((texts[0], texts[1]))
+  return tuple(pairs)
 
 
 @dataclass(frozen=True)
@@ -139,29 +159,24 @@ def read_index(folder: Path) -> Index:
     DataError: it is missing, damaged, or of another format or version.
   """
   path = folder / INDEX_FILE
-  try:
-    content = json.loads(path.read_bytes())
-  except FileNotFoundError:
-    what = "has no dataset.json" if folder.is_dir() else "does not exist"
+  if not is_file(path):
+    what = "has no dataset.json" if is_folder(folder) else "does not exist"
     unfinished = sorted(path.parent.name[1:] for path in folder.glob(".*/plan.json"))
     hint = f" Its split {unfinished[0]} is unfinished: {AGAIN}." if unfinished else ""
-    raise DataError(
-      f"'{folder}' {what}; expected a folder that `prn data prepare SPEC {folder}` wrote.{hint}"
-    ) from None
-  except (OSError, ValueError) as error:
-    raise DataError(f"{path} cannot be read ({error}). To repair it, delete it and {AGAIN}.") from None
-  if not isinstance(content, dict) or content.get("format") != FORMAT:
+    raise DataError(f"'{folder}' {what}; expected a folder that `prn data prepare SPEC {folder}` wrote.{hint}")
+  root = read_json(path, DataError, MAX_DATA_BYTES, f"To repair it, delete it and {AGAIN}.")
+  if not isinstance(root.raw, dict) or root.raw.get("format") != FORMAT:
     raise DataError(f'{path} does not describe prepared data: expected "format": "{FORMAT}".')
-  if content.get("version") != VERSION:
+  if root.get("version").raw != VERSION:
     raise DataError(
-      f"{path} has version {content.get('version')!r}, this program reads version {VERSION}. "
+      f"{path} has version {shown(root.get('version').raw)}, this program reads version {VERSION}. "
       "Prepare the data again, or use the version of prn_jax that wrote it."
     )
-  try:
-    splits = {name: Split.from_json(value) for name, value in content["splits"].items()}
-    return Index(tuple(content["names"]), tuple(content["category_ids"]), splits)
-  except (KeyError, TypeError, AttributeError, ValueError) as error:
-    raise DataError(f"{path} is damaged: {error!r}. To repair it, delete it and {AGAIN}.") from None
+  splits = {name: Split.from_json(value) for name, value in root["splits"].mapping().items()}
+  names, ids = root["names"].texts(), [item.whole(-_MAX_COUNT, _MAX_COUNT) for item in root["category_ids"].items()]
+  if len(ids) != len(names) or len(set(names)) != len(names):
+    raise root["names"].fault(f"holds {len(names)} names for {len(ids)} category_ids; expected as many, each once")
+  return Index(tuple(names), tuple(ids), splits)
 
 
 def sha256_of(path: Path) -> str:
@@ -266,7 +281,7 @@ def open_arrayrecord(parts: tuple[str, ...], log: ProblemLog) -> ArrayRecordData
   Raises:
     DataError: the folder, the split or a shard is missing or damaged (a shard: policy stop), or nothing is left.
   """
-  folder, name = Path(parts[0]).expanduser(), parts[1]
+  folder, name = expanded(parts[0]), parts[1]
   index = read_index(folder)
   if name not in index.splits:
     known = ", ".join(index.splits) or "none"

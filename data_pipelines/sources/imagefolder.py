@@ -28,6 +28,8 @@ from prn_jax.data_pipelines.records import (
   make_record,
 )
 from prn_jax.data_pipelines.spec import register_source
+from prn_jax.formats.files import expanded, is_file, is_folder
+from prn_jax.formats.structured import shown
 
 
 @register_source("imagefolder:DIR")
@@ -37,12 +39,12 @@ def open_imagefolder(parts: tuple[str, ...], log: ProblemLog) -> Dataset:
   Raises:
     DataError: the folder or its class folders are missing, no image is left, or an entry is bad (policy stop).
   """
-  root = Path(parts[0]).expanduser()
-  if root.is_dir():
+  root = expanded(parts[0])
+  if is_folder(root):
     return _open_folder(root, log)
   if is_archive(root):
     return _open_archive(root, log)
-  what = "is a file" if root.is_file() else "does not exist"
+  what = "is a file" if is_file(root) else "does not exist"
   raise DataError(
     f"data 'imagefolder:{parts[0]}': there is no folder {root} (it {what}); expected a folder, or an archive "
     f"({', '.join(ARCHIVE_SUFFIXES)})"
@@ -55,6 +57,8 @@ def _open_folder(root: Path, log: ProblemLog) -> RecordList:
     raise DataError(f"{root} has no class folders; expected {root}/CLASS/*.jpg")
   records = []
   for label, folder in enumerate(folders):
+    if not folder.name.isprintable():
+      raise DataError(f"{root}: the class folder {shown(folder.name)} has a name that cannot be printed; rename it")
     files = sorted(path for path in folder.rglob("*") if _is_image(path.as_posix()))
     if not files:
       reason = f"the class folder '{folder.name}' holds no images"

@@ -36,6 +36,7 @@ from prn_jax.data_pipelines.records import (
 )
 from prn_jax.data_pipelines.spec import register_source
 from prn_jax.errors import did_you_mean
+from prn_jax.formats.files import expanded, is_folder
 
 _ID_KEYS = ("image/id", "image_id", "id", "image/filename", "file_name", "filename")
 _CLASS_KEYS = ("label", "category", "type", "class")
@@ -195,8 +196,8 @@ def open_tfds(parts: tuple[str, ...], log: ProblemLog) -> TfdsDataset:
 def _builder(name: str, where: str) -> Any:
   import tensorflow_datasets as tfds
 
-  path = Path(name).expanduser()
-  if path.is_dir():
+  path = expanded(name)
+  if is_folder(path):
     return _builder_of_folder(path, where)
   if path.is_absolute() or name.startswith(("~", ".")):
     raise DataError(f"data '{where}': there is no folder {path}")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Mapping
@@ -22,7 +23,9 @@ from typing import Any
 import numpy as np
 
 from prn_jax.errors import CheckpointError
+from prn_jax.formats.description import description, file_hashes
 from prn_jax.formats.files import aligned, sha256, write_text
+from prn_jax.formats.structured import Node, printable, read_json, shown
 
 INDEX = "model.json"
 FORMAT = "prn_jax model"
@@ -74,19 +77,13 @@ def load_index(path: str | Path) -> dict[str, Any]:
       f"'{path}' holds no finished model (there is no {INDEX}): the save was interrupted, or this is another "
       "directory. Save the model again."
     )
-  try:
-    index = json.loads((path / INDEX).read_text())
-    known = index["format"] == FORMAT and index["version"] <= VERSION
-    payload, expected = path / index["payload"], dict(index["sha256"])
-  except (ValueError, KeyError, TypeError):
-    raise CheckpointError(f"'{path / INDEX}' is damaged. Convert the model again.") from None
-  if not known:
-    raise CheckpointError(
-      f"'{path}' has format '{index['format']}' version {index['version']}; "
-      f"this prn_jax reads '{FORMAT}' up to {VERSION}. Update prn_jax."
-    )
-  _verify(path, payload, expected)
-  return index
+  index = read_json(path / INDEX, CheckpointError, advice="Convert the model again.")
+  check_version(index, str(path), FORMAT, VERSION)
+  payload = index["payload"].text()
+  if not re.fullmatch(r"payload-\w{1,100}", payload):
+    raise index["payload"].fault(f"is {shown(payload)}; expected the name of a folder, as payload-1f3a9c02")
+  _verify(path, path / payload, file_hashes(index["sha256"]))
+  return {"payload": payload} | description(index)
 
 
 def load_graph_cfg(path: str | Path, index: Mapping[str, Any]) -> str:
@@ -99,7 +96,10 @@ def load_variables(path: str | Path, index: Mapping[str, Any]) -> dict[str, Any]
 
   with _quiet(), contextlib.closing(ocp.PyTreeCheckpointer()) as checkpointer:
     folder = (Path(path) / index["payload"] / "variables").resolve()
-    restored = checkpointer.restore(folder)
+    try:
+      restored = checkpointer.restore(folder)
+    except Exception as error:  # what Orbax and TensorStore raise is no closed list
+      raise cannot_restore(folder, error) from error
   return _map_arrays(aligned, restored)
 
 
@@ -134,6 +134,21 @@ def _numpy(tree: Any) -> Any:
   if isinstance(tree, Mapping):
     return {key: _numpy(value) for key, value in tree.items()}
   return np.asarray(tree)
+
+
+def check_version(root: Node, where: str, name: str, version: int) -> None:
+  """Raises the error of `root` for a file of another format, or of a version that we do not know yet."""
+  found, number = root["format"].text(), root["version"].whole()
+  if found != name or number > version:
+    raise root.error(
+      f"'{where}' has format {shown(found)} version {number}; this prn_jax reads '{name}' up to {version}. "
+      "Update prn_jax."
+    )
+
+
+def cannot_restore(folder: Path, error: Exception) -> CheckpointError:
+  lines = printable(str(error)).strip().splitlines() or [type(error).__name__]
+  return CheckpointError(f"'{folder}' cannot be restored: {lines[0][:300].rstrip('.')}. Restore it from a copy.")
 
 
 def _map_arrays(function: Callable[[Any], np.ndarray], tree: Any) -> Any:

@@ -11,9 +11,12 @@ from typing import Any
 import numpy as np
 
 from prn_jax.errors import CheckpointError, PrnError
+from prn_jax.formats.description import description
 from prn_jax.formats.files import written_beside
+from prn_jax.formats.structured import parse_json, printable
 
 FORMAT = "prn_jax model"
+ADVICE = "Convert the model again."
 
 
 def save(path: Path, graph_cfg: str, variables: Mapping[str, Any], extra: Mapping[str, Any]) -> None:
@@ -41,14 +44,17 @@ def load(path: Path) -> tuple[str, dict[str, Any], dict[str, np.ndarray]]:
       metadata = file.metadata() or {}
       flat = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dict)
   except Exception as error:  # the library raises its own type for every kind of damage
-    raise CheckpointError(f"'{path}' is not a readable safetensors file: {error}.") from None
+    raise CheckpointError(f"'{path}' is not a readable safetensors file: {printable(str(error))}.") from None
   if metadata.get("format") != FORMAT:
     raise CheckpointError(
       f"'{path}' holds {len(flat)} arrays but no prn_jax network. Only files written by prn_jax carry their graph."
     )
   if metadata.get("sha256") != digest(flat):
-    raise CheckpointError(f"'{path}' has changed since it was saved: damaged or edited. Convert the model again.")
-  return metadata["graph_cfg"], json.loads(metadata["extra"]), flat
+    raise CheckpointError(f"'{path}' has changed since it was saved: damaged or edited. {ADVICE}")
+  extra = parse_json(metadata.get("extra", ""), f"'{path}', metadata 'extra'", CheckpointError, ADVICE)
+  if "graph_cfg" not in metadata:
+    raise CheckpointError(f"'{path}' holds no graph. {ADVICE}")
+  return metadata["graph_cfg"], description(extra), flat
 
 
 def digest(flat: Mapping[str, np.ndarray]) -> str:

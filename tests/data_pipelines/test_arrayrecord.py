@@ -90,8 +90,8 @@ def test_bytes_of_one_record() -> None:
   [
     (b"", "no record of prn_jax: it starts with b''"),
     (b"\x0a\x05image", "no record of prn_jax"),
-    (b"PRN1\x05\0\0\0{1234", "the header of the record is damaged"),
-    (b"PRN1\x02\0\0\0{}", "the header of the record lacks keys; expected area, height"),
+    (b"PRN1\x05\0\0\0{1234", r"the header of the record:1 is no valid JSON: Expecting property name"),
+    (b"PRN1\x02\0\0\0{}", "the header of the record has no 'image_id'; it has nothing"),
     (
       b'PRN1\x56\0\0\0{"image_id":7,"width":10,"height":8,"label":null,"objects":1,"area":true,"xywh":false}123',
       r"the record ends after 97 bytes; its arrays need 110",
@@ -216,11 +216,16 @@ def test_unknown_split_and_folder(prepared: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
   ("change", "message"),
   [
-    ("{", r"dataset\.json cannot be read \(.*\)\. To repair it, delete it and run"),
+    ("{", r"dataset\.json:1 is no valid JSON: .*\. To repair it, delete it and run"),
     ("[]", r"does not describe prepared data"),
     ({"format": "other"}, r"does not describe prepared data"),
     ({"version": 2}, r"has version 2, this program reads version 1\. Prepare the data again"),
-    ({"splits": {"train": {}}}, r"is damaged: KeyError\('shards'\)"),
+    (
+      {"splits": {"train": {}}},
+      r"dataset\.json: splits\.train has no 'shards'; it has nothing\. To repair it, delete it and run",
+    ),
+    ({"names": ["cat", 3]}, r"dataset\.json: names\[1\] is 3; expected text\. To repair it"),
+    ({"category_ids": [0]}, r"dataset\.json: names holds 2 names for 1 category_ids; expected as many, each once"),
   ],
 )
 def test_damaged_index(prepared: Path, change: str | dict[str, object], message: str) -> None:
