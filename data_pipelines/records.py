@@ -19,6 +19,7 @@ from prn_jax.data_pipelines.class_names import match_names
 from prn_jax.data_pipelines.image_formats import open_image, why_unreadable
 from prn_jax.errors import PrnError, did_you_mean
 from prn_jax.formats.files import is_file
+from prn_jax.formats.structured import printable
 
 EDGE_TOLERANCE_PX = 1.0
 """A box may reach this far outside its image: labels are rounded, and some tools count pixels from 1."""
@@ -73,7 +74,8 @@ class Problem:
 
   def to_json(self) -> dict[str, str | int | None]:
     """{"path", "line", "kind", "reason"}; line is None where the file has none."""
-    return {"path": str(self.path), "line": self.line, "kind": str(self.kind), "reason": self.reason}
+    path, reason = printable(str(self.path)), printable(self.reason)
+    return {"path": path, "line": self.line, "kind": str(self.kind), "reason": reason}
 
 
 class ProblemLog:

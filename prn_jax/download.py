@@ -27,6 +27,7 @@ from urllib.parse import urlsplit
 
 from prn_jax.errors import PrnError
 from prn_jax.formats.files import write_text
+from prn_jax.formats.structured import read_json
 from prn_jax.version import __version__
 
 try:
@@ -150,10 +151,12 @@ class _Job:
 
   def read_notes(self) -> dict[str, Any]:
     """The notes if they are of this address, else {}: then nothing may be resumed."""
-    with contextlib.suppress(OSError, ValueError):
-      notes = json.loads(self.notes.read_text(encoding="utf-8"))
-      if isinstance(notes, dict) and notes.get("url") == self.url and isinstance(notes.get("size"), int):
-        return notes
+    with contextlib.suppress(PrnError):
+      notes = read_json(self.notes)
+      if notes["url"].text() == self.url:
+        validator = notes["validator"].text() if "validator" in notes else None
+        if validator is None or (validator.isascii() and validator.isprintable()):  # goes into a header
+          return {"url": self.url, "validator": validator, "size": notes["size"].whole(0)}
     return {}
 
   def discard(self, file: BinaryIO) -> None:

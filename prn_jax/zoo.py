@@ -21,6 +21,7 @@ from prn_jax.download import PATIENCE, DownloadError, MismatchError, Patience, P
 from prn_jax.errors import PrnError, WeightsError
 from prn_jax.formats import darknet_weights
 from prn_jax.formats.files import sha256, write_text
+from prn_jax.formats.structured import read_text
 from prn_jax.models import registry
 
 HEADER_BYTES, OLD_HEADER_BYTES = 20, 16
@@ -404,7 +405,7 @@ def _verified_present(entry: Weights, path: Path) -> Downloaded:
   try:
     digest = verify(entry, path)
     record = _record(path)
-    recorded = record.read_text(encoding="utf-8").split(maxsplit=1)[:1] if record.exists() else [digest]
+    recorded = read_text(record, DownloadError).split(maxsplit=1)[:1] if record.exists() else [digest]
     if recorded != [digest]:
       raise MismatchError(f"its sha256 is {digest}; '{record}' says {' '.join(recorded) or 'nothing'}.")
   except MismatchError as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from prn_jax.errors import PrnError
 from prn_jax.formats.files import write_text
+from prn_jax.formats.structured import MAX_DATA_BYTES, Node, read_json
 
 
 def split_by_camera(annotations: Path, cameras: Path, valid: Collection[str], out: Path) -> tuple[Path, Path]:
@@ -24,9 +25,13 @@ def split_by_camera(annotations: Path, cameras: Path, valid: Collection[str], ou
     PrnError: a file cannot be read, an image has no camera, or one of the parts is empty.
   """
   try:
-    data = json.loads(annotations.read_text(encoding="utf-8"))
+    root = read_json(annotations, max_bytes=MAX_DATA_BYTES)
+    _check(root)
+    data = root.raw
     with cameras.open(newline="", encoding="utf-8") as file:
       camera_of = {row["stem"]: row["scene_group"] for row in csv.DictReader(file)}
+  except PrnError:
+    raise
   except OSError as error:
     raise PrnError(f"cannot read '{error.filename}': {error.strerror}. Give the folder of the data set.") from None
   except (ValueError, KeyError) as error:
@@ -51,3 +56,14 @@ def split_by_camera(annotations: Path, cameras: Path, valid: Collection[str], ou
     write_text(out / name, json.dumps(part))
     paths.append(out / name)
   return paths[0], paths[1]
+
+
+def _check(root: Node) -> None:
+  """Raises PrnError unless all that is read here is there."""
+  for image in root["images"].items():
+    image["file_name"].text()
+    image["id"].whole()
+  known = {image["id"] for image in root.raw["images"]}
+  for annotation in root["annotations"].items():
+    if annotation["image_id"].whole() not in known:
+      raise annotation["image_id"].fault(f"is {annotation['image_id'].whole()}, which no image has")

@@ -11,8 +11,9 @@ from typing import Any
 from prn_jax.errors import PrnError
 from prn_jax.experiments.blocks import Stage
 from prn_jax.experiments.machine import OF_REPORT
-from prn_jax.experiments.runs import Result, result_of
+from prn_jax.experiments.runs import Result, machine_of, result_of
 from prn_jax.formats.files import write_text
+from prn_jax.formats.structured import MAX_DATA_BYTES, Node, read_json
 
 FILE = "results.json"
 
@@ -61,18 +62,38 @@ def read(path: Path) -> Record:
 
 def _read(path: Path) -> tuple[Record, dict[str, Any] | None]:
   """The record, and the machine of an earlier version's report."""
-  try:
-    values = json.loads(path.read_text(encoding="utf-8"))
-    reported = values.pop("machine", None)
-    if reported is not None:
-      reported = {**reported, OF_REPORT: True}
-    runs = [_on(reported, result_of(run)) for run in values.pop("runs")]
-    latency = {device: each for device, each in values.pop("latency", {}).items() if isinstance(each, dict)}
-    return Record(**values, runs=runs, latency=latency), reported
-  except OSError as error:
-    raise PrnError(f"cannot read '{path}': {error.strerror}. Give a folder that an experiment has written.") from None
-  except (AttributeError, ValueError, KeyError, TypeError) as error:
-    raise PrnError(f"'{path}' is not the results.json of an experiment: {error}. Run the experiment again.") from None
+  advice = "Give a folder that an experiment has written, or run the experiment again."
+  root = read_json(path, max_bytes=MAX_DATA_BYTES, advice=advice)
+  reported = {**machine_of(root["machine"]), OF_REPORT: True} if "machine" in root else None
+  runs = [_on(reported, result_of(run)) for run in root["runs"].items()]
+  root["settings"].mapping()
+  latency = {
+    device: {name: value.number() for name, value in each.mapping().items()}
+    for device, each in (root["latency"].mapping() if "latency" in root else {}).items()
+    if isinstance(each.raw, dict)
+  }
+  return (
+    Record(
+      experiment=root["experiment"].text(),
+      command=root["command"].text(),
+      settings=root["settings"].raw,
+      planned=root["planned"].whole(0),
+      runs=runs,
+      latency=latency,
+      blocks=_blocks(root["blocks"]) if "blocks" in root else {},
+    ),
+    reported,
+  )
+
+
+def _blocks(root: Node) -> dict[str, list[Stage]]:
+  return {
+    variant: [
+      {key: [value.whole() for value in values.items()] for key, values in stage.mapping().items()}
+      for stage in stages.items()
+    ]
+    for variant, stages in root.mapping().items()
+  }
 
 
 def with_machines(runs: Sequence[Result], path: Path) -> list[Result]:

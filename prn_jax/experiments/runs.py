@@ -16,6 +16,7 @@ from typing import Any
 from prn_jax.errors import PrnError
 from prn_jax.experiments.machine import machine
 from prn_jax.formats.files import write_text
+from prn_jax.formats.structured import Node, read_json, shown
 from prn_jax.graph.cost import cost
 from prn_jax.train.config import TrainConfig, differences, to_dict
 
@@ -163,24 +164,65 @@ def _read(job: Job, out: Path) -> Result | None:
   folder = run_folder(job, out)
   if not (folder / RESULT).is_file():
     return None
-  old = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-  changed = differences(old, json.loads(json.dumps(to_dict(job.config))))
+  old = read_json(folder / "config.json", advice="Give another --out.")
+  old.mapping()
+  changed = differences(old.raw, json.loads(json.dumps(to_dict(job.config))))
   if changed:
     raise PrnError(
       f"'{folder}' holds a run of another configuration ({'; '.join(changed[:4])}). Use another --out, or the old "
       "settings: results of unequal training cannot be compared."
     )
-  values: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-  return result_of(values)
+  return result_of(read_json(folder / RESULT, advice=f"Delete '{folder}'; it is trained again."))
 
 
-def result_of(values: Mapping[str, Any]) -> Result:
+def result_of(root: Node) -> Result:
   """The result that was written as JSON, by this version or by one that did not record the machine yet.
 
   Raises:
-    KeyError, TypeError, ValueError: it is none.
+    PrnError: it is none.
   """
-  return Result(**{**values, "loss": [(epoch, loss) for epoch, loss in values["loss"]]})
+  known = {field.name for field in dataclasses.fields(Result)}
+  if other := sorted(root.mapping().keys() - known):
+    raise root.fault(f"has the key {shown(other[0])}, which no result has")
+  return Result(
+    group=root["group"].text(),
+    variant=root["variant"].text(),
+    seed=root["seed"].whole(),
+    params=root["params"].whole(0),
+    bflops=root["bflops"].number(),
+    train_images=root["train_images"].whole(0),
+    epochs=root["epochs"].number(),
+    seconds=root["seconds"].number(),
+    values=_figures(root["values"]),
+    curve=[_figures(row) for row in root["curve"].items()],
+    loss=[_point(pair) for pair in root["loss"].items()],
+    machine=machine_of(root["machine"]) if "machine" in root else None,
+  )
+
+
+def machine_of(root: Node) -> dict[str, Any]:
+  """A machine as `prn_jax.experiments.machine` describes it."""
+  for key in ("device", "jax", "prn_jax"):
+    root[key].text()
+  root["cores"].whole(0)
+  root.get("cpu", "").text()
+  return dict(root.raw)
+
+
+def _figures(root: Node) -> dict[str, float]:
+  return {key: _figure(value) for key, value in root.mapping().items()}
+
+
+def _figure(value: Node) -> Any:
+  """A figure; what is not defined is None, or NaN as an earlier version wrote it."""
+  return value.raw if value.raw is None or isinstance(value.raw, float) else value.number()
+
+
+def _point(pair: Node) -> tuple[float, float]:
+  values = [_figure(value) for value in pair.items()]
+  if len(values) != 2:
+    raise pair.fault(f"is {shown(pair.raw)}; expected epoch and loss")
+  return values[0], values[1]
 
 
 def check_networks(results: Sequence[Result]) -> None:

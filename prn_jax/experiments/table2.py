@@ -14,7 +14,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from prn_jax.errors import PrnError
 from prn_jax.experiments.cameras import split_by_camera
 from prn_jax.experiments.command import execute, make_record, parser, write_report
 from prn_jax.experiments.curves import draw_curves, legend, panels, save
@@ -33,6 +32,7 @@ from prn_jax.experiments.summary import (
   with_interval,
 )
 from prn_jax.formats.files import write_text
+from prn_jax.formats.structured import read_json
 from prn_jax.train.config import TrainConfig, typed
 
 TITLE = "## Table 2 in small: YOLOv3-tiny's head"
@@ -253,11 +253,12 @@ def _kept_latency(path: Path) -> dict[str, dict[str, float]]:
   """What was measured before; without what an earlier version measured, which does not say on which machine."""
   if not path.is_file():
     return {}
-  try:
-    values = json.loads(path.read_text(encoding="utf-8"))
-    return {device: dict(each) for device, each in values.items() if isinstance(each, dict)}
-  except (AttributeError, ValueError) as error:
-    raise PrnError(f"'{path}' does not hold latencies: {error}. Delete it; they are measured again.") from None
+  devices = read_json(path, advice="Delete it; the latencies are measured again.").mapping()
+  return {
+    device: {name: value.number() for name, value in each.mapping().items()}
+    for device, each in devices.items()
+    if isinstance(each.raw, dict)
+  }
 
 
 def _measured(configs: Mapping[str, TrainConfig]) -> dict[str, float]:

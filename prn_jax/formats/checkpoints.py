@@ -31,8 +31,10 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from prn_jax.errors import CheckpointError
-from prn_jax.formats.files import sha256, write_text
+from prn_jax.errors import CheckpointError, PrnError
+from prn_jax.formats.description import cannot_restore, check_version, description, file_hashes
+from prn_jax.formats.files import is_file, sha256, write_text
+from prn_jax.formats.structured import Node, read_json, shown
 
 FOLDER = "checkpoints"
 STATE, META, MANIFEST = "state", "meta.json", "manifest.json"
@@ -106,22 +108,19 @@ def read_manifest(checkpoint: Path) -> dict[str, Any]:
     CheckpointError: there is none (the save was interrupted), it is damaged, or of a newer format.
   """
   path = checkpoint / MANIFEST
-  try:
-    manifest = json.loads(path.read_text(encoding="utf-8"))
-    checksum = manifest.pop("checksum")
-  except (FileNotFoundError, NotADirectoryError):
-    raise CheckpointError(f"'{checkpoint}' is unfinished (no {MANIFEST}): its save was interrupted.") from None
-  except OSError as error:
-    raise CheckpointError(f"'{path}' cannot be read: {error.strerror or error}.") from None
-  except (ValueError, KeyError, AttributeError):
-    raise CheckpointError(f"'{path}' is damaged: it is not the JSON that was written.") from None
-  if checksum != _checksum(manifest):
+  if not is_file(path):
+    raise CheckpointError(f"'{checkpoint}' is unfinished (no {MANIFEST}): its save was interrupted.")
+  root = read_json(path, CheckpointError)
+  stated = root["checksum"].text()
+  manifest = {key: value for key, value in root.raw.items() if key != "checksum"}
+  if stated != _checksum(manifest):
     raise CheckpointError(f"'{path}' has changed since it was saved: its checksum does not hold.")
-  if manifest["format"] != FORMAT or manifest["version"] > VERSION:
-    raise CheckpointError(
-      f"'{checkpoint}' has format '{manifest['format']}' version {manifest['version']}; "
-      f"this prn_jax reads '{FORMAT}' up to {VERSION}. Update prn_jax."
-    )
+  check_version(root, str(checkpoint), FORMAT, VERSION)
+  if root["metric"].raw is not None:
+    root["metric"].number()
+  if "metric_of" in root:
+    root["metric_of"].mapping()
+  file_hashes(root["sha256"])
   return manifest
 
 
@@ -132,9 +131,30 @@ def write_manifest(checkpoint: Path, step: int, rating: Rating, hashes: Mapping[
 
 
 def read_meta(checkpoint: Path) -> dict[str, Any]:
-  """What meta.json holds; call `verify` first."""
-  meta: dict[str, Any] = json.loads((checkpoint / META).read_text(encoding="utf-8"))
-  return meta
+  """What meta.json holds: "step", "arrays" (path -> type and shape), "versions", and the caller's "meta"; call `verify`
+  first."""
+  root = read_json(checkpoint / META, CheckpointError)
+  root["step"].whole(0)
+  for value in root["arrays"].mapping().values():
+    _check_array(value)
+  for key in ("meta", "versions"):
+    root[key].mapping()
+  return dict(root.raw)
+
+
+def _check_array(value: Node) -> None:
+  """Raises CheckpointError unless the value is a type and a shape."""
+  import ml_dtypes  # noqa: F401  (gives numpy bfloat16)
+
+  parts = value.items()
+  if len(parts) != 2:
+    raise value.fault(f"is {shown(value.raw)}; expected type and shape")
+  try:
+    np.dtype(parts[0].text())
+  except TypeError:
+    raise parts[0].fault(f"is {shown(parts[0].raw)}; expected the type of an array") from None
+  for side in parts[1].items():
+    side.whole(0, 2**40)
 
 
 def hash_files(checkpoint: Path, *, durable: bool = False) -> dict[str, str]:
@@ -207,12 +227,17 @@ def restore_arrays(checkpoint: Path, targets: Mapping[str, Any]) -> dict[str, An
   alone = ocp.options.MultiprocessingOptions(primary_host=process, active_processes={process})
   handler = ocp.PyTreeCheckpointHandler()
   with contextlib.closing(ocp.Checkpointer(handler, multiprocessing_options=alone)) as checkpointer:
-    restored = checkpointer.restore(
-      (checkpoint / STATE).resolve(),
-      args=ocp.args.PyTreeRestore(item=items, restore_args=arguments, partial_restore=True),
-    )
-  flat = flattened(restored)
-  return {path: flat[path] for path in targets}
+    try:
+      restored = checkpointer.restore(
+        (checkpoint / STATE).resolve(),
+        args=ocp.args.PyTreeRestore(item=items, restore_args=arguments, partial_restore=True),
+      )
+      flat = flattened(restored)
+      return {path: flat[path] for path in targets}
+    except PrnError:
+      raise
+    except Exception as error:
+      raise cannot_restore(checkpoint / STATE, error) from error
 
 
 def load_params(path: str | Path, step: Which = "best", *, ema: bool = True) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -268,7 +293,8 @@ def described_model(path: Path, meta: Mapping[str, Any]) -> tuple[str, dict[str,
     CheckpointError: there is no graph.
   """
   run = next((place for place in (path, *path.resolve().parents[:2]) if (place / FOLDER).is_dir()), path)
-  text = meta.get("graph_cfg")
+  said = Node(dict(meta), f"'{path}'", error=CheckpointError)
+  text = said["graph_cfg"].text() if "graph_cfg" in said else None
   if text is None:
     try:
       text = (run / "graph.cfg").read_text(encoding="utf-8", errors="surrogateescape")
@@ -276,10 +302,11 @@ def described_model(path: Path, meta: Mapping[str, Any]) -> tuple[str, dict[str,
       raise CheckpointError(
         f"run '{path}' has no graph.cfg, and its checkpoint of step {meta['step']} no graph."
       ) from None
-  extra = {key: meta[key] for key in ("name", "names", "resize", "header") if meta.get(key)}
+  extra = {key: value for key, value in description(said).items() if value and key != "missing"}
   if "names" not in extra:
-    with contextlib.suppress(OSError, ValueError, AttributeError):  # then there are no names
-      extra["names"] = json.loads((run / "config.json").read_text(encoding="utf-8")).get("names") or ()
+    with contextlib.suppress(CheckpointError):  # then there are no names
+      config = read_json(run / "config.json", CheckpointError)
+      extra["names"] = config["names"].texts() if "names" in config else []
   return text, extra
 
 
@@ -291,6 +318,8 @@ def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
     node = tree
     for folder in folders:
       node = node.setdefault(folder, {})
+      if not isinstance(node, dict):
+        raise CheckpointError(f"the array '{path}' lies inside another array")
     node[name] = value
   return tree
 

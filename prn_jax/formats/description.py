@@ -1,4 +1,4 @@
-"""What a saved model says of itself besides graph and variables, checked before anything relies on it."""
+"""What saved models and checkpoints say of themselves besides graph and arrays, checked before anything relies on it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from prn_jax.formats.structured import Misfit, Node, shown, text_of
+from prn_jax.errors import CheckpointError
+from prn_jax.formats.structured import Misfit, Node, printable, shown, text_of
 
 RESIZES = ("stretch", "letterbox")
 _MAX_INT = 2**31 - 1
@@ -35,6 +36,22 @@ def description(root: Node) -> dict[str, Any]:
     if "seen_bytes" in header:
       found["header"]["seen_bytes"] = int(one_of(header["seen_bytes"], (4, 8)))
   return found
+
+
+def check_version(root: Node, where: str, name: str, version: int) -> None:
+  """Raises the error of `root` for a file of another format, or of a version that we do not know yet."""
+  found, number = root["format"].text(), root["version"].whole()
+  if found != name or number > version:
+    raise root.error(
+      f"'{where}' has format {shown(found)} version {number}; this prn_jax reads '{name}' up to {version}. "
+      "Update prn_jax."
+    )
+
+
+def cannot_restore(folder: object, error: Exception) -> CheckpointError:
+  """The error that says why arrays could not be read; what Orbax and TensorStore raise is no closed list."""
+  lines = printable(str(error)).strip().splitlines() or [type(error).__name__]
+  return CheckpointError(f"'{folder}' cannot be restored: {lines[0][:300].rstrip('.')}. Restore it from a copy.")
 
 
 def one_of(node: Node, choices: Sequence[Any]) -> Any:

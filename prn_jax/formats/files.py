@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import itertools
 import math
 import os
 import tempfile
@@ -90,6 +91,16 @@ def write_text(path: Path, text: str) -> None:
   """Writes a text file in one step. Undecodable bytes of a cfg come back as they were."""
   with written_beside(path) as file:
     file.write(text.encode("utf-8", errors="surrogateescape"))
+
+
+def set_aside(path: Path) -> Path:
+  """Renames a damaged file to FILE.damaged, or FILE.damaged-2, ...; returns where it now is."""
+  for number in itertools.count(1):
+    place = path.with_name(f"{path.name}.damaged{'' if number == 1 else f'-{number}'}")
+    if not place.exists():
+      path.rename(place)
+      break
+  return place
 
 
 def sha256(path: Path) -> str:

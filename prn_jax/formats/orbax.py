@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 
 from prn_jax.errors import CheckpointError
-from prn_jax.formats.description import description, file_hashes
+from prn_jax.formats.description import cannot_restore, check_version, description, file_hashes
 from prn_jax.formats.files import aligned, sha256, write_text
-from prn_jax.formats.structured import Node, printable, read_json, shown
+from prn_jax.formats.structured import read_json, shown
 
 INDEX = "model.json"
 FORMAT = "prn_jax model"
@@ -98,7 +98,7 @@ def load_variables(path: str | Path, index: Mapping[str, Any]) -> dict[str, Any]
     folder = (Path(path) / index["payload"] / "variables").resolve()
     try:
       restored = checkpointer.restore(folder)
-    except Exception as error:  # what Orbax and TensorStore raise is no closed list
+    except Exception as error:
       raise cannot_restore(folder, error) from error
   return _map_arrays(aligned, restored)
 
@@ -134,21 +134,6 @@ def _numpy(tree: Any) -> Any:
   if isinstance(tree, Mapping):
     return {key: _numpy(value) for key, value in tree.items()}
   return np.asarray(tree)
-
-
-def check_version(root: Node, where: str, name: str, version: int) -> None:
-  """Raises the error of `root` for a file of another format, or of a version that we do not know yet."""
-  found, number = root["format"].text(), root["version"].whole()
-  if found != name or number > version:
-    raise root.error(
-      f"'{where}' has format {shown(found)} version {number}; this prn_jax reads '{name}' up to {version}. "
-      "Update prn_jax."
-    )
-
-
-def cannot_restore(folder: Path, error: Exception) -> CheckpointError:
-  lines = printable(str(error)).strip().splitlines() or [type(error).__name__]
-  return CheckpointError(f"'{folder}' cannot be restored: {lines[0][:300].rstrip('.')}. Restore it from a copy.")
 
 
 def _map_arrays(function: Callable[[Any], np.ndarray], tree: Any) -> Any:

@@ -263,6 +263,8 @@ def load_bytes(path: Readable, max_bytes: int = MAX_BYTES) -> bytes:
   """The content of a file; Misfit where it cannot be read, or is longer, which is seen before it is in memory."""
   try:
     data = _load_local(path, max_bytes) if isinstance(path, Path) else path.read_bytes()
+  except PrnError:  # of a bucket that did not answer: says nothing of the file
+    raise
   except (OSError, ValueError) as error:  # ValueError: a name with a NUL, or with half a character
     raise Misfit(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
   if len(data) > max_bytes:

@@ -6,9 +6,9 @@ the process that had to decode them.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,15 @@ import numpy as np
 
 from prn_jax.data_pipelines.pipeline import PipelineReport
 from prn_jax.data_pipelines.records import Problem
-from prn_jax.formats.files import write_text
+from prn_jax.errors import PrnError
+from prn_jax.formats.files import set_aside, write_text
+from prn_jax.formats.structured import MAX_DATA_BYTES, Node, parse_json, read_json
 from prn_jax.train.experiment import Experiment
 
 FILE = "bad_data.json"
 ANNOTATION, IMAGE = "annotation", "image"
 Entry = dict[str, Any]
+_LOG = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,9 +86,22 @@ class BadData:
     return {"data": dict(self.specs), "over_max_boxes": boxes, **self.entries}
 
   @classmethod
-  def from_json(cls, values: Mapping[str, Any]) -> BadData:
-    boxes = values["over_max_boxes"]
-    return cls(values["data"], {part: values[part] for part in ("train", "valid")}, boxes["images"], boxes["boxes"])
+  def from_json(cls, root: Node) -> BadData:
+    """What `to_json` gave.
+
+    Raises:
+      PrnError: it is not that.
+    """
+    boxes, specs = root["over_max_boxes"], root["data"]
+    entries = {part: [_entry(one) for one in root[part].items()] for part in ("train", "valid")}
+    counts = [boxes[key].whole(0) for key in ("images", "boxes")]
+    return cls({part: specs[part].raw for part in entries}, entries, *counts)
+
+
+def _entry(one: Node) -> Entry:
+  texts = {key: one[key].text() for key in ("what", "path", "kind", "reason")}
+  line = one["line"]
+  return {**texts, "line": None if line.raw is None else line.whole(1)}
 
 
 def collect(experiment: Experiment, report: PipelineReport) -> BadData:
@@ -104,7 +120,7 @@ def collect(experiment: Experiment, report: PipelineReport) -> BadData:
   own = BadData(specs, {"train": train, "valid": valid}, report.num_overflowing, report.num_boxes_lost)
   total = BadData(specs, {"train": [], "valid": []})
   for text in gathered(json.dumps(own.to_json())):
-    total = total.merged(BadData.from_json(json.loads(text)))
+    total = total.merged(BadData.from_json(parse_json(text, "what another process has met")))
   return total
 
 
@@ -121,8 +137,12 @@ def write(found: BadData, workdir: Path, *, is_resumed: bool) -> BadData:
   """
   file = workdir / FILE
   if is_resumed and file.is_file():
-    with contextlib.suppress(ValueError, KeyError, TypeError):  # damaged or edited: what this part has met remains
-      found = found.merged(BadData.from_json(json.loads(file.read_text(encoding="utf-8"))))
+    try:
+      found = found.merged(BadData.from_json(read_json(file, max_bytes=MAX_DATA_BYTES)))
+    except PrnError as error:
+      _LOG.warning(
+        "%s That is kept as '%s'; what this part of the run has met is written anew.", error, set_aside(file)
+      )
   if found:
     write_text(file, json.dumps(found.to_json(), indent=1))
   else:

@@ -5,9 +5,11 @@ A run that is taken up again at step n first drops what was written after n, so 
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
+import logging
 import math
 import sys
 import time
@@ -18,12 +20,16 @@ from typing import Any, TextIO
 import numpy as np
 from PIL import Image
 
-from prn_jax.formats.files import write_text
+from prn_jax.errors import PrnError
+from prn_jax.formats.files import is_file, set_aside, write_text
+from prn_jax.formats.structured import MAX_DATA_BYTES, Misfit, Node, load_bytes, parse_json, printable, text_of
 
 SHOWN = ("recall50", "grad_norm", "learning_rate")  # in the line of progress, beside the loss; the rest is in the files
 EVAL = "eval/"  # names of an evaluation's figures begin so
 NUM_PICTURES = 8  # in TensorBoard; the folder of the report has them all
 CSV, JSONL = "metrics.csv", "metrics.jsonl"
+_MAX_STEP = 2**53
+_LOG = logging.getLogger(__name__)
 
 
 class MetricsLog:
@@ -36,7 +42,7 @@ class MetricsLog:
 
   def __init__(self, folder: Path, start_step: int = 0) -> None:
     self._folder = folder
-    self._rows = [row for row in read_metrics(folder) if row["step"] <= start_step]
+    self._rows = [row for row in _kept_metrics(folder) if row["step"] <= start_step]
     self._columns: list[str] = []
     for row in self._rows:
       self._add_columns(row)
@@ -116,17 +122,49 @@ class MetricsLog:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-  """The rows of metrics.jsonl; a last line that a kill cut short is left out."""
-  rows = []
-  path = folder / JSONL
-  for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-    try:
-      row = json.loads(line)
-    except ValueError:
-      continue
-    if isinstance(row, dict) and isinstance(row.get("step"), int):
-      rows.append(row)
+  """The rows of metrics.jsonl: "step" and finite figures or None. Lines that are none are left out: the last one where a
+  kill cut it short, any where the file is damaged."""
+  return _read_metrics(folder)[0]
+
+
+def _kept_metrics(folder: Path) -> list[dict[str, Any]]:
+  """The rows of an earlier part of the run. A damaged file is told and set aside; what can be read of it goes on."""
+  rows, faults = _read_metrics(folder)
+  if faults:
+    place = set_aside(folder / JSONL)
+    _LOG.warning(
+      "%s That is kept as '%s'; the %s rows that can be read go on.", printable(faults[0]), place, f"{len(rows):,}"
+    )
   return rows
+
+
+def _read_metrics(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
+  """The rows, and what is wrong with other lines, or with the file."""
+  path = folder / JSONL
+  if not is_file(path):
+    return [], []
+  rows, faults = [], []
+  try:
+    *lines, cut_short = load_bytes(path, MAX_DATA_BYTES).split(b"\n")
+  except Misfit as misfit:
+    return [], [f"'{path}' {misfit}."]
+  for number, line in enumerate(lines, 1):
+    try:
+      rows.append(_row(parse_json(line, f"'{path}', line {number},")))
+    except PrnError as error:
+      faults.append(str(error))
+  with contextlib.suppress(PrnError):
+    rows.append(_row(parse_json(cut_short, JSONL)))
+  return rows, faults
+
+
+def _row(root: Node) -> dict[str, Any]:
+  row: dict[str, Any] = {"step": root["step"].whole(0, _MAX_STEP)}
+  for key, value in root.mapping().items():
+    if key != "step":
+      is_undefined = value.raw is None or (isinstance(value.raw, float) and not math.isfinite(value.raw))
+      row[text_of(key)] = None if is_undefined else value.number()
+  return row
 
 
 def is_evaluation(row: Mapping[str, Any]) -> bool:

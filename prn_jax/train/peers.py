@@ -25,6 +25,7 @@ import traceback
 from typing import Any
 
 from prn_jax.errors import PrnError
+from prn_jax.formats.structured import parse_json, shown
 from prn_jax.train.exit_codes import HOST_LOST, INTERNAL, end_process
 from prn_jax.train.roster import MAX_LINE, RESTART, Roster
 
@@ -123,7 +124,8 @@ class Peers:
     except Exception as error:  # whatever it is
       if self._quiet or self._failing or self._ended.is_set():
         return
-      traceback.print_exc()
+      if not isinstance(error, PrnError):
+        traceback.print_exc()
       text = f"the connection to the other processes failed: {type(error).__name__}: {error}"
       self._send({"failed": INTERNAL, "text": text})
       end_process(INTERNAL, f"process {self.index} of {self.count}: {text}")
@@ -142,7 +144,7 @@ class Peers:
         heard = time.monotonic()
         *lines, buffer = (buffer + data).split(b"\n")
         for line in lines:
-          self._handle(json.loads(line))
+          self._handle(self._message(line))
       elif data is not None:
         self._coordinator_lost("closed its connection, so it died or was killed: its own log says why")
       elif time.monotonic() - heard > self._silence_sec:
@@ -150,6 +152,19 @@ class Peers:
     with contextlib.suppress(OSError):
       assert self._socket is not None
       self._socket.close()
+
+  def _message(self, line: bytes) -> Message:
+    """What process 0 says; PrnError for what is no message of ours."""
+    host, port = self._address
+    root = parse_json(line, f"what process 0 ({host}:{port}) says")
+    for key in ("text", "tick", "gathered"):
+      if not isinstance(root.get(key, "").raw, str):
+        raise root[key].fault(f"is {shown(root[key].raw)}; expected text")
+    if "gathered" in root:
+      root["values"].items()
+    if "end" in root:
+      root["end"].whole(0, 255)
+    return dict(root.raw)
 
   def _handle(self, message: Message) -> None:
     if "go" in message:
@@ -162,7 +177,7 @@ class Peers:
     elif "tick" in message:
       self.summary = message["tick"]
     elif "end" in message:
-      self._end(message["end"], message["text"])
+      self._end(message["end"], message.get("text", "no reason was given"))
 
   def _end(self, code: int, text: str) -> None:
     self._ended.set()
@@ -192,7 +207,7 @@ class Peers:
         if answer.startswith(b"{"):
           wire.settimeout(5.0)
           self._socket = wire
-          self._handle(json.loads(answer))
+          self._handle(self._message(answer))
           return
         trouble = "another program answers there, perhaps an earlier run that has not ended"
         wire.close()

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from prn_jax.errors import PrnError
+from prn_jax.formats.structured import parse_json
 from prn_jax.train.exit_codes import BAD_INPUT, HOST_LOST
 
 MAX_LINE = 1 << 20
@@ -128,8 +129,8 @@ class Roster:
       if len(member.buffer) > MAX_LINE:
         raise ValueError("line too long")
       for line in lines:
-        self._handle(member, json.loads(line))
-    except (ValueError, KeyError, TypeError, AttributeError):
+        self._handle(member, parse_json(line, "a message").raw)
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
       self._drop(member)  # a port scanner, not one of us
 
   def _handle(self, member: Member, message: dict[str, Any]) -> None:

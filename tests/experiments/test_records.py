@@ -35,14 +35,20 @@ def test_record_round_trip(tmp_path: Path) -> None:
   made.write(tmp_path / "results.json")
   assert records.read(tmp_path / "results.json") == made
   assert len((tmp_path / "results.json").read_text().splitlines()) < 60 + len(made.runs)
-  with pytest.raises(PrnError, match=r"cannot read '.*none\.json'.*Give a folder that an experiment has written"):
+  with pytest.raises(
+    PrnError, match=r"none\.json cannot be read: No such file.*Give a folder that an experiment has written"
+  ):
     records.read(tmp_path / "none.json")
-  (tmp_path / "bad.json").write_text(json.dumps({"runs": []}))
-  with pytest.raises(PrnError, match=r"bad\.json' is not the results\.json of an experiment"):
-    records.read(tmp_path / "bad.json")
-  (tmp_path / "bad.json").write_text("[]")
-  with pytest.raises(PrnError, match=r"bad\.json' is not the results\.json of an experiment"):
-    records.read(tmp_path / "bad.json")
+  for text, said in (
+    (json.dumps({"runs": []}), r"bad\.json has no 'settings'; it has 'runs'\. Give a folder"),
+    ("[]", r"bad\.json is \[\]; expected keys with values\. Give a folder"),
+    (json.dumps({"runs": [{}]}), r"bad\.json: runs\[0\] has no 'group'; it has nothing\."),
+    (json.dumps({"runs": [{"group": 1}]}), r"bad\.json: runs\[0\]\.group is 1; expected text\."),
+    (json.dumps({"runs": [{"grope": "a"}]}), r"bad\.json: runs\[0\] has the key 'grope', which no result has\."),
+  ):
+    (tmp_path / "bad.json").write_text(text)
+    with pytest.raises(PrnError, match=said):
+      records.read(tmp_path / "bad.json")
 
 
 def earlier_version(made: Record, path: Path) -> None:
@@ -168,7 +174,7 @@ def test_what_latency_lacks_is_measured(tmp_path: Path, monkeypatch: pytest.Monk
   assert mixed[here] == both[here]
   assert mixed["1 x H1, jax 0.9, prn_jax 1.0"].keys() == {f"traffic {v} 416x256" for v in table2.VARIANTS}
   (tmp_path / "latency.json").write_text("{")
-  with pytest.raises(PrnError, match=r"latency\.json' does not hold latencies: .* Delete it"):
+  with pytest.raises(PrnError, match=r"latency\.json:1 is no valid JSON: .* Delete it"):
     table2._latency(jobs["traffic"], tmp_path)
 
 

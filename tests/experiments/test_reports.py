@@ -345,7 +345,7 @@ def test_split_by_camera(tmp_path: Path) -> None:
   cameras.write_text("stem,scene_group\n0,A\n")
   with pytest.raises(PrnError, match=r"image '1\.jpg' of .* has no row"):
     split_by_camera(tmp_path / "all.json", cameras, ("A",), tmp_path / "out")
-  with pytest.raises(PrnError, match=r"cannot read '.*none\.json'"):
+  with pytest.raises(PrnError, match=r"none\.json cannot be read: No such file"):
     split_by_camera(tmp_path / "none.json", cameras, ("A",), tmp_path / "out")
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from prn_jax.cli.main import main
 from prn_jax.data_pipelines.records import Problem, ProblemKind
+from prn_jax.formats.structured import parse_json
 from prn_jax.train import bad_data
 from prn_jax.train.bad_data import FILE, BadData, gathered
 from tests.train.test_train_cli import arguments, classifier_files, detector_cfg
@@ -37,7 +38,7 @@ def test_parts_are_merged_with_every_entry_once() -> None:
   assert [one["path"] for one in both.entries["train"]] == ["b", "c", "a"]
   assert [one["path"] for one in both.entries["valid"]] == ["v"]
   assert (both.num_overflowing, both.num_boxes_lost) == (3, 12)
-  assert BadData.from_json(json.loads(json.dumps(both.to_json()))).to_json() == both.to_json()
+  assert BadData.from_json(parse_json(json.dumps(both.to_json()), FILE)).to_json() == both.to_json()
   other = first.merged(bad([entry("z")], 4, 4, [entry("w")], spec="coco:z.json:images"))
   assert [one["path"] for one in other.entries["train"]] == ["a", "b"], "of other data"
   assert [one["path"] for one in other.entries["valid"]] == ["w", "v"]
@@ -52,11 +53,13 @@ def test_all_counts_are_said() -> None:
   )
 
 
-@pytest.mark.parametrize("damage", ["{", "[]", '{"data": {}, "over_max_boxes": {"images": 1}}'])
-def test_a_damaged_list_does_not_stop_a_run(damage: str, tmp_path: Path) -> None:
-  (tmp_path / FILE).write_text(damage)
+@pytest.mark.parametrize("damage", ["{", "[]", '{"data": {}, "over_max_boxes": {"images": 1}}', "\udcff"])
+def test_a_damaged_list_is_told_and_set_aside(damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+  (tmp_path / FILE).write_text(damage, errors="surrogateescape")
   assert bad_data.write(bad([entry("a")]), tmp_path, is_resumed=True).entries["train"] == [entry("a")]
   assert json.loads((tmp_path / FILE).read_text())["train"] == [entry("a")]
+  assert (tmp_path / f"{FILE}.damaged").read_text(errors="surrogateescape") == damage
+  assert "bad_data.json.damaged'; what this part of the run has met is written anew." in caplog.text
   assert not bad_data.write(bad([]), tmp_path, is_resumed=False)
   assert not (tmp_path / FILE).exists()
 

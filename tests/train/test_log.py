@@ -83,6 +83,48 @@ def test_taken_up_again_every_step_stands_once(tmp_path: Path) -> None:
   assert [(row["step"], row["loss"], row["extra"]) for row in csv_rows(tmp_path)][-1] == ("30", "0.5", "1.0")
 
 
+@pytest.mark.parametrize(
+  ("damage", "said"),
+  [
+    (b"\x80\x81", "is no text: byte 0 is no UTF-8"),
+    (b'{"step": 15}{', "is no valid JSON: Extra data at column 13"),
+    (b"[1]", "is [1]; expected keys with values"),
+    (b'{"loss": 1}', "has no 'step'; it has 'loss'"),
+    (b'{"step": 15, "loss": "low"}', ": loss is 'low'; expected a finite number"),
+    (b'{"step": -1}', ": step is -1; expected a whole number from 0 to"),
+    (b"9" * 5000, "holds a number of thousands of digits"),
+    (b"[" * 5000, "is nested too deeply"),
+  ],
+)
+def test_damaged_metrics_are_told_and_set_aside(
+  damage: bytes, said: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+  path = tmp_path / log.JSONL
+  content = b'{"step": 10, "loss": 0.1}\n' + damage + b'\n{"step": 20, "loss": null}\n'
+  path.write_bytes(content)
+  writer = MetricsLog(tmp_path, start_step=20)
+  writer.write(30, {"loss": 0.5})
+  writer.close()
+  assert (tmp_path / "metrics.jsonl.damaged").read_bytes() == content
+  assert [(row["step"], row["loss"]) for row in read_metrics(tmp_path)] == [(10, 0.1), (20, None), (30, 0.5)]
+  assert f"metrics.jsonl', line 2,{'' if said[0] == ':' else ' '}" in caplog.text.replace(
+    ":1 is no valid", " is no valid"
+  )
+  assert said in caplog.text
+  assert "metrics.jsonl.damaged'; the 2 rows that can be read go on." in caplog.text
+  caplog.clear()
+  MetricsLog(tmp_path, start_step=30).close()
+  assert not caplog.text
+
+
+def test_a_second_damage_does_not_take_the_place_of_the_first(tmp_path: Path) -> None:
+  for content in ("first\n", "second\n"):
+    (tmp_path / log.JSONL).write_text(content)
+    MetricsLog(tmp_path).close()
+  assert (tmp_path / "metrics.jsonl.damaged").read_text() == "first\n"
+  assert (tmp_path / "metrics.jsonl.damaged-2").read_text() == "second\n"
+
+
 def test_a_few_pictures_reach_tensorboard(tmp_path: Path) -> None:
   folder = tmp_path / "examples"
   folder.mkdir()
