@@ -61,8 +61,8 @@ class Shard:
     name = value["file"].text()
     if not re.fullmatch(r"[^/\\\0]{1,250}", name) or name in (".", ".."):
       raise value["file"].fault(f"is {shown(name)}; expected the name of a file in the folder")
-    counts = [value[key].whole(0, _MAX_COUNT) for key in ("records", "bytes")]
-    return cls(name, *counts, value["sha256"].text(), _pairs(value["problems"]))
+    records, size = (value[key].whole(0, _MAX_COUNT) for key in ("records", "bytes"))
+    return cls(name, records, size, value["sha256"].text(), _pairs(value["problems"]))
 
   def fault(self, folder: Path, *, full: bool = False) -> str | None:
     """What is wrong with the file, or None; with `full` its checksum is compared too."""

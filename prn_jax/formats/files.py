@@ -53,7 +53,7 @@ def _cannot_write(path: Path, error: OSError) -> PrnError:
   return PrnError(f"cannot write '{path}': {error.strerror or error}. Nothing was changed there.")
 
 
-def expanded(path: str | Path) -> Path:
+def expanded(path: str | os.PathLike[str]) -> Path:
   """The path with `~` and `~user` replaced by home directories; a name without one stays as it is, as in a shell."""
   try:
     return Path(path).expanduser()
