@@ -42,9 +42,13 @@ class NamedFiles:
 
   def find_all(self, names: Sequence[str], exists: Test = os.path.isfile) -> list[Path | None]:
     """`find` for every name of a file; an end that several different names share is nobody's."""
+    first = str(self.folders[0])
     found: dict[str, Path | None] = {}
     cut: dict[Path, list[str]] = defaultdict(list)
     for name in dict.fromkeys(names):
+      if name and exists(os.path.join(first, name)):  # nearly always
+        found[name] = self.folders[0] / name
+        continue
       found[name], is_cut = self._search(name, exists)
       if is_cut and (place := found[name]):
         cut[place].append(name)
@@ -148,5 +152,8 @@ def _spellings(name: str) -> list[str]:
     plain = url.path if address[1].lower() != "file" else bare[address.end() :]
   if "?d=" in plain or (address and "?d=" in bare):  # Label Studio's address of a file on its own machine
     plain = bare.partition("?d=")[2]
-  plain = re.sub(r"^/?[A-Za-z]:(?=[\\/])", "", plain).replace("\\", "/")
-  return list(dict.fromkeys((name, bare, plain, urllib.parse.unquote(plain))))
+  return list(dict.fromkeys((name, bare, _of_unix(plain), _of_unix(urllib.parse.unquote(plain)))))
+
+
+def _of_unix(path: str) -> str:
+  return re.sub(r"^/?[A-Za-z]:(?=[\\/])", "", path).replace("\\", "/")

@@ -86,6 +86,12 @@ class ProblemLog:
       raise DataError(f"on_bad_data is {policy!r}; expected 'stop' or 'skip'")
     self.policy = OnBadData(policy)
     self.problems: list[Problem] = []
+    self.notes: list[str] = []
+
+  def note(self, text: str | None) -> None:
+    """Notes something that was understood but is worth a look; None is nothing."""
+    if text is not None and text not in self.notes:
+      self.notes.append(text)
 
   def report(self, path: Path, line: int | None, reason: str, kind: ProblemKind, consequence: str) -> None:
     """Notes one problem.
@@ -216,12 +222,19 @@ class RecordList:
   category_ids: tuple[int, ...]
   records: tuple[Record, ...]
   problems: tuple[Problem, ...] = ()
+  notes: tuple[str, ...] = ()
 
   def __len__(self) -> int:
     return len(self.records)
 
   def __getitem__(self, index: int) -> Record:
     return self.records[index]
+
+
+def notes_of(dataset: Dataset) -> tuple[str, ...]:
+  """What was understood but is worth a look: names of another machine, polygons, files that were not taken."""
+  inner = dataset.dataset if isinstance(dataset, Renumbered) else dataset
+  return tuple(getattr(inner, "notes", ()))
 
 
 @dataclass(frozen=True)
@@ -313,7 +326,7 @@ def finish(
   if not records:
     skipped = f": all entries were left out, the first because of {log.problems[0]}" if log.problems else ""
     raise DataError(f"{where} holds no images{skipped}. Expected at least one; is the path right?")
-  return RecordList(tuple(names), tuple(ids), tuple(records), tuple(log.problems))
+  return RecordList(tuple(names), tuple(ids), tuple(records), tuple(log.problems), tuple(log.notes))
 
 
 @dataclass(frozen=True)

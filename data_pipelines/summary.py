@@ -15,7 +15,16 @@ from numpy.typing import NDArray
 from prn_jax.data_pipelines.images import ImageError, read_image
 from prn_jax.data_pipelines.in_threads import in_order
 from prn_jax.data_pipelines.parallel import default_threads
-from prn_jax.data_pipelines.records import DataError, Dataset, OnBadData, Problem, ProblemLog, Record, count_problems
+from prn_jax.data_pipelines.records import (
+  DataError,
+  Dataset,
+  OnBadData,
+  Problem,
+  ProblemLog,
+  Record,
+  count_problems,
+  notes_of,
+)
 from prn_jax.data_pipelines.shrink import checked_size, image_problem, named_bytes
 from prn_jax.data_pipelines.sources.arrayrecord import ArrayRecordDataset
 
@@ -48,6 +57,7 @@ class Summary:
     problems: what was left out.
     same_files: image ids of files that are equal byte by byte.
     was_decoded: whether the pixels were looked at.
+    source_notes: what the source understood, but is worth a look.
   """
 
   spec: str
@@ -66,6 +76,7 @@ class Summary:
   problems: tuple[Problem, ...]
   same_files: tuple[tuple[int | str, ...], ...]
   was_decoded: bool
+  source_notes: tuple[str, ...] = ()
 
   @property
   def is_classification(self) -> bool:
@@ -256,6 +267,7 @@ def _collected(
     problems=problems,
     same_files=tuple(tuple(ids) for ids in by_digest.values() if len(ids) > 1),
     was_decoded=decode,
+    source_notes=notes_of(dataset),
   )
 
 
@@ -263,6 +275,7 @@ def _collected(
 
 
 def _notes(summary: Summary) -> Iterable[str]:
+  yield from summary.source_notes
   examples = summary.images_per_class if summary.is_classification else summary.objects_per_class
   what = "images" if summary.is_classification else "objects"
   none = [name for name, number in zip(summary.names, examples, strict=True) if number == 0]

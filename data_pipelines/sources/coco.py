@@ -1,7 +1,9 @@
 """COCO's JSON: `coco:ANNOTATIONS.json:IMAGES_DIR` (https://cocodataset.org/#format-data, object detection).
 
 Boxes are [x, y, width, height] in pixels; categories keep their own ids (1..90 for 80 classes) in `category_ids` and
-are numbered by ascending id, as every COCO tool does. Crowd regions and the area of the segmentation are kept.
+are numbered by ascending id, as every COCO tool does. Crowd regions and the area of the segmentation are kept. Where
+`bbox` is missing or has no size, the box around the segmentation takes its place. Ids of annotations serve messages
+alone, so they may be text, and may begin anew with every image; two of one image with the same id are the same.
 """
 
 from __future__ import annotations
@@ -11,20 +13,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from prn_jax.data_pipelines.named_files import NamedFiles
 from prn_jax.data_pipelines.records import (
   DataError,
   Object,
   ProblemKind,
   ProblemLog,
-  Record,
   RecordList,
   checked_box,
   finish,
   make_record,
 )
+from prn_jax.data_pipelines.segmentations import usable_box
 from prn_jax.data_pipelines.spec import register_source
 from prn_jax.formats import structured
-from prn_jax.formats.files import expanded, is_file, is_folder
+from prn_jax.formats.files import expanded, is_folder
 from prn_jax.formats.structured import Misfit, shown, text_of, truth_of, whole_of
 
 _MAX_ID = 2**63 - 1  # as int64, which is what evaluations number images by
@@ -49,20 +52,33 @@ def open_coco(parts: tuple[str, ...], log: ProblemLog) -> RecordList:
     first = f": all were left out, the first because of {log.problems[0]}" if log.problems else ""
     raise DataError(f"{path} has no categories{first}. Expected at least one with a whole number as id and a name.")
   objects = _objects(content["annotations"], images, index_of, path, log)
-  records: list[Record] = []
+  files = _files(images, folder, path, log)
+  records = [make_record(files[key], key, _size(image), objects[key]) for key, image in images.items() if key in files]
+  return finish(names, ids, records, log, str(path))
+
+
+def _files(images: dict[int, dict[str, Any]], folder: Path, path: Path, log: ProblemLog) -> dict[int, Path]:
+  """The file of every image that has one."""
+  named: dict[int, str] = {}
   for image_id, image in images.items():
     file_name = image.get("file_name")
-    if not _is_text(file_name) or not file_name:
-      reason = f"the image of id {image_id} has file_name {shown(file_name)}; expected the name of a file in {folder}"
-      log.report(path, None, reason, ProblemKind.MALFORMED, "the image is left out")
+    if _is_text(file_name) and file_name:
+      named[image_id] = file_name
       continue
-    file = folder / file_name
-    if not is_file(file):
-      reason = f"the image of id {image_id} in {path} does not exist"
-      log.report(file, None, reason, ProblemKind.MISSING_IMAGE, "the image is left out")
+    reason = f"the image of id {image_id} has file_name {shown(file_name)}; expected the name of a file in {folder}"
+    log.report(path, None, reason, ProblemKind.MALFORMED, "the image is left out")
+  places = NamedFiles([folder])
+  files: dict[int, Path] = {}
+  for (image_id, name), file in zip(named.items(), places.find_all(list(named.values())), strict=True):
+    if file is not None:
+      files[image_id] = file
       continue
-    records.append(make_record(file, image_id, _size(image), objects[image_id]))
-  return finish(names, ids, records, log, str(path))
+    reason = f"the image of id {image_id} in {path} does not exist"
+    missing = places.missing(name)
+    said = "" if missing == folder / name else f" (its file_name is {shown(name)})"
+    log.report(missing, None, reason + said, ProblemKind.MISSING_IMAGE, "the image is left out")
+  log.note(places.note(str(path)))
+  return files
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -136,47 +152,81 @@ def _objects(
 ) -> dict[int, list[Object]]:
   """The usable annotations of every image."""
   objects: dict[int, list[Object]] = {image_id: [] for image_id in images}
-  for annotation_id, annotation in _by_id(annotations, "annotation", path, log).items():
-    prefix = f"annotation {annotation_id}: "
-    image_id, category = _id(annotation.get("image_id")), _id(annotation.get("category_id"))
+  seen: set[tuple[int, Any]] = set()
+  num_around = num_again = 0
+  ids: set[Any] = set()
+  for position, annotation in enumerate(annotations):
+    if not isinstance(annotation, dict):
+      reason = f"annotation number {position} is {shown(annotation)}; expected keys with values"
+      log.report(path, None, reason, ProblemKind.MALFORMED, "the annotation is left out")
+      continue
+    own_id = annotation.get("id")
+    own_id = own_id if isinstance(own_id, int | float | str) else None
+    prefix = f"annotation number {position}: " if own_id is None else f"annotation {_plain(own_id)}: "
+    image_id = _id(annotation.get("image_id"))
     if image_id is None or image_id not in images:
       reason = f"{prefix}image_id {shown(annotation.get('image_id'))} is not among the {len(images)} images"
       log.report(path, None, reason, ProblemKind.UNKNOWN_IMAGE, "the annotation is left out")
       continue
-    if category is None or category not in index_of:
-      reason = f"{prefix}category_id {shown(annotation.get('category_id'))} is not among the {len(index_of)} categories"
-      log.report(path, None, reason, ProblemKind.UNKNOWN_CLASS, "the annotation is left out")
+    if own_id is not None and (image_id, own_id) in seen:
+      reason = f"two annotations of image {image_id} have id {_plain(own_id)}"
+      log.report(path, None, reason, ProblemKind.DUPLICATE, "the second annotation is left out")
       continue
-    box = annotation.get("bbox")
-    if not isinstance(box, list) or len(box) != 4 or not all(_is_number(value) for value in box):
-      reason = f"{prefix}bbox is {shown(box)}; expected four numbers x, y, width, height"
-      log.report(path, None, reason, ProblemKind.MALFORMED, "the annotation is left out")
-      continue
-    try:
-      is_crowd = truth_of(annotation.get("iscrowd"), unsaid=False)
-    except Misfit as error:
-      log.report(path, None, f"{prefix}iscrowd {error}", ProblemKind.MALFORMED, "the annotation is left out")
-      continue
-    x, y, width, height = (_float(value) for value in box)
-    if all(0 <= value <= 1 for value in (x, y, width, height)) and width > 0 and height > 0:
-      reason = f"{prefix}bbox {shown(box)} looks relative to the image; expected pixels"
-      log.report(path, None, reason, ProblemKind.MALFORMED, "the annotation is left out")
-      continue
-    usable = checked_box((x, y, x + width, y + height), _size(images[image_id]), log, (path, None, prefix))
-    if usable is not None:
-      x1, y1, x2, y2 = usable
-      # Clipping is the only thing that changes a box; all others stay as written.
-      exact = (x, y, width, height) if usable == (x, y, x + width, y + height) else (x1, y1, x2 - x1, y2 - y1)
-      objects[image_id].append(
-        Object(
-          usable,
-          index_of[category],
-          is_crowd=is_crowd,
-          area_px=_area_px(annotation.get("area"), exact),
-          box_xywh_px=exact,
-        )
-      )
+    seen.add((image_id, own_id))
+    num_again += own_id is not None and own_id in ids
+    ids.add(own_id)
+    found, is_around = _object(annotation, images[image_id], index_of, prefix, path, log)
+    if found is not None:
+      objects[image_id].append(found)
+      num_around += is_around
+  if num_around:
+    log.note(
+      f"{num_around:,} annotations have no bbox, or one without size; the boxes around their segmentations are used"
+    )
+  if num_again:
+    log.note(f"{num_again:,} annotations have the id of one of another image; all are used")
   return objects
+
+
+def _object(
+  annotation: dict[str, Any], image: dict[str, Any], index_of: dict[int, int], prefix: str, path: Path, log: ProblemLog
+) -> tuple[Object | None, bool]:
+  """The object of an annotation, None where it cannot be used; and whether its box is that of its segmentation."""
+
+  def refuse(reason: str, kind: ProblemKind = ProblemKind.MALFORMED) -> tuple[None, bool]:
+    log.report(path, None, f"{prefix}{reason}", kind, "the annotation is left out")
+    return None, False
+
+  category = _id(annotation.get("category_id"))
+  if category is None or category not in index_of:
+    said = shown(annotation.get("category_id"))
+    return refuse(f"category_id {said} is not among the {len(index_of)} categories", ProblemKind.UNKNOWN_CLASS)
+  try:
+    box, is_around = usable_box(annotation)
+  except Misfit as error:
+    return refuse(f"it has no bbox, and its segmentation {error}")
+  if not isinstance(box, list | tuple) or len(box) != 4 or not all(_is_number(value) for value in box):
+    return refuse(f"bbox is {shown(box)}; expected four numbers x, y, width, height")
+  try:
+    is_crowd = truth_of(annotation.get("iscrowd"), unsaid=False)
+  except Misfit as error:
+    return refuse(f"iscrowd {error}")
+  x, y, width, height = (_float(value) for value in box)
+  if all(0 <= value <= 1 for value in (x, y, width, height)) and width > 0 and height > 0:
+    return refuse(f"bbox {shown(box)} looks relative to the image; expected pixels")
+  usable = checked_box((x, y, x + width, y + height), _size(image), log, (path, None, prefix))
+  if usable is None:
+    return None, False
+  x1, y1, x2, y2 = usable
+  # Clipping is the only thing that changes a box; all others stay as written.
+  exact = (x, y, width, height) if usable == (x, y, x + width, y + height) else (x1, y1, x2 - x1, y2 - y1)
+  area = _area_px(annotation.get("area"), exact)
+  return Object(usable, index_of[category], is_crowd=is_crowd, area_px=area, box_xywh_px=exact), is_around
+
+
+def _plain(value: object) -> str:
+  """An id as messages show it."""
+  return shown(value)[1:-1] if isinstance(value, str) else str(value)
 
 
 def _area_px(area: Any, box_xywh_px: tuple[float, float, float, float]) -> float:

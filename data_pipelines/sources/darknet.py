@@ -2,18 +2,21 @@
 
 The .data file holds `key = value` lines: `classes`, `train` and `valid` (text files that list images), `names`, and
 optionally `difficult` (a list beside `valid` whose labels nobody must find). Relative paths are sought beside the file
-that names them, then in the working directory (Darknet's rule), then one folder above the .data file.
+that names them, then in the working directory (Darknet's rule), then one folder above the .data file; names that another
+machine wrote, such as those of CVAT and Datumaro, are understood as `named_files` says.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from prn_jax.data_pipelines.label_txt import read_records
+from prn_jax.data_pipelines.label_txt import Listed, read_records
+from prn_jax.data_pipelines.named_files import NamedFiles
 from prn_jax.data_pipelines.records import DataError, ProblemLog, RecordList, finish
 from prn_jax.data_pipelines.spec import register_source
 from prn_jax.errors import did_you_mean
-from prn_jax.formats.files import expanded, is_file
+from prn_jax.formats.files import expanded
 from prn_jax.formats.structured import Node, read_lines, shown
 
 _FOLDERS = (
@@ -49,11 +52,14 @@ def open_darknet(parts: tuple[str, ...], log: ProblemLog) -> RecordList:
   options = read_data_file(path)
   names = _names(path, options)
   list_path = _find(_option(path, options, split), path, f"{split} of {path}")
-  images = [(_image_path(text, list_path, path), list_path, line) for line, text in _lines(list_path)]
+  lines = _lines(list_path)
+  paths = _image_paths([text for _, text in lines], list_path, path, log)
+  images = [Listed(image, list_path, line) for image, (line, _) in zip(paths, lines, strict=True)]
   difficult: list[Path] = []
   if split == "valid" and "difficult" in options:
     difficult_path = _find(options["difficult"], path, f"difficult of {path}")
-    difficult = [darknet_label_path(_image_path(text, difficult_path, path)) for _, text in _lines(difficult_path)]
+    named = _image_paths([text for _, text in _lines(difficult_path)], difficult_path, path, log)
+    difficult = [darknet_label_path(image) for image in named]
     if len(difficult) != len(images):
       raise DataError(
         f"{difficult_path} lists {len(difficult)} images and {list_path} {len(images)}; they run in parallel"
@@ -89,22 +95,24 @@ def _option(path: Path, options: dict[str, str], key: str) -> str:
   return options[key]
 
 
-def _candidates(text: str, beside: Path, data_file: Path) -> list[Path]:
-  path = expanded(text)
-  return [path] if path.is_absolute() else [beside.parent / path, path, data_file.parent.parent / path]
+def _named_files(beside: Path, data_file: Path) -> NamedFiles:
+  return NamedFiles([beside.parent, Path(), data_file.parent.parent])
 
 
 def _find(text: str, data_file: Path, what: str) -> Path:
-  candidates = _candidates(text, data_file, data_file)
-  found = next((path for path in candidates if is_file(path)), None)
+  files = _named_files(data_file, data_file)
+  found = files.find(text)
   if found is None:
-    raise DataError(f"{what}: there is no file '{text}'; looked for {', '.join(str(path) for path in candidates)}")
+    places = ", ".join(str(folder / expanded(text)) for folder in files.folders)
+    raise DataError(f"{what}: there is no file '{text}'; looked for {places}")
   return found
 
 
-def _image_path(text: str, list_path: Path, data_file: Path) -> Path:
-  candidates = _candidates(text, list_path, data_file)
-  return next((path for path in candidates if is_file(path)), candidates[0])
+def _image_paths(names: Sequence[str], list_path: Path, data_file: Path, log: ProblemLog) -> list[Path]:
+  files = _named_files(list_path, data_file)
+  found = files.find_all(names)
+  log.note(files.note(str(list_path)))
+  return [path or files.missing(name) for path, name in zip(found, names, strict=True)]
 
 
 def _names(path: Path, options: dict[str, str]) -> list[str]:

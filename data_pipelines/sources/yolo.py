@@ -3,18 +3,21 @@
 The YAML holds `names` (a list, or a dict from 0..k-1), optionally `nc`, `path` (the root; default the YAML's folder)
 and for each split (`train`, `val`, `test`; `valid` means `val`) a folder, a text file that lists images, or a list of
 these. Where the key is missing, SPLIT is a folder: ROOT/SPLIT, its subfolder images/, or ROOT/images/SPLIT.
-Labels lie where the last folder `images` of the path is replaced by `labels`; an image without one has no objects.
+Labels lie where the last folder `images` of the path is replaced by `labels`, or where `label_files` looks else; an
+image without one has no objects. Paths that another machine wrote are understood as `named_files` says.
 """
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from prn_jax.data_pipelines.image_formats import IMAGE_SUFFIXES, is_image_name
-from prn_jax.data_pipelines.label_txt import read_records
+from prn_jax.data_pipelines.label_txt import Listed, read_records
+from prn_jax.data_pipelines.named_files import NamedFiles
 from prn_jax.data_pipelines.records import DataError, ProblemLog, RecordList, finish
 from prn_jax.data_pipelines.spec import register_source
-from prn_jax.formats.files import expanded, is_file, is_folder, is_there
+from prn_jax.formats.files import expanded, is_file, is_folder
 from prn_jax.formats.structured import Misfit, Node, read_lines, read_yaml, shown, whole_of
 
 
@@ -38,12 +41,12 @@ def open_yolo(parts: tuple[str, ...], log: ProblemLog) -> RecordList:
   path, split = expanded(parts[0]), parts[1]
   content = _read_yaml(path)
   names = _names(content)
-  images: list[tuple[Path, Path, int | None]] = []
+  images: list[Listed] = []
   for place in _places(path, content, split):
-    images += _listed(place) if is_file(place) else _found(place)
+    images += _listed(place, log) if is_file(place) else _found(place)
   if not images:
     raise DataError(f"{path}, split '{split}', holds no images; expected files ending in {', '.join(IMAGE_SUFFIXES)}")
-  records = read_records(images, yolo_label_path, len(names), log)
+  records = read_records(images, yolo_label_path, len(names), log, num_keypoint_values=_num_keypoint_values(content))
   return finish(names, range(len(names)), records, log, f"{path}, split '{split}',")
 
 
@@ -89,8 +92,8 @@ def _number(names: Node, key: str) -> int:
 
 def _places(path: Path, content: Node, split: str) -> list[Path]:
   """The folders and lists of a split."""
-  base = expanded(content.get("path", ".").text() or ".")
-  root = next((option for option in (path.parent / base, base) if is_folder(option)), path.parent)
+  base = content.get("path", ".").text() or "."
+  root = NamedFiles([path.parent, Path()]).find(base, os.path.isdir) or path.parent
   key = next((key for key in (split, {"valid": "val", "val": "valid"}.get(split, "")) if content.get(key).raw), None)
   if key is None:
     options = [root / split / "images", root / "images" / split, root / split]
@@ -107,24 +110,33 @@ def _places(path: Path, content: Node, split: str) -> list[Path]:
 
 
 def _place(text: str, root: Path, path: Path, key: str) -> Path:
-  place = expanded(text)
-  # Roboflow's exports write ../train/images for a folder that lies beside the YAML.
-  options = [root / place, root / Path(*[part for part in place.parts if part != ".."]), place]
-  found = next((option for option in options if is_there(option)), None)
+  files = NamedFiles([root, path.parent, Path()])
+  found = files.find(text, os.path.exists) if text else None
   if found is None:
-    raise DataError(f"{path}: '{key}' is '{text}', but there is no {' or '.join(dict.fromkeys(map(str, options)))}")
+    options = dict.fromkeys(str(folder / expanded(text)) for folder in files.folders)
+    raise DataError(f"{path}: '{key}' is '{text}', but there is no {' or '.join(options)}")
   if found.resolve() == Path(found.resolve().anchor):
     raise DataError(f"{path}: '{key}' is '{text}', which is the whole disk; expected a folder of images")
   return found
 
 
-def _listed(list_path: Path) -> list[tuple[Path, Path, int | None]]:
-  images: list[tuple[Path, Path, int | None]] = []
-  for number, line in enumerate(read_lines(list_path, DataError), 1):
-    if line.strip():
-      images.append((list_path.parent / expanded(line.strip()), list_path, number))
-  return images
+def _num_keypoint_values(content: Node) -> int:
+  """Values of a line behind its box: of `kpt_shape: [number of keypoints, values of each]`, 0 without it."""
+  if "kpt_shape" not in content:
+    return 0
+  shape = [value.whole(0, 10_000) for value in content["kpt_shape"].items()]
+  if len(shape) != 2:
+    raise content["kpt_shape"].fault(f"is {shape}; expected the number of keypoints and the values of each")
+  return shape[0] * shape[1]
 
 
-def _found(folder: Path) -> list[tuple[Path, Path, int | None]]:
-  return [(file, folder, None) for file in sorted(folder.rglob("*")) if is_image_name(file)]
+def _listed(list_path: Path, log: ProblemLog) -> list[Listed]:
+  lines = [(n, line.strip()) for n, line in enumerate(read_lines(list_path, DataError), 1) if line.strip()]
+  files = NamedFiles([list_path.parent, Path()])
+  found = files.find_all([text for _, text in lines])
+  log.note(files.note(str(list_path)))
+  return [Listed(image or files.missing(text), list_path, n) for image, (n, text) in zip(found, lines, strict=True)]
+
+
+def _found(folder: Path) -> list[Listed]:
+  return [Listed(file, folder) for file in sorted(folder.rglob("*")) if is_image_name(file) and file.is_file()]

@@ -2,7 +2,7 @@
 
 Three steps, and no reader of a file of this kind takes another way:
 
-1. bytes -> text: `read_text`, `read_lines`. UTF-8 with or without mark; UTF-16 and UTF-32 by their mark; what XML
+1. bytes -> text: `read_text`, `read_lines`. UTF-8 with or without mark; UTF-16 and UTF-32; what XML
    declares.
 2. text -> tree: `read_json`, `read_yaml`, `read_xml`. Size, depth and number of values are bounded before they cost
    time or memory; whatever the parsers raise becomes one error that names the file and the line.
@@ -27,6 +27,7 @@ import os
 import re
 import reprlib
 import stat
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -290,12 +291,33 @@ def load_text(path: Readable, max_bytes: int = MAX_BYTES) -> str:
 
 
 def decode(data: bytes) -> str:
-  """Text of UTF-8 with or without mark, or of UTF-16 or UTF-32 with its mark; Misfit for all else."""
+  """Text of UTF-8 with or without mark, of UTF-16 or UTF-32 with its mark, or of UTF-16 that can be nothing else;
+  Misfit for all else."""
+  if (text := decode_utf16(data)) is not None:
+    return text
   try:
     return data.decode(_marked_encoding(data) or "utf-8")
   except UnicodeDecodeError as error:
     said = error.encoding.upper()
     raise Misfit(f"is no text: byte {error.start} is no {said}; expected UTF-8, or UTF-16 with its mark") from None
+
+
+def decode_utf16(data: bytes) -> str | None:
+  """The text of UTF-16, with its mark or without; None for all else.
+
+  Without a mark it is recognised by the zeros that every line end and ASCII letter has: all at even or all at odd
+  places, and nothing but printable text when they are read so.
+  """
+  marked = _marked_encoding(data) == "utf-16"
+  is_high_zero, is_low_zero = b"\0" in data[1::2], b"\0" in data[0::2]
+  if not marked and (len(data) % 2 or is_high_zero == is_low_zero):
+    return None
+  try:
+    text = data.decode("utf-16" if marked else "utf-16-le" if is_high_zero else "utf-16-be")
+  except UnicodeDecodeError:
+    return None
+  is_text = all(char in "\r\n\t" or unicodedata.category(char) not in ("Cc", "Cn", "Co", "Cs") for char in set(text))
+  return text if marked or is_text else None
 
 
 def _marked_encoding(data: bytes) -> str | None:

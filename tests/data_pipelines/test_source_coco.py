@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from prn_jax.data_pipelines.records import DataError, RecordList
+from prn_jax.data_pipelines.records import DataError, RecordList, notes_of
+from prn_jax.data_pipelines.segmentations import box_around
 from prn_jax.data_pipelines.spec import open_spec
 from tests.data_pipelines.pictures import write, write_image
 
@@ -67,9 +68,13 @@ BAD = [
     r"annotation 5: box .* reaches 59 px outside its 100x50 image",
     "outside the image",
   ),
-  (annotation("five"), r"annotation number 1 has id 'five'; expected a whole number", "malformed"),
-  ("text", r"annotation number 1 has id None", "malformed"),
-  (annotation(4), r"two entries of kind annotation have id 4", "duplicate"),
+  ("text", r"annotation number 1 is 'text'; expected keys with values", "malformed"),
+  (annotation(4), r"two annotations of image 1 have id 4", "duplicate"),
+  (
+    annotation(5, bbox=[0, 0, 0, 0], segmentation={"size": [5, 5], "counts": "04"}),
+    r"annotation 5: it has no bbox, and its segmentation has runs of 4 pixels in all, but its size is 5x5",
+    "malformed",
+  ),
 ]
 
 
@@ -198,3 +203,105 @@ def test_hostile_values_are_named_wherever_they_stand(tmp_path: Path, value: Any
   for key in ("id", "name"):
     dataset = opened(coco(tmp_path, categories=[{"id": 7, "name": "cat"}, {"id": 8, "name": "dog", key: value}]))
     assert all(name.encode() for name in dataset.names)
+
+
+# -- files of other tools ----------------------------------------------------------------------------------------------
+
+
+def named(tmp_path: Path, *file_names: str) -> str:
+  images = [{"id": k, "file_name": name, "width": 100, "height": 50} for k, name in enumerate(file_names)]
+  return coco(tmp_path, annotation(1, image_id=0), images=images)
+
+
+@pytest.mark.parametrize(
+  "file_name",
+  [
+    "images\\1.jpg",
+    "C:\\work\\images\\1.jpg",
+    "/data/upload/3/1.jpg",
+    "/data/local-files/?d=images/1.jpg",
+    "/data/local-files/?d=images%5C1.jpg",
+    "file:///C:/images/1.jpg",
+    "http://host:8080/data/upload/1.jpg",
+    "./1.jpg",
+    "1.JPG",
+    "train2017/1.jpg",
+  ],
+)
+def test_file_names_of_other_machines(tmp_path: Path, file_name: str) -> None:
+  dataset = open_spec(named(tmp_path, file_name))
+  assert dataset[0].image == tmp_path / "images" / "1.jpg"
+  assert len(dataset[0].classes) == 1
+  assert len(notes_of(dataset)) == (file_name != "./1.jpg")
+
+
+@pytest.mark.parametrize(("name", "file_name"), [("a b.jpg", "a%20b.jpg"), ("é.jpg", "e\u0301.jpg"), ("a\\b.jpg", "a\\b.jpg")])  # fmt: skip
+def test_file_names_in_other_letters(tmp_path: Path, name: str, file_name: str) -> None:
+  write_image(tmp_path / "images" / name)
+  assert open_spec(named(tmp_path, file_name))[0].image == tmp_path / "images" / name
+
+
+def test_a_name_that_two_images_share_is_nobodys(tmp_path: Path) -> None:
+  dataset = opened(named(tmp_path, "a/1.jpg", "b/1.jpg", "1.jpg"))
+  assert [record.image_id for record in dataset.records] == [2]
+  assert [problem.kind for problem in dataset.problems] == ["missing image"] * 2
+
+
+def test_boxes_around_segmentations(tmp_path: Path) -> None:
+  polygons = [[10, 5, 30, 5, 20, 35], [28.5, 6, 40, 8, 30, 10]]
+  runs = {"size": [50, 100], "counts": [52, 3, 47, 3, 4895]}  # rows 2 to 4 of the columns 1 and 2
+  dataset = open_spec(
+    coco(
+      tmp_path,
+      annotation(1, bbox=..., segmentation=polygons),
+      annotation(2, bbox=[0, 0, 0, 0], segmentation=polygons[:1]),
+      annotation(3, bbox=[], segmentation=runs, iscrowd=1),
+      annotation(4, bbox=None, segmentation=polygons[0]),
+      annotation(5, segmentation=runs),  # has a box of its own
+    )
+  )
+  expected = [[10, 5, 40, 35], [10, 5, 30, 35], [1, 2, 3, 5], [10, 5, 30, 35], [10, 5, 30, 35]]
+  np.testing.assert_array_equal(dataset[0].boxes_xyxy_px, np.float32(expected))
+  assert notes_of(dataset) == (
+    "4 annotations have no bbox, or one without size; the boxes around their segmentations are used",
+  )
+
+
+@pytest.mark.parametrize(
+  ("segmentation", "message"),
+  [
+    ([[1, 2, 3, 4, 5]], "holds a polygon that is not x1, y1"),
+    ([["1", 2, 3, 4, 5, 6]], "holds a polygon that is not x1, y1"),
+    ([[1, 2, 3, 4, 5, float("inf")]], "holds a polygon with points that are not finite"),
+    ("text", "is neither a list of polygons nor a run-length code"),
+    ({"counts": [1, 2]}, "has a run-length code without size"),
+    ({"size": [50, 100]}, "has a run-length code without counts"),
+    ({"size": [50, 100], "counts": [1, 2]}, "has runs of 3 pixels in all, but its size is 100x50"),
+    ({"size": [50, 100], "counts": "~~~"}, "has a run-length code that is not COCO's text"),
+    ({"size": [50, 100], "counts": "oooo"}, "has a run-length code that ends in the middle of a number"),
+    ({"size": [10**12, 10**12], "counts": []}, "is 1000000000000; expected a whole number"),
+  ],
+)
+def test_segmentations_that_are_none(tmp_path: Path, segmentation: Any, message: str) -> None:
+  with pytest.raises(DataError, match=rf"annotation 1: it has no bbox, and its segmentation {message}"):
+    open_spec(coco(tmp_path, annotation(1, bbox=..., segmentation=segmentation)))
+
+
+def test_run_length_codes_as_pycocotools_reads_them() -> None:
+  mask = pytest.importorskip("pycocotools.mask")
+  rng = np.random.default_rng(0)
+  for share in (0.0, 0.01, 0.1, 0.5, 0.95, 1.0) * 10:
+    height, width = (int(side) for side in rng.integers(1, 40, 2))
+    code = mask.encode(np.asfortranarray(rng.random((height, width)) < share).astype(np.uint8))
+    box = box_around({"size": [height, width], "counts": code["counts"].decode()})
+    assert (box or (0, 0, 0, 0)) == tuple(mask.toBbox(code))
+
+
+def test_ids_of_annotations_may_begin_anew_be_text_or_be_missing(tmp_path: Path) -> None:
+  write_image(tmp_path / "images" / "2.jpg")
+  images = [{"id": k, "file_name": f"{k}.jpg", "width": 100, "height": 50} for k in (1, 2)]
+  entries = [annotation(k, image_id=image) for image in (1, 2) for k in (0, 1)]
+  entries += [annotation("8f14e45f"), annotation(...), annotation(...)]
+  dataset = open_spec(coco(tmp_path, *entries, images=images))
+  assert [len(dataset[index].classes) for index in range(2)] == [5, 2]
+  assert notes_of(dataset) == ("2 annotations have the id of one of another image; all are used",)

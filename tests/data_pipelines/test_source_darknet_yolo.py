@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from prn_jax.data_pipelines.records import DataError
+from prn_jax.data_pipelines.records import DataError, notes_of
 from prn_jax.data_pipelines.sources.darknet import darknet_label_path, read_data_file
 from prn_jax.data_pipelines.sources.yolo import yolo_label_path
 from prn_jax.data_pipelines.spec import open_spec
+from prn_jax.data_pipelines.summary import summarize
 from tests.data_pipelines.pictures import write, write_image
 
 GOOD = "1 0.5 0.5 0.2 0.4\n"
@@ -81,8 +82,12 @@ def test_yolo_label_paths(image: str, label: str) -> None:
 
 
 BAD = [
-  ("0 .5 .5 .2", r"4 values in '0 .5 .5 .2'; expected 'class x y w h'", "malformed"),
-  ("0 .1 .1 .2 .1 .2 .2", r"7 values in .*\(more values are a polygon, which is no box\)", "malformed"),
+  ("0 .5 .5 .2", r"'0 .5 .5 .2' has 4 values; expected 'class x y w h'", "malformed"),
+  (
+    "0 .1 .1 .2 .1 .2 .2 .4",
+    r"'0 .*' has 8 values; expected .* or a polygon 'class x1 y1 x2 y2 x3 y3 ...'",
+    "malformed",
+  ),
   ("0 .5 x .2 .2", r"'0 .5 x .2 .2' holds what is no number", "malformed"),
   ("2 .5 .5 .2 .2", r"class id 2 is not among the 2 classes 0..1", "unknown class"),
   ("-1 .5 .5 .2 .2", r"class id -1 is not among", "unknown class"),
@@ -279,3 +284,157 @@ def test_hostile_values_of_a_yaml_are_named(tmp_path: Path, key: str, value: str
   lines = {"names": "[cat, dog]", "val": "images/val"} | {key: f'"{value}"' if value == "\\0" else value}
   with contextlib.suppress(DataError):
     open_spec(f"yolo:{yolo(tmp_path, ''.join(f'{key}: {each}' + chr(10) for key, each in lines.items()))}:val")
+
+
+# -- data of other machines and tools ----------------------------------------------------------------------------------
+
+
+def pictures(root: Path, *names: str, label: str = GOOD) -> None:
+  for name in names:
+    write_image(root / name)
+    write((root / name).with_suffix(".txt"), label)
+
+
+@pytest.mark.parametrize(
+  "listed",
+  [
+    "img\\a.png\r\nimg\\b.png\r\n",
+    "C:\\work\\set\\img\\a.png\nC:\\work\\set\\img\\b.png\n",
+    "\\\\server\\share\\img\\a.png\n\\\\server\\share\\img\\b.png\n",
+    "/home/somebody/set/img/a.png\n/home/somebody/set/img/b.png\n",
+    "data/img/a.png\ndata/img/b.png\n",
+    "./img/a.png  \n  ./img/b.png\n",
+    "\"img/a.png\"\n'img/b.png'\n",
+    "file:///C:/set/img/a.png\nfile:///home/x/img/b.png\n",
+    "IMG/A.PNG\nImg/b.Png\n",
+    "../img/a.png\n../img/b.png\n",
+  ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-le"])
+def test_lists_of_other_machines(tmp_path: Path, listed: str, encoding: str) -> None:
+  pictures(tmp_path, "img/a.png", "img/b.png")
+  (tmp_path / "train.txt").write_bytes(listed.encode(encoding))
+  (tmp_path / "x.names").write_bytes("猫\r\n狗\r\n".encode(encoding))
+  (tmp_path / "x.data").write_bytes("classes = 2\ntrain = data\\train.txt\nnames = /w/x.names\n".encode(encoding))
+  dataset = open_spec(f"darknet:{tmp_path / 'x.data'}:train")
+  assert dataset.names == ("猫", "狗")
+  assert [dataset[index].image for index in range(2)] == [tmp_path / "img" / name for name in ("a.png", "b.png")]
+  assert [len(dataset[index].classes) for index in range(2)] == [1, 1]
+  assert dataset.problems == ()
+  first = listed.splitlines()[0].strip()
+  said = f"2 names in {tmp_path / 'train.txt'} taken for files of this machine, e.g. '{first}' for {tmp_path}/img/a.png"
+  assert notes_of(dataset) == (() if listed.startswith("./") else (said,))
+
+
+def test_a_list_of_images_that_are_not_here_says_so(tmp_path: Path) -> None:
+  spec = darknet(tmp_path, listed="obj\\x.png\nobj\\y.png\n")
+  with pytest.raises(DataError, match=r"valid\.txt: none of its 2 images exists; the first would be .*/obj/x\.png\."):
+    open_spec(spec, "skip")
+
+
+def test_a_missing_image_beside_others_is_missing(tmp_path: Path) -> None:
+  pictures(tmp_path, "img/a.png", "b.png")  # b.png is another picture than img/b.png
+  write(tmp_path / "val.txt", "img/a.png\nimg/b.png\n")
+  yaml = write(tmp_path / "data.yaml", "names: [cat, dog]\nval: val.txt\n")
+  with pytest.raises(DataError, match=r"img/b\.png: the image file does not exist"):
+    open_spec(f"yolo:{yaml}:val")
+
+
+def test_cvat_unzipped_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+  root = tmp_path / "export"
+  pictures(root, "obj_train_data/frame_000000.PNG")
+  write(root / "obj.names", "cat\ndog\n")
+  write(root / "train.txt", "data/obj_train_data/frame_000000.PNG\n")
+  write(root / "obj.data", "classes = 2\nnames = data/obj.names\ntrain = data/train.txt\nbackup = backup/\n")
+  # Another export in a folder called data, where the command is run, is not the one that was asked for.
+  pictures(tmp_path / "data", "obj_train_data/frame_000000.PNG", "obj_train_data/frame_000001.PNG")
+  write(tmp_path / "data" / "train.txt", "data/obj_train_data/frame_000001.PNG\n")
+  write(tmp_path / "data" / "obj.names", "ant\nbee\n")
+  monkeypatch.chdir(tmp_path)
+  dataset = open_spec("darknet:export/obj.data:train")
+  assert dataset.names == ("cat", "dog")
+  assert [str(dataset[index].image) for index in range(len(dataset))] == ["export/obj_train_data/frame_000000.PNG"]
+
+
+@pytest.mark.parametrize("yaml", ["path: D:\\data\\set\nval: images\\val\n", "path: /other/set\nval: /other/set/images/val\n",
+                                  "val: set/images/val\n", "val: ../images/val/\n", "path: '~nobody/x'\nval: images/VAL\n"])  # fmt: skip
+def test_yaml_paths_of_other_machines(tmp_path: Path, yaml: str) -> None:
+  dataset = open_spec(f"yolo:{yolo(tmp_path, f'names: [cat, dog]{chr(10)}{yaml}')}:val")
+  assert [dataset[index].image_id for index in range(len(dataset))] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+  ("images", "labels"),
+  [
+    ("images", "labels"),
+    ("images/train", "labels/train"),
+    ("train/images", "train/labels"),
+    ("JPEGImages", "labels"),
+    ("my_images", "my_labels"),
+    ("Images", "Labels"),
+    ("images/deep/images", "images/deep/labels"),
+    ("images/deep/er", "labels/deep/er"),
+    ("photos", "photos"),
+    ("images", "images"),
+  ],
+)
+@pytest.mark.parametrize("kind", ["darknet", "yolo"])
+def test_layouts_of_labels(tmp_path: Path, images: str, labels: str, kind: str) -> None:
+  write_image(tmp_path / images / "a.jpg")
+  write(tmp_path / labels / "a.txt", GOOD)
+  write(tmp_path / "list.txt", f"{images}/a.jpg\n")
+  write(tmp_path / "x.names", "cat\ndog\n")
+  data = write(tmp_path / "x.data", "train = list.txt\nnames = x.names\n")
+  yaml = write(tmp_path / "x.yaml", f"names: [cat, dog]\ntrain: {images}\n")
+  dataset = open_spec(f"darknet:{data}:train" if kind == "darknet" else f"yolo:{yaml}:train")
+  assert dataset[0].classes.tolist() == [1]
+
+
+def test_two_sets_of_labels_are_never_mixed(tmp_path: Path) -> None:
+  pictures(tmp_path, "images/a.jpg")
+  write_image(tmp_path / "images" / "b.jpg")  # nothing is on it, say the labels beside it
+  write(tmp_path / "labels" / "b.txt", GOOD)
+  write(tmp_path / "list.txt", "images/a.jpg\nimages/b.jpg\n")
+  write(tmp_path / "x.names", "cat\ndog\n")
+  data = write(tmp_path / "x.data", "train = list.txt\nnames = x.names\n")
+  dataset = open_spec(f"darknet:{data}:train")
+  assert [len(dataset[index].classes) for index in range(2)] == [1, 0]
+
+
+def test_labels_that_are_not_used_are_named(tmp_path: Path) -> None:
+  path = yolo(tmp_path, "names: [cat, dog]\nval: images/val\n")
+  for name in ("c", "d", "gone"):
+    write(tmp_path / "labels" / "val" / f"{name}.txt", GOOD)
+  write(tmp_path / "images" / "val" / "c.psd", "")
+  write(tmp_path / "images" / "val" / "d", "")
+  write(tmp_path / "labels" / "val" / "classes.txt", "cat\ndog\n")
+  labels, images = tmp_path / "labels" / "val", tmp_path / "images" / "val"
+  assert notes_of(open_spec(f"yolo:{path}:val")) == (
+    f"2 files with labels not taken for images, by their ending: {images}/c.psd, {images}/d",
+    f"1 label file without an image: {labels}/gone.txt",
+  )
+
+
+def test_polygons_are_read_as_the_boxes_around_them(tmp_path: Path) -> None:
+  label = "1 .2 .2 .6 .4 .4 .8\n0 .5 .5 .2 .4\n0 0.1 0.1 0.9 0.1 0.9 0.5 0.1 0.5\n"
+  dataset = open_spec(darknet(tmp_path, label))
+  expected = [[20, 10, 60, 40], [40, 15, 60, 35], [10, 5, 90, 25]]
+  np.testing.assert_allclose(dataset[0].boxes_xyxy_px, expected, atol=1e-5)
+  assert dataset[0].classes.tolist() == [1, 0, 0]
+  assert notes_of(dataset) == ("2 of 3 labels are polygons; their bounding boxes are used",)
+  summary = summarize(dataset, "x", decode=False)
+  assert summary.notes[0] == "2 of 3 labels are polygons; their bounding boxes are used"
+
+
+def test_boxes_with_keypoints_are_no_polygons(tmp_path: Path) -> None:
+  label = "0 .5 .5 .2 .4 .45 .45 2 .55 .55 2\n"  # 11 values, as of a polygon with five points
+  path = yolo(tmp_path, "names: [cat, dog]\nval: images/val\nkpt_shape: [2, 3]\n", label)
+  dataset = open_spec(f"yolo:{path}:val")
+  np.testing.assert_allclose(dataset[0].boxes_xyxy_px, [[40, 15, 60, 35]], atol=1e-5)
+  assert notes_of(dataset) == ()
+  path = yolo(tmp_path, "names: [cat, dog]\nval: images/val\n", label)
+  with pytest.raises(DataError, match=r"a\.txt:1: polygon of 5 points .* look like pixels"):
+    open_spec(f"yolo:{path}:val")  # a 2 is no share of the image
+  path = yolo(tmp_path, "names: [cat, dog]\nval: images/val\nkpt_shape: [17, 3]\n", label)
+  with pytest.raises(DataError, match=r"has 11 values; expected 'class x y w h' and 51 values of keypoints"):
+    open_spec(f"yolo:{path}:val")

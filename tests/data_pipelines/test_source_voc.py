@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from prn_jax.data_pipelines.records import DataError
+from prn_jax.data_pipelines.records import DataError, notes_of
 from prn_jax.data_pipelines.sources.voc import VOC_NAMES
 from prn_jax.data_pipelines.spec import open_spec
 from tests.data_pipelines.pictures import write, write_image
@@ -32,7 +32,7 @@ def voc(tmp_path: Path, *items: str, listed: str = "a\n") -> str:
 def test_values(tmp_path: Path) -> None:
   items = (item(), item("cat", (11, 6, 100, 50), "<difficult>1</difficult>"), item(difficult=""))
   dataset = open_spec(voc(tmp_path, *items))
-  assert dataset.names == tuple(VOC_NAMES)
+  assert dataset.names == ("cat", "dog")
   record = dataset[0]
   assert (record.image_id, record.width, record.height) == ("a", 100, 50)
   # Pixels 1..20 of a row are the stretch from 0 to 20.
@@ -78,7 +78,7 @@ def test_bad_objects_stop_or_are_left_out(tmp_path: Path, bad: str, message: str
     open_spec(spec)
   dataset = open_spec(spec, "skip")
   assert [problem.kind for problem in dataset.problems] == [kind]
-  assert dataset[0].classes[0] == VOC_NAMES.index("dog")
+  assert dataset[0].classes[0] == 0
 
 
 @pytest.mark.parametrize(
@@ -166,3 +166,115 @@ def test_an_encoding_that_nobody_knows_is_named(tmp_path: Path) -> None:
   ):
     open_spec(spec)
   assert len(open_spec(spec, "skip")) == 1
+
+
+# -- classes -----------------------------------------------------------------------------------------------------------
+
+
+def of_voc(text: str) -> str:
+  return text.replace("<annotation>", "<annotation><source><database>The VOC2007 Database</database></source>")
+
+
+@pytest.mark.parametrize("shown", [("car", "person"), ("car",), ("cyclist", "truck"), ("car", "truck")])
+def test_classes_are_those_of_all_splits(tmp_path: Path, shown: tuple[str, ...]) -> None:
+  """A set of two classes has two, VOC's own or not, and a split that shows one of them has both."""
+  spec = voc(tmp_path, item(shown[0]))
+  for name in shown[1:]:
+    write(tmp_path / "Annotations" / f"other_{name}.xml", f"<annotation>{item(name)}</annotation>")
+  assert open_spec(spec).names == shown
+
+
+def test_objects_that_cannot_be_used_count_for_every_split(tmp_path: Path) -> None:
+  spec = voc(tmp_path, item("dog"), item("zebra", (5, 5, 5, 9)))
+  write(tmp_path / "ImageSets" / "Main" / "other.txt", "b\n")
+  write_image(tmp_path / "JPEGImages" / "b.jpg")
+  write(tmp_path / "Annotations" / "b.xml", f"<annotation>{item('ant')}</annotation>")
+  assert (
+    open_spec(spec, "skip").names == open_spec(spec.replace("val", "other"), "skip").names == ("ant", "dog", "zebra")
+  )
+
+
+@pytest.mark.parametrize(("number", "is_marked", "classes"), [(20, False, 20), (10, True, 20), (10, False, 10), (9, True, 9)])  # fmt: skip
+def test_excerpts_of_voc_have_its_twenty_classes(tmp_path: Path, number: int, is_marked: bool, classes: int) -> None:
+  spec = voc(tmp_path, *map(item, VOC_NAMES[:number]))
+  path = tmp_path / "Annotations" / "a.xml"
+  path.write_text(of_voc(path.read_text()) if is_marked else path.read_text())
+  assert open_spec(spec).names == VOC_NAMES[:classes]
+
+
+# -- lists and files ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+  ("listed", "stems"),
+  [
+    ("img (1)\nimg (2)\n", ["img (1)", "img (2)"]),
+    ("img (1) 1\nimg (2) -1\n", ["img (1)", "img (2)"]),
+    ("img (1)  0\r\nimg (2)\t1\r\n", ["img (1)", "img (2)"]),
+    ("photo 1\nphoto 0  1\n", ["photo 1", "photo 0"]),  # the blank and the number belong to the name
+    ("img (1).png\nimg (2).xml\n", ["img (1)", "img (2)"]),
+    ("JPEGImages\\img (1).png\n./JPEGImages/img (2).png\n", ["img (1)", "img (2)"]),
+    ("JPEGImages/plain.png Annotations/plain.xml\n", ["plain"]),
+    ("plain 1\n", ["plain"]),
+    ("PLAIN.PNG\nplain\n", ["PLAIN", "plain"]),
+  ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_lists_as_tools_write_them(tmp_path: Path, listed: str, stems: list[str], encoding: str) -> None:
+  voc(tmp_path, item())
+  (tmp_path / "ImageSets" / "Main" / "val.txt").write_bytes(listed.encode(encoding))
+  for stem in {"img (1)", "img (2)", "photo 1", "photo 0", "plain", "PLAIN", "img"}:
+    write_image(tmp_path / "JPEGImages" / f"{stem}.png")
+    write(tmp_path / "Annotations" / f"{stem}.xml", f"<annotation>{item()}</annotation>")
+  dataset = open_spec(f"voc:{tmp_path}:val")
+  assert [dataset[index].image_id for index in range(len(dataset))] == stems
+  assert [dataset[index].image for index in range(len(dataset))] == [
+    tmp_path / "JPEGImages" / f"{s}.png" for s in stems
+  ]
+
+
+def test_a_name_with_blanks_that_is_not_there_is_named_whole(tmp_path: Path) -> None:
+  spec = voc(tmp_path, item(), listed="a\na copy (2)\n")
+  with pytest.raises(DataError, match=r"a copy \(2\)\.xml: the annotation file does not exist"):
+    open_spec(spec)
+
+
+@pytest.mark.parametrize("filename", ["IMG_7.JPG", "img_7.jpg", "C:\\photos\\IMG_7.JPG", "sub\\IMG_7.JPG"])
+def test_images_by_the_file_name_in_the_xml(tmp_path: Path, filename: str) -> None:
+  spec = voc(tmp_path, f"<filename>{filename}</filename>", item())
+  (tmp_path / "JPEGImages" / "a.jpg").rename(tmp_path / "JPEGImages" / "IMG_7.JPG")
+  assert open_spec(spec)[0].image == tmp_path / "JPEGImages" / "IMG_7.JPG"
+  # A file name that was copied along with the XML means the image of another annotation.
+  write(tmp_path / "Annotations" / "IMG_7.xml", f"<annotation>{item()}</annotation>")
+  write(tmp_path / "Annotations" / "img_7.xml", f"<annotation>{item()}</annotation>")
+  with pytest.raises(DataError, match=r"JPEGImages/a\.jpg: the image file does not exist"):
+    open_spec(spec)
+
+
+def test_two_images_of_one_stem(tmp_path: Path) -> None:
+  spec = voc(tmp_path, "<filename>a.png</filename>", item())
+  write_image(tmp_path / "JPEGImages" / "a.png")
+  assert open_spec(spec)[0].image == tmp_path / "JPEGImages" / "a.png"
+
+
+def test_a_file_that_is_not_taken_for_an_image_is_named(tmp_path: Path) -> None:
+  spec = voc(tmp_path, item())
+  (tmp_path / "JPEGImages" / "a.jpg").rename(tmp_path / "JPEGImages" / "a.psd")
+  with pytest.raises(
+    DataError, match=r"JPEGImages/a\.psd: not taken for an image, by its ending; expected one of \.jpg,"
+  ):
+    open_spec(spec)
+
+
+def test_polygons_without_a_box(tmp_path: Path) -> None:
+  roboflow = "<polygon><x1>10.5</x1><y1>5</y1><x2>40</x2><y2>8</y2><x3>20</x3><y3>30</y3></polygon>"
+  points = "".join(f"<pt><x>{x}</x><y>{y}</y></pt>" for x, y in ((10, 5), (40, 8), (20, 30)))
+  objects = [f"<object><name>dog</name>{shape}</object>" for shape in (roboflow, f"<polygon>{points}</polygon>")]
+  both = item(box=(1, 1, 20, 30)).replace("</object>", f"{roboflow}</object>")
+  dataset = open_spec(voc(tmp_path, *objects, both))
+  expected = [[10.5, 5, 40, 30], [10, 5, 40, 30], [0, 0, 20, 30]]
+  np.testing.assert_array_equal(dataset[0].boxes_xyxy_px, np.float32(expected))
+  assert notes_of(dataset) == ("2 objects have a <polygon> and no <bndbox>; the boxes around them are used",)
+  short = "<object><name>dog</name><polygon><x1>1</x1><y1>1</y1></polygon></object>"
+  with pytest.raises(DataError, match="object 1: <bndbox> is missing, and <polygon> has 1 points; expected at least 3"):
+    open_spec(voc(tmp_path, short))
