@@ -60,8 +60,10 @@ class LabelFiles:
   def _orphans(self, folder: Path, names: Sequence[str]) -> Iterator[Path]:
     """Label files beside those of the folder's images that belong to none of them."""
     place = self._folders[folder]
+    if place is None:
+      return
     used = {_label_name(name).casefold() for name in names}
-    for key, name in self._listing(place).items() if place else ():
+    for key, name in self._listing(place).items():
       if key not in used and _is_label(place / name):
         yield place / name
 

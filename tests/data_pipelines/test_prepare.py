@@ -265,7 +265,7 @@ def test_several_splits_share_their_classes(tmp_path: Path) -> None:
   assert valid.names == ("ant", "bee", "cat")
   assert valid[0].label == 2  # the split alone would say 0
   assert len(open_spec(f"arrayrecord:{tmp_path / 'out'}:train")) == 3
-  with pytest.raises(DataError, match="objects of class 'dog', which is not among the 3 given names"):
+  with pytest.raises(DataError, match="objects of class 'dog', not among the 3 given names"):
     prepare(f"imagefolder:{tmp_path / 'other'}", tmp_path / "out", split="test")
 
 

@@ -35,7 +35,7 @@ def test_values(tmp_path: Path) -> None:
 def test_labels_follow_the_names_of_a_network(tmp_path: Path) -> None:
   dataset = open_spec(folder(tmp_path), names=["dog", "fox", "cat"])
   assert [dataset[index].label for index in range(len(dataset))] == [2, 0, 0]
-  with pytest.raises(DataError, match="objects of class 'dog', which is not among the 1 given names"):
+  with pytest.raises(DataError, match="objects of class 'dog', not among the 1 given names"):
     open_spec(folder(tmp_path), names=["cat"])
 
 
