@@ -29,6 +29,7 @@ def check_hosts(experiment: Experiment, hosts: Hosts) -> None:
   hosts.check_same(
     {
       "config": _sha256(text),
+      "network": _sha256(experiment.graph_cfg()),  # a cfg of the same name may say something else there
       "training images": len(experiment.dataset),
       "ids of the training images": ids_digest(experiment.dataset),
       "validation images": 0 if valid is None else len(valid),

@@ -38,7 +38,7 @@ from prn_jax.train.hosts import Hosts, Preemption
 from prn_jax.train.log import MetricsLog, Stopwatch, last_evaluation, progress_line, say
 from prn_jax.train.prefetch import on_devices
 from prn_jax.train.profile import Tracer
-from prn_jax.train.rundir import STEP_FILE, prepare, reported_step, run_metadata
+from prn_jax.train.rundir import STEP_FILE, prepare, record, reported_step, run_metadata
 from prn_jax.train.sharding import StepFn, put_state
 from prn_jax.train.totals import Totals
 from prn_jax.train.watchdog import Watchdog
@@ -101,11 +101,13 @@ def train(experiment: Experiment, workdir: Path, hosts: Hosts | None = None, *, 
   hosts = hosts or Hosts()
   with Preemption(hosts) as preemption:
     check_hosts(experiment, hosts)
-    if hosts.is_main:
-      prepare(experiment, workdir, allow_changes)
+    prepared = prepare(experiment, workdir, allow_changes) if hosts.is_main else None
     hosts.gather("run directory", None)  # nobody looks at it before it is complete
     with Checkpoints(workdir / FOLDER, keep=experiment.config.keep_checkpoints) as checkpoints:
-      return _Run(experiment, workdir, checkpoints, hosts, preemption).run()
+      run = _Run(experiment, workdir, checkpoints, hosts, preemption)
+      if prepared is not None:
+        record(experiment, workdir, prepared, run.start_step)
+      return run.run()
 
 
 class _AskedToStop(Exception):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,44 +12,120 @@ from prn_jax.formats import checkpoints
 from prn_jax.formats.files import write_text
 from prn_jax.train import diagnose
 from prn_jax.train.config import ConfigError, differences, to_dict
+from prn_jax.train.effective import FILE as EFFECTIVE
+from prn_jax.train.effective import PARTS, changes, effective, moved, of_checkpoint
 from prn_jax.train.experiment import Experiment, environment
 
-CONFIG = "config.json"
+CONFIG, GRAPH = "config.json", "graph.cfg"
+MOST_LISTED = 20
 STEP_FILE = "step.txt"  # in the folder of a report: the updates that its weights have seen
 LOG_SUFFIXES = (".log", ".out", ".err", ".txt")
 ALWAYS = ("task", "model", "batch_size")  # keys of every configuration of a run
 
 
-def prepare(experiment: Experiment, workdir: Path, allow_changes: bool = False) -> None:
-  """Makes the run directory, or checks that the run in it is of the same configuration.
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+  """What `prepare` found.
+
+  Attributes:
+    effective: what takes effect now, and what the run started from.
+    changed: what is not as it was before, and was allowed.
+  """
+
+  effective: Mapping[str, Any]
+  changed: tuple[str, ...] = ()
+
+
+def prepare(experiment: Experiment, workdir: Path, allow_changes: bool = False) -> Prepared:
+  """Makes the run directory, or checks that the run in it is the one that would go on.
 
   A run is what has a checkpoint. A start that failed before its first one leaves nothing to go on with, and must not
-  stand in the way of the next, which will differ in what made it fail.
+  stand in the way of the next, which will differ in what made it fail. The files of a run stay as they are until its
+  state has been read (`record`): what cannot go on leaves no trace.
 
   Args:
     experiment: about to be trained.
     workdir: the run directory.
-    allow_changes: go on although the configuration differs.
+    allow_changes: go on although configuration, network, loss, classes or data differ.
 
   Raises:
-    ConfigError: it holds a run of another configuration, or things that are no run's.
+    ConfigError: it holds another run, or things that are no run's.
   """
-  file, now = workdir / CONFIG, json.loads(json.dumps(to_dict(experiment.config)))
+  file, asked = workdir / CONFIG, _asked(experiment)
+  now = effective(experiment) | {"start": str(experiment.start)}
   if file.is_file():
     old = _read(file)
-    changed = differences(old, now) if checkpoints.complete_steps(workdir / checkpoints.FOLDER) else []
-    if changed and not allow_changes:
-      listed = "\n  ".join(changed[:10])
-      raise ConfigError(
-        f"'{workdir}' holds a run of another configuration:\n  {listed}\nUse another --workdir, take the old values, or "
-        "give --allow-changes to go on with the new ones."
-      )
+    if steps := checkpoints.complete_steps(workdir / checkpoints.FOLDER):
+      before = _effective_before(workdir, max(steps))
+      changed = _changes(old, asked, before, now)
+      if changed and not allow_changes:
+        raise ConfigError(_refusal(workdir, changed))
+      return Prepared(now | {"start": before.get("start", "")}, tuple(changed))
   elif workdir.is_dir() and any(not _may_be_there(path) for path in workdir.iterdir()):
     raise ConfigError(f"'{workdir}' is not empty and holds no run (no {CONFIG}). Give a new --workdir.")
-  write_text(file, json.dumps(now, indent=1))
-  write_text(workdir / "graph.cfg", experiment.graph_cfg())
+  _write(experiment, workdir, now)
+  return Prepared(now)
+
+
+def record(experiment: Experiment, workdir: Path, prepared: Prepared, step: int) -> None:
+  """Writes what goes on after `step`, once its state has been read. What it did until then is kept where it differs: in
+  the folder before_step_N.
+  """
+  if not step:
+    return
+  if prepared.changed:
+    kept = workdir / f"before_step_{step}"
+    for name in (CONFIG, GRAPH, EFFECTIVE):
+      if (workdir / name).is_file() and not (kept / name).exists():  # twice at one step: the first is what trained
+        write_text(kept / name, (workdir / name).read_text(encoding="utf-8", errors="surrogateescape"))
+    write_text(kept / "changes.txt", "".join(f"{line}\n" for line in prepared.changed))
+  _write(experiment, workdir, prepared.effective)
+
+
+def _write(experiment: Experiment, workdir: Path, now: Mapping[str, Any]) -> None:
+  write_text(workdir / CONFIG, json.dumps(_asked(experiment), indent=1))
+  write_text(workdir / EFFECTIVE, json.dumps(now, indent=1))
+  write_text(workdir / GRAPH, experiment.graph_cfg())
   write_text(workdir / "env.json", json.dumps(environment(experiment), indent=1))
   (workdir / diagnose.FILE).unlink(missing_ok=True)  # of an earlier part of the run
+
+
+def _asked(experiment: Experiment) -> dict[str, Any]:
+  asked: dict[str, Any] = json.loads(json.dumps(to_dict(experiment.config)))
+  return asked
+
+
+def _changes(
+  old: Mapping[str, Any], asked: Mapping[str, Any], before: Mapping[str, Any], now: Mapping[str, Any]
+) -> list[str]:
+  """Keys of the configuration, without those that name another place of the same thing; then what took effect."""
+  keys = [line for line in differences(old, asked) if not moved(line.partition(":")[0], before, now)]
+  return [*keys, *changes(before, now, asked["model"], asked["data"]["train"])]
+
+
+def _refusal(workdir: Path, changed: Sequence[str]) -> str:
+  listed = "\n  ".join(changed[:MOST_LISTED])
+  more = f"\n  and {len(changed) - MOST_LISTED} more" if len(changed) > MOST_LISTED else ""
+  return (
+    f"'{workdir}' holds a run of another configuration:\n  {listed}{more}\nTake the old values to go on with it; give "
+    f"--allow-changes to go on with the new ones; or begin another run: a new --workdir, with "
+    f"--config.weights={workdir} from the weights of this one."
+  )
+
+
+def _effective_before(workdir: Path, step: int) -> dict[str, Any]:
+  """What took effect in the run so far; of a run of an older version, or where the file is damaged, what the checkpoint
+  of `step` says of it."""
+  try:
+    found = json.loads((workdir / EFFECTIVE).read_text(encoding="utf-8"))
+    if isinstance(found, dict) and all(isinstance(found.get(part), kind) for part, kind in PARTS.items()):
+      return found
+  except (OSError, ValueError):
+    pass
+  try:
+    return of_checkpoint(checkpoints.read_meta(workdir / checkpoints.FOLDER / str(step))["meta"])
+  except (OSError, ValueError, KeyError, TypeError):
+    return {}  # a damaged checkpoint: who restores it says so
 
 
 def _read(file: Path) -> dict[str, Any]:
