@@ -25,10 +25,10 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from launch.supervise import HOST_LOST, PREEMPTED, map_code
+from launch.supervise import HOST_LOST, NO_START, PREEMPTED, map_code
 
 # Worst last: what needs a person before what a restart mends. Other codes (a signal, a crash) are worse still.
-SEVERITY = (0, PREEMPTED, HOST_LOST, 130, 1, 2, 3)
+SEVERITY = (0, PREEMPTED, HOST_LOST, NO_START, 130, 1, 2, 3)
 
 
 class Pod:

@@ -3,7 +3,7 @@
 #
 #   IMAGE=us-docker.pkg.dev/p/r/prn:tpu BUCKET=my-bucket TPU_TOPOLOGY=4x4 launch/gke_jobset.sh [--dry-run] [-- ARGUMENTS]
 #
-# Fills launch/jobset.yaml and applies it. Exit codes 1, 2 and 3 end the run; everything else, a lost host or node among
+# Fills launch/jobset.yaml and applies it. Exit codes 1, 2, 3 and 78 end the run; everything else, a lost host or node among
 # them, makes the JobSet start all pods again, MAX_RESTARTS times. The cluster needs JobSet and the Cloud Storage FUSE
 # driver, the service account access to the bucket. Settings (environment variables):
 

@@ -28,7 +28,7 @@ Examples:
 
 The same command with the same --workdir goes on where the run ended.
 Exit codes: 0 done, 1 training diverged, 2 bad input, 3 internal error, 75 asked to stop: saved, run again,
-76 another host was lost, is missing or hangs: run again."""
+76 another host was lost, is missing or hangs: run again, 78 three starts failed the same way: the message says how."""
 
 
 MODEL_OPTIONS = "--config.model_options."

@@ -22,7 +22,7 @@ from jax.sharding import Mesh, PartitionSpec
 from prn_jax.errors import PrnError
 from prn_jax.network import Network
 from prn_jax.train.exit_codes import DIVERGED
-from prn_jax.train.sharding import AXIS, BnScope, jit, replicated, split
+from prn_jax.train.sharding import AXIS, BnScope, compiled, jit, replicated, split
 from prn_jax.train.step import (
   Batch,
   Recipe,
@@ -52,6 +52,7 @@ class Suspect:
     recipe: of the step.
     mesh, bn_scope: how it ran.
     rate: its learning rate.
+    meet: returns when all processes have called it; they do so before they start a program together.
   """
 
   state: TrainState
@@ -59,6 +60,7 @@ class Suspect:
   mesh: Mesh
   bn_scope: BnScope | str
   rate: float
+  meet: Callable[[], None] = lambda: None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -227,7 +229,9 @@ def _run(
     specs, out_specs = (PartitionSpec(), PartitionSpec(AXIS)), PartitionSpec(AXIS) if by_row else PartitionSpec()
     call = jax.shard_map(call, mesh=mesh, in_specs=specs, out_specs=out_specs, check_vma=False)
   run = jit(call, mesh, in_shardings=(replicated(mesh), split(mesh)), out_shardings=replicated(mesh))
-  return jax.device_get(run(suspect.state, batch))
+  program = compiled(run, suspect.state, batch)
+  suspect.meet()
+  return jax.device_get(program(suspect.state, batch))
 
 
 def _num_bad_outputs(state: TrainState, batch: Batch, recipe: Recipe, train: bool = True) -> dict[str, jax.Array]:

@@ -29,7 +29,7 @@ from prn_jax.network import Network, Variables
 from prn_jax.predict import Failure
 from prn_jax.train.config import ConfigError, EvalConfig
 from prn_jax.train.diagnose import DivergedError
-from prn_jax.train.sharding import jit, put_batch, replicated, split
+from prn_jax.train.sharding import compiled, jit, put_batch, replicated, split
 
 MOST_DETECTIONS = 300  # per image
 PICTURES_CONF = 0.25
@@ -108,14 +108,21 @@ class Evaluator:
       )
       return rest | {"found": found}
 
+    self._program: Any = None  # compiled
     self._run = jit(run, mesh, in_shardings=(replicated(mesh), split(mesh)), out_shardings=replicated(mesh))
 
-  def __call__(self, variables: Variables, on_batch: Callable[[], None] = lambda: None) -> Figures:
+  def __call__(
+    self,
+    variables: Variables,
+    on_batch: Callable[[], None] = lambda: None,
+    on_compiled: Callable[[], None] = lambda: None,
+  ) -> Figures:
     """Figures of these variables.
 
     Args:
       variables: on the mesh.
       on_batch: called after every batch.
+      on_compiled: called once in the life of this evaluator, between compiling its program and running it; processes meet there.
 
     Raises:
       DivergedError: the network's outputs are not finite.
@@ -133,7 +140,11 @@ class Evaluator:
       on_bad_data=self._on_bad_data,
     ) as batches:
       for batch in batches:
-        result = jax.device_get(self._run(variables, put_batch(batch, self.mesh)))
+        placed = put_batch(batch, self.mesh)
+        if self._program is None:
+          self._program = compiled(self._run, variables, placed)
+          on_compiled()
+        result = jax.device_get(self._program(variables, placed))
         for row in np.flatnonzero(result["index"] >= 0):
           outputs[int(result["index"][row])] = (result["found"], int(row), result["placement"][row])
         on_batch()

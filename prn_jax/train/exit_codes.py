@@ -20,6 +20,7 @@ BAD_INPUT = 2  # config, data or weights are wrong; the message says what
 INTERNAL = 3  # a bug: please report it
 PREEMPTED = 75  # stopped by SIGTERM after saving; run the same command again to go on (EX_TEMPFAIL of sysexits.h)
 HOST_LOST = 76  # a host is missing, died or hangs; run the same command again to go on from the last checkpoint
+NO_START = 78  # three starts in a row failed the same way before their first step; the message says how (EX_CONFIG)
 INTERRUPTED = 130  # Ctrl-C
 
 RUN_AGAIN = (PREEMPTED, HOST_LOST)
@@ -30,11 +31,14 @@ MEANING = {
   INTERNAL: "internal error",
   PREEMPTED: "preempted after saving, run again",
   HOST_LOST: "a host was lost or hangs, run again",
+  NO_START: "the run does not start, another try would not help",
   INTERRUPTED: "interrupted",
 }
 
 FLUSH_SEC = 2.0
+Judge = Callable[[int, str], tuple[int, str]]
 _callbacks: list[Callable[[], object]] = []
+_judges: list[Judge] = []
 _leaving = threading.Lock()
 
 
@@ -52,6 +56,17 @@ def before_exit(callback: Callable[[], object]) -> Callable[[], None]:
   return remove
 
 
+def on_end(judge: Judge) -> Callable[[], None]:
+  """Registers what may change code and message of `end_process`; returns the function that unregisters it."""
+  _judges.append(judge)
+
+  def remove() -> None:
+    with contextlib.suppress(ValueError):
+      _judges.remove(judge)
+
+  return remove
+
+
 def end_process(code: int, message: str, *, stacks: bool = False) -> None:
   """Says why, flushes, and ends this process now, whatever its other threads do. Does not return.
 
@@ -62,6 +77,8 @@ def end_process(code: int, message: str, *, stacks: bool = False) -> None:
   """
   if not _leaving.acquire(blocking=False):  # another thread is at it; its message is the first cause
     threading.Event().wait()
+  for judge in list(_judges):
+    code, message = judge(code, message)
   print(
     f"prn: {message}\nprn: ending with exit code {code} ({MEANING.get(code, 'error')})", file=sys.stderr, flush=True
   )

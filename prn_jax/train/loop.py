@@ -13,7 +13,7 @@ import math
 import shutil
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,8 @@ from prn_jax.train.log import MetricsLog, Stopwatch, last_evaluation, progress_l
 from prn_jax.train.prefetch import on_devices
 from prn_jax.train.profile import Tracer
 from prn_jax.train.rundir import STEP_FILE, prepare, record, reported_step, run_metadata
-from prn_jax.train.sharding import StepFn, put_state
+from prn_jax.train.sharding import StepFn, compiled, put_state
+from prn_jax.train.starts import Starts
 from prn_jax.train.totals import Totals
 from prn_jax.train.watchdog import Watchdog
 
@@ -103,8 +104,11 @@ def train(experiment: Experiment, workdir: Path, hosts: Hosts | None = None, *, 
     check_hosts(experiment, hosts)
     prepared = prepare(experiment, workdir, allow_changes) if hosts.is_main else None
     hosts.gather("run directory", None)  # nobody looks at it before it is complete
-    with Checkpoints(workdir / FOLDER, keep=experiment.config.keep_checkpoints) as checkpoints:
-      run = _Run(experiment, workdir, checkpoints, hosts, preemption)
+    with (
+      Checkpoints(workdir / FOLDER, keep=experiment.config.keep_checkpoints) as checkpoints,
+      Starts(workdir, hosts, checkpoints.latest_step() or 0) as starts,
+    ):
+      run = _Run(experiment, workdir, checkpoints, hosts, preemption, starts)
       if prepared is not None:
         record(experiment, workdir, prepared, run.start_step)
       return run.run()
@@ -118,18 +122,20 @@ class _Run:
   """One life of a run in this process."""
 
   def __init__(
-    self, experiment: Experiment, workdir: Path, checkpoints: Checkpoints, hosts: Hosts, preemption: Preemption
-  ) -> None:
+    self, experiment: Experiment, workdir: Path, checkpoints: Checkpoints, hosts: Hosts, preemption: Preemption,
+    starts: Starts,
+  ) -> None:  # fmt: skip
     self.experiment, self.workdir, self.checkpoints, self.hosts = experiment, workdir, checkpoints, hosts
-    self.preemption = preemption
+    self.preemption, self.starts = preemption, starts
     self.config, self.is_main = experiment.config, hosts.is_main
     self.watchdog, self.pause_sec = Watchdog(hosts), self.config.hosts.pause_timeout_sec
     self.tracer = Tracer(workdir / "profile", self.config.profile_steps)
-    self.compiled: set[Size] = set()
+    self.programs: dict[Size, StepFn] = {}
     self.state, self.start_step = self._start()
     hosts.check_same({"first step": self.start_step}, "first step")
     self.log = MetricsLog(workdir, self.start_step) if self.is_main else None
     self.watch = Stopwatch(self.config.batch_size, self.start_step, experiment.total_steps)
+    self.meetings = 0
     self.values: dict[str, float] = {}
     self.figures: Figures | None = None
     self.metric_of = metric_of(experiment)
@@ -174,25 +180,36 @@ class _Run:
     """Starts one update; gives what is ready when it is done."""
     height, width = batch["image"].shape[1:3]
     self.tracer.before(step)
-    with self._compiling((width, height)):
-      self.state, metrics = self.experiment.steps[width, height](self.state, batch)
+    with self._compiled((width, height), batch) as program:
+      self.state, metrics = program(self.state, batch)
     self.tracer.after(step, metrics)
     self.totals.add(metrics)
     return metrics["loss"]
 
   @contextlib.contextmanager
-  def _compiling(self, size: Size) -> Iterator[None]:
-    """Gives the first step of every size its time, and keeps it out of the speed."""
-    if size in self.compiled:
-      yield
+  def _compiled(self, size: Size, batch: Any) -> Iterator[StepFn]:
+    """The program of a size. Gives the first step its time, and keeps it out of the speed.
+
+    All processes compile before any of them starts: some find the program in their cache, others compile for minutes,
+    and a collective does not wait so long (Gloo, of CPUs: 30 s).
+    """
+    if size in self.programs:
+      yield self.programs[size]
       return
-    self.compiled.add(size)
     began = time.perf_counter()
     name, limit_sec = f"the first step at {size[0]}x{size[1]}", self.config.hosts.first_step_timeout_sec
     with self.watchdog.phase(name, limit_sec, is_first_step=True):
-      yield
+      self.programs[size] = compiled(self.experiment.steps[size], self.state, batch)
+      self._meet(name, limit_sec)
+      yield self.programs[size]
       jax.block_until_ready(self.state.step)
+    self.starts.succeeded()
     self.watch.paused(time.perf_counter() - began)
+
+  def _meet(self, name: str, limit_sec: float) -> None:
+    """Returns when all processes are here; one that does not come in time is named, and ends the run."""
+    self.meetings += 1
+    self.hosts.gather(f"meeting {self.meetings}, before {name}", None, limit_sec)
 
   def _start(self) -> tuple[steps.TrainState, int]:
     """The state to begin with: the newest checkpoint's, or a new one."""
@@ -284,9 +301,13 @@ class _Run:
           raise _AskedToStop
         renew()
 
+      def on_compiled() -> None:
+        self._meet("the first evaluation", self.pause_sec)
+        renew()
+
       try:
         on_batch()
-        self.figures = self.experiment.evaluator(steps.eval_variables(self.state), on_batch)
+        self.figures = self.experiment.evaluator(steps.eval_variables(self.state), on_batch, on_compiled)
       except _AskedToStop:
         return False
     self.values, seconds = self.figures.values, time.perf_counter() - began
@@ -324,11 +345,6 @@ class _Run:
       self._say(f"asked to stop: saved step {done:,}. The same command goes on from here.")
     elif self.tracer.problem() and done > self.start_step:
       self._say(self.tracer.problem())
-    for size, number in recompiled(self.experiment.steps).items():
-      self._say(
-        f"warning: the step at {size[0]}x{size[1]} was compiled {number} times, which costs time; once is expected. "
-        "Please report it with your configuration."
-      )
     if self.log:
       self.log.close()
       write_curves(self.workdir)
@@ -372,6 +388,7 @@ class _Run:
       mesh=experiment.mesh,
       bn_scope=self.config.bn_scope,
       rate=float(experiment.schedule(bad_step)),
+      meet=lambda: self._meet("the search for what diverged", self.pause_sec),
     )
     with self.watchdog.phase("the search for what diverged", self.pause_sec):
       found = diagnosis(
@@ -389,9 +406,3 @@ class _Run:
   def _say(self, text: str) -> None:
     if self.is_main:
       say(text)
-
-
-def recompiled(functions: Mapping[Size, StepFn]) -> dict[Size, int]:
-  """Size -> number of programs, of the steps that were compiled more than once; where this jax tells."""
-  numbers = {size: int(getattr(step, "_cache_size", lambda: 0)()) for size, step in functions.items()}
-  return {size: number for size, number in numbers.items() if number > 1}

@@ -14,7 +14,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -87,6 +87,14 @@ def compile_step(recipe: Recipe, mesh: Mesh, bn_scope: BnScope | str = BnScope.G
   return jit(
     step, mesh, donate_argnums=0, in_shardings=(replicated(mesh), split(mesh)), out_shardings=(replicated(mesh),) * 2
   )
+
+
+def compiled(function: Callable[..., Any], *args: Any) -> Callable[..., Any]:
+  """The program of a function of `jit` for arguments of these shapes; nothing is run. It takes no others, so that nothing
+  is compiled unseen later.
+  """
+  program: Callable[..., Any] = cast(Any, function).lower(*args).compile()
+  return program
 
 
 def jit(function: Callable[..., Any], mesh: Mesh, **options: Any) -> Any:

@@ -36,6 +36,7 @@ def start(code: str, *options: str) -> subprocess.Popen[str]:
 
 def test_codes_are_those_of_training() -> None:
   assert (supervise.HOST_LOST, supervise.PREEMPTED) == (exit_codes.HOST_LOST, exit_codes.PREEMPTED) == (76, 75)
+  assert supervise.NO_START == exit_codes.NO_START == 78
 
 
 NOTES = "import os; open(os.environ['PRN_EXIT_NOTE'], 'w').write('{word}'); os._exit(1)"

@@ -2,6 +2,8 @@
 
 Those of evaluations go to $BATCH_LOG-eval.PROCESS, with the number of their record.
 
+$SLOW_COMPILE=STEP:EVALUATION names the processes that sleep $SLOW_SEC while they compile the step, and the evaluation.
+
 python -m tests.train.pod_program --config=FILE --workdir=DIR ...
 """
 
@@ -11,7 +13,8 @@ import contextlib
 import hashlib
 import os
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -54,7 +57,22 @@ def recorded(*args: Any, **kwargs: Any) -> Iterator[Iterator[tuple[int, Any]]]:
     yield record(batches)
 
 
+def slowly(process: str) -> Callable[..., Any]:
+  """`compiled`, in one process as on a machine that takes longer, or has the program not in its cache."""
+
+  def compile_it(*args: Any) -> Any:
+    program = compiled(*args)
+    if str(jax.process_index()) == process:
+      time.sleep(float(os.environ["SLOW_SEC"]))
+    return program
+
+  return compile_it
+
+
 if __name__ == "__main__":
+  compiled = loop.compiled
+  of_step, _, of_evaluation = os.environ.get("SLOW_COMPILE", "").partition(":")
+  loop.compiled, evaluation.compiled = slowly(of_step), slowly(of_evaluation)
   on_devices = loop.on_devices
   loop.on_devices = recorded
   put_batch = evaluation.put_batch

@@ -12,7 +12,7 @@ import pytest
 
 from launch.fake_pod import Pod
 from prn_jax.formats import darknet_cfg
-from prn_jax.train.exit_codes import HOST_LOST, PREEMPTED
+from prn_jax.train.exit_codes import HOST_LOST, NO_START, PREEMPTED
 from prn_jax.train.log import EVAL, read_metrics
 from tests.conftest import REPO
 from tests.nets import smooth_detector, tiny_detector
@@ -28,9 +28,16 @@ def detector_cfg(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train(
-  cfg: Path, workdir: Path, processes: int, devices: int, steps: int, *more: str, supervised: bool = False
+  cfg: Path,
+  workdir: Path,
+  processes: int,
+  devices: int,
+  steps: int,
+  *more: str,
+  supervised: bool = False,
+  slow: tuple[str, float] = ("", 0.0),
 ) -> Pod:
-  supervisor = [sys.executable, "-m", "launch.supervise", "--max-restarts=2", "--backoff-sec=1", "--"]
+  supervisor = [sys.executable, "-m", "launch.supervise", "--max-restarts=5", "--backoff-sec=1", "--"]
   command = [
     *(supervisor if supervised else []), sys.executable, "-m", "tests.train.pod_program", "--config=default", f"--config.model={cfg}",
     "--config.data.train=synthetic:traffic:24", "--config.data.valid=synthetic:traffic:9@valid", "--config.batch_size=8",
@@ -39,6 +46,7 @@ def train(
   ]  # fmt: skip
   environ = dict(os.environ) | {
     "PYTHONPATH": str(REPO), "BATCH_LOG": f"{workdir}.batches", "PRN_JOIN_TIMEOUT_SEC": "120",
+    "SLOW_COMPILE": slow[0], "SLOW_SEC": str(slow[1]),
   }  # fmt: skip
   return Pod(command, processes=processes, devices=devices, environ=environ, out=io.StringIO())
 
@@ -145,6 +153,41 @@ def test_supervised_hosts_go_on_by_themselves(alone: Path, detector_cfg: Path, t
     os.kill(child, signal.SIGKILL)
     assert pod.wait(timeout_sec=RUN_SEC) == {0: 0, 1: 0}, pod.lines
   for process in (0, 1):
-    assert any(line.startswith(f"[{process}] supervise: restart 1 of 2") for line in pod.lines), pod.lines
+    assert any(line.startswith(f"[{process}] supervise: restart 1 of 5") for line in pod.lines), pod.lines
   assert rows(workdir) == rows(alone)
   assert losses(workdir) == pytest.approx(losses(alone), rel=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_resumed", [False, True])
+def test_processes_meet_after_compiling_however_long_one_of_them_takes(
+  is_resumed: bool, alone: Path, detector_cfg: Path, tmp_path: Path
+) -> None:
+  """Gloo waits 30 s. One process needs 35 s more for the step, then the other for the evaluation: as after a restart,
+  when only process 0 finds the programs in its cache."""
+  workdir = tmp_path / "slow"
+  if is_resumed:
+    with train(detector_cfg, workdir, 2, 2, 12) as pod:
+      assert pod.wait_for_line("step 6/12  loss", RUN_SEC), pod.lines
+      pod.signal(signal.SIGKILL)
+      pod.wait()
+  with train(detector_cfg, workdir, 2, 2, 12, slow=("1:0", 35.0)) as pod:
+    assert pod.wait(timeout_sec=RUN_SEC) == {0: 0, 1: 0}, pod.lines
+  assert rows(workdir) == rows(alone)
+  assert losses(workdir) == pytest.approx(losses(alone), rel=1e-5)
+  assert not (workdir / "starts.json").exists()
+
+
+@pytest.mark.slow
+def test_a_start_that_always_fails_the_same_way_is_given_up(detector_cfg: Path, tmp_path: Path) -> None:
+  workdir = tmp_path / "never"
+  limit = "--config.hosts.first_step_timeout_sec=2.0"
+  with train(detector_cfg, workdir, 2, 1, 12, limit, supervised=True, slow=("1:", 600.0)) as pod:
+    codes = pod.wait(timeout_sec=RUN_SEC)
+    assert set(codes.values()) == {NO_START}, pod.lines
+  for process in (0, 1):
+    assert sum(line.startswith(f"[{process}] supervise: restart") for line in pod.lines) == 2, pod.lines
+  said = "\n".join(pod.lines)
+  assert "this was start number 3 in a row of this run that ended before its first step" in said
+  assert "process 1 (" in said
+  assert not (workdir / "starts.json").exists(), "the next start counts from one"

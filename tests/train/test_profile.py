@@ -7,7 +7,6 @@ from pathlib import Path
 import jax
 import pytest
 
-from prn_jax.train.loop import recompiled
 from prn_jax.train.profile import Tracer
 
 
@@ -68,16 +67,3 @@ def test_no_trace_where_one_was_asked_for_is_told(tmp_path: Path, calls: list[st
   (tmp_path / "profile").mkdir()
   assert not tracer.problem()
   assert not Tracer(tmp_path / "none", ()).problem()
-
-
-def test_a_step_with_two_programs_is_found() -> None:
-  step = jax.jit(lambda state, batch: (state, batch))
-  other = jax.jit(lambda state, batch: (batch, state))
-  if not hasattr(step, "_cache_size"):
-    pytest.skip("this jax does not tell the number of programs")
-  for batch in (1.0, 2.0):
-    step(0.0, batch)
-    other(0.0, batch)
-  assert not recompiled({(64, 64): step, (32, 32): other})
-  other(0, 1.0)
-  assert recompiled({(64, 64): step, (32, 32): other}) == {(32, 32): 2}

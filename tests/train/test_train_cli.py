@@ -302,14 +302,14 @@ def test_sigterm_in_an_evaluation_ends_it_between_two_batches(
   run = evaluation.Evaluator.__call__
   wanted_step = 6 if at_the_end else 3
 
-  def stopped(self: evaluation.Evaluator, variables: Any, on_batch: Any) -> Any:
+  def stopped(self: evaluation.Evaluator, variables: Any, on_batch: Any, *more: Any) -> Any:
     def count() -> None:
       batches.append(1)
       if len(batches) == (3 if at_the_end else 1):  # of two in each evaluation
         os.kill(os.getpid(), signal.SIGTERM)
       on_batch()
 
-    return run(self, variables, count)
+    return run(self, variables, count, *more)
 
   with monkeypatch.context() as patch:
     patch.setattr(evaluation.Evaluator, "__call__", stopped)
