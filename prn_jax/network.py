@@ -98,5 +98,25 @@ def flatten_variables(variables: Variables) -> dict[str, Any]:
   return dict(traverse_util.flatten_dict(variables, sep="/"))
 
 
+def why_not_finite(variables: Variables) -> str:
+  """What to say of a network that puts out NaN or infinity: a training exploded. No file is damaged, for every reader
+  compares sums or sizes before.
+  """
+  flat = {key: np.asarray(value, np.float32) for key, value in flatten_variables(variables).items()}
+  advice = "Use an earlier checkpoint of it, or train again with a lower learning rate."
+  for key, value in flat.items():
+    if count := int(value.size - np.isfinite(value).sum()):
+      return (
+        f"the training that made its weights exploded: {key} holds {count:,} values that are NaN or infinite. {advice}"
+      )
+  key, largest = max(
+    ((key, float(np.abs(value).max(initial=0))) for key, value in flat.items()), key=lambda one: one[1]
+  )
+  return (
+    f"its weights are finite (the largest is {largest:.3g}, in {key}), but what it computes from them overflows: the "
+    f"training that made them exploded, or they belong to another cfg. {advice}"
+  )
+
+
 def unflatten_variables(flat: dict[str, Any]) -> Variables:
   return dict(traverse_util.unflatten_dict(flat, sep="/"))

@@ -11,6 +11,7 @@ import numpy as np
 
 from prn_jax.data_pipelines import images
 from prn_jax.data_pipelines.channels import check_channels, to_channels
+from prn_jax.errors import PrnError
 
 if TYPE_CHECKING:
   from prn_jax.model import Model
@@ -92,5 +93,11 @@ class Classifier:
     if not images_u8:
       return []
     rows = self.probabilities([self.prepare(image) for image in images_u8])
+    if not np.isfinite(rows).all():
+      from prn_jax.network import why_not_finite
+
+      raise PrnError(
+        f"network '{self.model.graph.name}' gave NaN or infinity as probabilities: {why_not_finite(self.model.variables)}"
+      )
     names = self.model.names
     return [Classification(row, names, path) for row, path in zip(rows, paths or [None] * len(rows), strict=True)]

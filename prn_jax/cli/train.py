@@ -67,6 +67,7 @@ def run(args: argparse.Namespace) -> int:
   use_compilation_cache()
 
   from prn_jax.formats.checkpoints import FOLDER, complete_steps
+  from prn_jax.train.advice import warnings
   from prn_jax.train.experiment import open_experiment
   from prn_jax.train.hosts import initialize, nothing_to_save
   from prn_jax.train.log import say
@@ -79,6 +80,8 @@ def run(args: argparse.Namespace) -> int:
       experiment = open_experiment(config, is_resumed=is_resumed)
     if hosts.is_main:
       say(_opened(experiment))
+      for line in () if is_resumed else warnings(experiment):
+        say(f"warning: {line}")
     outcome = train(experiment, folder, hosts, allow_changes=args.allow_changes)
     code = PREEMPTED if outcome.reason is Reason.PREEMPTED else DONE
     if hosts.is_main and args.json:
@@ -96,7 +99,7 @@ def _opened(experiment: Any) -> str:
   return (
     f"{graph.name} {graph.width}x{graph.height} for the {len(experiment.names):,} classes of the data: "
     f"{len(experiment.dataset):,} training images, {valid}, {experiment.total_steps:,} steps of "
-    f"{experiment.config.batch_size:,} images"
+    f"{experiment.config.batch_size:,} images" + "".join(f"\n  {line}" for line in experiment.chosen)
   )
 
 

@@ -149,7 +149,7 @@ class Detector:
       One `Detections` per image, boxes in its own pixels, best first.
 
     Raises:
-      PrnError: the network put out NaN or infinity (damaged weights).
+      PrnError: the network put out NaN or infinity (weights of a training that exploded, or of another cfg).
     """
     results: list[Detections] = []
     paths = paths or [None] * len(images_u8)
@@ -168,9 +168,11 @@ class Detector:
   ) -> Detections:
     """Row `index` of a batch's result, in the pixels of the original image."""
     if found.num_nonfinite[index]:
+      from prn_jax.network import why_not_finite
+
       raise PrnError(
         f"network '{self.model.graph.name}' gave NaN or infinity in {found.num_nonfinite[index]} boxes"
-        f"{f' for {path}' if path else ''}: its weights are damaged, or belong to another cfg."
+        f"{f' for {path}' if path else ''}: {why_not_finite(self.model.variables)}"
       )
     return detections_of(found, index, placement, self.model.names, image, path)
 

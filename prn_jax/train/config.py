@@ -129,10 +129,11 @@ class TrainConfig:
     resize_every_steps: distance of changes between `sizes`.
     anchors: (width, height) pairs in pixels of the input, in place of the model's.
     weights: start from these; weights_model is their network, if it is another one.
-    bn_scope: "global" or "per_device"; bn_momentum is the share of the old rolling statistics.
+    bn_scope: "global" or "per_device"; bn_momentum is the share of the old rolling statistics; 0: Darknet's 0.99, less
+      in a run that is too short for it (`defaults`).
     dtype: of the computation, "float32" or "bfloat16". Parameters, statistics, loss and boxes are always float32.
     remat: recompute activations in the backward pass: less memory, more time.
-    batch_size: images per update, over all devices.
+    batch_size: images per update, over all devices; 0: 64, fewer where there are few images (`defaults`).
     total: length of the run.
     checkpoint_every: distance of checkpoints; keep_checkpoints of them stay, and the best.
     log_every: distance of log lines.
@@ -152,10 +153,10 @@ class TrainConfig:
   weights: str = ""
   weights_model: str = ""
   bn_scope: str = "global"
-  bn_momentum: float = 0.99
+  bn_momentum: float = 0.0
   dtype: str = "float32"
   remat: bool = False
-  batch_size: int = 64
+  batch_size: int = 0
   total: Duration = Duration()
   checkpoint_every: Duration = Duration()
   keep_checkpoints: int = 2
@@ -195,8 +196,10 @@ RANGES: dict[str, Range] = {
   "width": Range(0, means="pixels of the input; 0 keeps the model's"),
   "height": Range(0, means="pixels of the input; 0 keeps the model's"),
   "resize_every_steps": Range(1, means="steps between changes of the size"),
-  "bn_momentum": Range(0, 1, "the share of the old rolling statistics (Darknet: 0.99)", below=True),
-  "batch_size": Range(1, means="images per update, over all devices"),
+  "bn_momentum": Range(
+    0, 1, "the share of the old rolling statistics (Darknet: 0.99); 0 chooses it by the length of the run", below=True
+  ),
+  "batch_size": Range(0, means="images per update, over all devices; 0 chooses it by the data"),
   "keep_checkpoints": Range(1, means="one is needed to resume"),
   "seed": Range(0),
   "data.max_boxes": Range(1, means="rows of truth per image"),

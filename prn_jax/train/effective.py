@@ -26,9 +26,13 @@ from prn_jax.train.tasks import LossConfig, head_settings
 
 FILE = "effective.json"
 NETWORK, LOSS, LAYERS, CLASSES, TRAIN, VALID = "network", "loss", "layers", "classes", "train", "valid"
-# Keys of the configuration that say where something lies, and the parts that came from there. Where those are equal, it
-# was moved.
-PLACES = {"model": (NETWORK, LOSS, LAYERS), "data.train": (CLASSES, TRAIN), "data.valid": (VALID,)}
+BATCH, MOMENTUM = "batch_size", "bn_momentum"
+# Keys of the configuration that say where something lies, or leave a number open, and the parts that came from there.
+# Where those are equal, it was moved, or is the same number.
+PLACES = {
+  "model": (NETWORK, LOSS, LAYERS), "data.train": (CLASSES, TRAIN), "data.valid": (VALID,), BATCH: (BATCH,),
+  MOMENTUM: (MOMENTUM,),
+}  # fmt: skip
 # Keys of a head without influence on its gradients; those of the data are in the configuration.
 _IDLE = {
   *DATA_KEYS, "track_history_size", "sim_thresh", "dets_for_track", "dets_for_show", "track_ciou_norm", "embedding_layer",
@@ -47,6 +51,8 @@ def effective(experiment: Experiment) -> _Table:
     CLASSES: list(experiment.names),
     TRAIN: _data(experiment.dataset),
     VALID: _data(evaluator.dataset) if evaluator else None,
+    BATCH: experiment.config.batch_size,
+    MOMENTUM: experiment.config.bn_momentum,
     "total_steps": experiment.total_steps,
   }
   return _json(found)
@@ -78,21 +84,28 @@ def of_checkpoint(meta: Mapping[str, Any]) -> _Table:
     found = described(cfg.graph, cfg.training, given, str(meta.get("resize") or "stretch"))
   except (PrnError, KeyError, TypeError, AttributeError):
     return {}
+  found |= {key: config[key] for key in (BATCH, MOMENTUM) if config.get(key)}
   return found | ({CLASSES: list(meta["names"])} if meta.get("names") else {})
 
 
-def changes(old: Mapping[str, Any], new: Mapping[str, Any], model: str, data: str) -> list[str]:
+def changes(old: Mapping[str, Any], new: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
   """What is not as it was, as "FILE: KEY: OLD, now NEW". Parts that `old` does not tell of are left out, and validation
   images: they have no part in what is learned, and figures of other images are not compared.
 
   Args:
     old, new: of `effective`.
-    model, data: what the configuration of now calls the network and the training images.
+    asked: the configuration of now, as `to_dict` gives it.
   """
+  model, data = asked["model"], asked["data"]["train"]
   of_model = [*_network_changes(old, new), *_setting_changes(old, new, LOSS), *_setting_changes(old, new, LAYERS)]
   of_data = _class_changes(old.get(CLASSES), new[CLASSES])
   of_data += _data_changes(old.get(TRAIN), new[TRAIN], same_classes=not of_data)
-  return [*(f"{model}: {line}" for line in of_model), *(f"{data}: {line}" for line in of_data)]
+  chosen = [
+    f"{key}: {old[key]}, now {new[key]} (chosen by number of images, devices and steps); --config.{key}={old[key]} keeps it"
+    for key in (BATCH, MOMENTUM)
+    if key in old and old[key] != new[key] and not asked[key]
+  ]
+  return [*(f"{model}: {line}" for line in of_model), *(f"{data}: {line}" for line in of_data), *chosen]
 
 
 def moved(config_key: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:

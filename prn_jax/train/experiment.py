@@ -26,6 +26,7 @@ from prn_jax.model import load
 from prn_jax.models.registry import build_graph, get_spec
 from prn_jax.network import Network, Variables
 from prn_jax.train.config import ConfigError, TrainConfig
+from prn_jax.train.defaults import resolve
 from prn_jax.train.evaluation import Evaluator
 from prn_jax.train.optim import frozen_layers, make_optimizer
 from prn_jax.train.sharding import StepFn, check_batch_size, compile_step, make_mesh
@@ -44,7 +45,8 @@ class Experiment:
   """A run before its first step.
 
   Attributes:
-    config: what the user asked for.
+    asked: the configuration of the user.
+    config: the same with numbers for what was left open (`defaults.resolve`); `chosen` says which.
     graph: the network at its main size.
     training: Darknet's settings of the cfg, if it comes from one.
     names: class names, in the order of the network's outputs.
@@ -59,7 +61,9 @@ class Experiment:
     variables, start: where it starts, and from what.
   """
 
+  asked: TrainConfig
   config: TrainConfig
+  chosen: tuple[str, ...]
   graph: Graph
   training: Training | None
   names: tuple[str, ...]
@@ -109,6 +113,7 @@ def open_experiment(
   graph, training, resize = build_network(config, len(dataset.names))
   _check_task(config, graph, dataset)
   mesh = mesh or make_mesh()
+  asked, (config, chosen) = config, resolve(config, len(dataset), mesh)
   check_batch_size(config.batch_size, config.optim.accumulate, mesh)
   _check_groups(config, mesh)
   durations = _durations(config, len(dataset))
@@ -119,7 +124,9 @@ def open_experiment(
   graphs = {main: graph} | {size: _resized(graph, size, f"config.sizes[{i}]") for i, size in enumerate(config.sizes)}
   recipes = {size: _recipe(config, one, training, tx) for size, one in graphs.items()}
   return Experiment(
+    asked=asked,
     config=config,
+    chosen=chosen,
     graph=graph,
     training=training,
     names=dataset.names,

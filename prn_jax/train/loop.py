@@ -28,6 +28,8 @@ from prn_jax.formats.safetensors import digest
 from prn_jax.network import flatten_variables
 from prn_jax.train import bad_data, diagnose
 from prn_jax.train import step as steps
+from prn_jax.train.advice import FILE as WHY_ZERO
+from prn_jax.train.advice import why_zero
 from prn_jax.train.checkpoint import Checkpoints
 from prn_jax.train.curves import write_curves
 from prn_jax.train.diagnose import DivergedError, Suspect, diagnosis
@@ -316,8 +318,13 @@ class _Run:
       self.log.write_evaluation(done, self.values)
       shown = "  ".join(f"{key} {value:.4f}" for key, value in list(self.values.items())[:4])
       say(f"evaluation at step {done:,}: {shown}  ({seconds:.0f} s)")
+      if reason := self._why_zero(done):
+        say(f"  {reason}")
     self._rate(done)
     return True
+
+  def _why_zero(self, done: int) -> str:
+    return why_zero(self.experiment, self.figures, self.metric_of["name"], done) if self.figures else ""
 
   def _rate(self, done: int) -> None:
     """Notes in the checkpoint of `done` updates what its evaluation gave, and what that means."""
@@ -370,6 +377,8 @@ class _Run:
       shutil.rmtree(part, ignore_errors=True)
       with self.watchdog.phase("the report", self.pause_sec):
         evaluator.report(self.figures, part, self.config.eval.num_pictures)
+        if reason := self._why_zero(done):
+          write_text(part / WHY_ZERO, f"{reason}\n")
         write_text(part / STEP_FILE, f"{done}\n")
       shutil.rmtree(folder, ignore_errors=True)  # of the run before it was made longer
       part.rename(folder)

@@ -101,6 +101,7 @@ def make_plan(config: TrainConfig, topology: str = "") -> Plan:
   """
   mesh = make_mesh(topology_devices(topology) if topology else None)
   experiment = open_experiment(config, mesh)
+  config = experiment.config
   state = jax.eval_shape(lambda: init_state(experiment.variables, experiment.recipe))
   device = mesh.devices.flat[0]
   return Plan(

@@ -91,7 +91,7 @@ def _write(experiment: Experiment, workdir: Path, now: Mapping[str, Any]) -> Non
 
 
 def _asked(experiment: Experiment) -> dict[str, Any]:
-  asked: dict[str, Any] = json.loads(json.dumps(to_dict(experiment.config)))
+  asked: dict[str, Any] = json.loads(json.dumps(to_dict(experiment.asked)))
   return asked
 
 
@@ -100,7 +100,7 @@ def _changes(
 ) -> list[str]:
   """Keys of the configuration, without those that name another place of the same thing; then what took effect."""
   keys = [line for line in differences(old, asked) if not moved(line.partition(":")[0], before, now)]
-  return [*keys, *changes(before, now, asked["model"], asked["data"]["train"])]
+  return [*keys, *changes(before, now, asked)]
 
 
 def _refusal(workdir: Path, changed: Sequence[str]) -> str:

@@ -264,8 +264,8 @@ def _check_finite(arrays: Mapping[str, Any], text: str) -> None:
     count = int(np.size(value) - np.isfinite(value).sum())
     if count:
       raise WeightsError(
-        f"weights {text}: {key} holds {count} values that are NaN or infinite, from a training that diverged or a "
-        "damaged file. Start from other weights."
+        f"weights {text}: {key} holds {count} values that are NaN or infinite: the training that made them exploded. Start "
+        "from other weights, such as an earlier checkpoint of it."
       )
 
 

@@ -196,7 +196,7 @@ def changed(**values: Any) -> dict[str, Any]:
     ({"task": "detection"}, r"config\.task is 'detection'.*detect"),
     ({"model": ""}, r"config\.model is empty; give a registered model"),
     ({"data__train": ""}, r"config\.data\.train is empty"),
-    ({"batch_size": 0}, r"config\.batch_size is 0; expected at least 1"),
+    ({"batch_size": -1}, r"config\.batch_size is -1; expected at least 0"),
     ({"seed": -1}, r"config\.seed is -1; expected at least 0"),
     ({"batch_size": 2.5}, r"config\.batch_size is 2\.5 \(float\); expected int"),
     ({"remat": 1}, r"config\.remat is 1 \(int\); expected bool"),

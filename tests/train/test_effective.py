@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -280,3 +281,20 @@ def test_a_state_that_does_not_fit_leaves_the_run_as_it_is(tmp_path: Path, capsy
   write_data(tmp_path / "data")
   assert main([*command, "--config.total.steps=2", "--allow-changes"]) == exit_codes.DONE
   assert (tmp_path / "run" / "before_step_1" / "changes.txt").read_text() == "total.steps: 1, now 2\n"
+
+
+def test_a_number_that_was_left_open_is_the_same_where_it_is_chosen_the_same(tmp_path: Path) -> None:
+  cfg, workdir, data = tmp_path / "net.cfg", tmp_path / "run", write_data(tmp_path / "data")
+  cfg.write_text(NET)
+  left_open = ("--config.batch_size=0", "--config.bn_momentum=0.")
+  prepare(opened(cfg, data, *left_open), workdir)
+  assert json.loads((workdir / "config.json").read_text())["batch_size"] == 0, "what was asked"
+  assert json.loads((workdir / "effective.json").read_text())["batch_size"] == 8, "what took effect"
+  (workdir / FOLDER / "3").mkdir(parents=True)
+  write_manifest(workdir / FOLDER / "3", 3, Rating(), {})
+  same = opened(cfg, data, "--config.batch_size=8", "--config.bn_momentum=0.5")
+  assert prepare(same, workdir).changed == ()
+  more = dataclasses.replace(opened(cfg, data, *left_open), config=dataclasses.replace(same.config, batch_size=16))
+  assert refusal(workdir, more) == [
+    "batch_size: 8, now 16 (chosen by number of images, devices and steps); --config.batch_size=8 keeps it"
+  ]

@@ -1,0 +1,79 @@
+"""Settings that follow from the data where the user left them open: `batch_size` and `bn_momentum` of 0.
+
+A batch that suits COCO is a fifth of an epoch of 300 photos, and batch norm's usual averages need 500 updates to follow
+the weights. A first training of a small data set would end with an evaluation that finds nothing. What was chosen is
+said, and stands in effective.json.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import jax
+
+from prn_jax.graph.graph import Graph
+from prn_jax.train.config import TrainConfig
+
+USUAL_BATCH, SMALLEST_BATCH = 64, 8
+STEPS_AN_EPOCH = 10  # at least so many, down to the smallest batch
+USUAL_MOMENTUM, SMALLEST_MOMENTUM = 0.99, 0.5
+MEMORIES = 5  # after so many times 1 / (1 - momentum) updates, e^-5 (0.7%) is left of what the averages began with
+
+
+def resolve(config: TrainConfig, num_images: int, mesh: jax.sharding.Mesh) -> tuple[TrainConfig, tuple[str, ...]]:
+  """The configuration with numbers for what is open, and a line for each choice that is not the usual one.
+
+  Args:
+    config: of the user.
+    num_images: of the training data.
+    mesh: every device must get as many images.
+
+  Raises:
+    ConfigError: `config.total` has two units.
+  """
+  notes = []
+  if not config.batch_size:
+    batch = _batch(config, num_images, mesh)
+    config = dataclasses.replace(config, batch_size=batch)
+    if batch != USUAL_BATCH:
+      notes.append(f"batch_size {batch}, chosen for {num_images:,} images; --config.batch_size=N takes another")
+  if not config.bn_momentum:
+    steps = config.total.to_steps(config.batch_size, num_images, "config.total")
+    momentum = _momentum(steps)
+    config = dataclasses.replace(config, bn_momentum=momentum)
+    if momentum != USUAL_MOMENTUM:
+      notes.append(
+        f"bn_momentum {momentum:g}, chosen for {steps:,} steps (the usual {USUAL_MOMENTUM} needs {settled(USUAL_MOMENTUM)}); "
+        "--config.bn_momentum=M takes another"
+      )
+  return config, tuple(notes)
+
+
+def settled(momentum: float) -> int:
+  """Updates after which the averages of batch norm follow the weights."""
+  return round(MEMORIES / (1 - momentum))
+
+
+def has_batch_norm(graph: Graph, layer: str) -> bool:
+  """Whether a layer keeps averages of batch norm."""
+  return any(array.collection == "batch_stats" for one in graph if one.name == layer for array in graph.arrays(one))
+
+
+def _batch(config: TrainConfig, num_images: int, mesh: jax.sharding.Mesh) -> int:
+  """The largest power of 2 that leaves `STEPS_AN_EPOCH`, as a whole number of what devices, micro-batches and groups of
+  mixed images need."""
+  hosts = len({device.process_index for device in mesh.devices.flat})
+  unit = math.lcm(config.augment.group_size * hosts, config.optim.accumulate * mesh.size)
+  wanted = USUAL_BATCH
+  while wanted > SMALLEST_BATCH and wanted * STEPS_AN_EPOCH > num_images:
+    wanted //= 2
+  wanted = min(wanted, max(1, num_images))
+  return max(unit, wanted // unit * unit)
+
+
+def _momentum(steps: int) -> float:
+  """The usual one, or less, with which the averages are settled at the end of the run."""
+  if steps >= settled(USUAL_MOMENTUM):
+    return USUAL_MOMENTUM
+  return max(SMALLEST_MOMENTUM, math.floor(100 * (1 - MEMORIES / max(steps, 1))) / 100)
