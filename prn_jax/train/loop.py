@@ -46,6 +46,7 @@ from prn_jax.train.starts import Starts
 from prn_jax.train.totals import Totals
 from prn_jax.train.watchdog import Watchdog
 
+MEETING_SPARE_SEC = 15.0  # the roll call knows who is late, and must speak before the watchdog
 STEPS_IN_FLIGHT = 2  # so that a signal, or a step that hangs, is noticed soon
 
 
@@ -211,7 +212,8 @@ class _Run:
   def _meet(self, name: str, limit_sec: float) -> None:
     """Returns when all processes are here; one that does not come in time is named, and ends the run."""
     self.meetings += 1
-    self.hosts.gather(f"meeting {self.meetings}, before {name}", None, limit_sec)
+    with self.watchdog.phase(f"the other processes, before {name}", limit_sec + MEETING_SPARE_SEC):
+      self.hosts.gather(f"meeting {self.meetings}, before {name}", None, limit_sec)
 
   def _start(self) -> tuple[steps.TrainState, int]:
     """The state to begin with: the newest checkpoint's, or a new one."""
