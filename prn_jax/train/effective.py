@@ -37,8 +37,6 @@ PLACES = {
 _IDLE = {
   *DATA_KEYS, "track_history_size", "sim_thresh", "dets_for_track", "dets_for_show", "track_ciou_norm", "embedding_layer",
 }  # fmt: skip
-PARTS = {NETWORK: dict, LOSS: dict, LAYERS: dict, CLASSES: list, TRAIN: dict}
-"""Part -> type of its JSON; what every effective.json has."""
 _SHOWN_CHARS = 160  # of a value in a message
 _Table = dict[str, Any]
 
@@ -112,6 +110,23 @@ def moved(config_key: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> bo
   """Whether a key of the configuration that differs only names another place of the same thing."""
   parts = PLACES.get(config_key, ())
   return bool(parts) and all(part in old and not _differs(old[part], new[part]) for part in parts)
+
+
+def is_sound(found: Any) -> bool:
+  """Whether this is the content of an effective.json, as `changes` can compare it."""
+  if not isinstance(found, dict) or not all(
+    isinstance(found.get(part), dict) for part in (NETWORK, LOSS, LAYERS, TRAIN)
+  ):
+    return False
+  tables = [found[NETWORK].get("layers"), found[LOSS], found[LAYERS]]
+  classes, train = found.get(CLASSES), found[TRAIN]
+  return (
+    all(isinstance(table, dict) and all(isinstance(one, dict) for one in table.values()) for table in tables)
+    and isinstance(classes, list)
+    and all(isinstance(name, str) for name in classes)
+    and isinstance(train.get("images"), int)
+    and "ids" in train
+  )
 
 
 # -- describing --------------------------------------------------------------------------------------------------------

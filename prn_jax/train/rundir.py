@@ -8,12 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from prn_jax.errors import PrnError
 from prn_jax.formats import checkpoints
 from prn_jax.formats.files import write_text
+from prn_jax.formats.structured import Misfit, load_bytes, load_json
 from prn_jax.train import diagnose
 from prn_jax.train.config import ConfigError, differences, to_dict
 from prn_jax.train.effective import FILE as EFFECTIVE
-from prn_jax.train.effective import PARTS, changes, effective, moved, of_checkpoint
+from prn_jax.train.effective import changes, effective, is_sound, moved, of_checkpoint
 from prn_jax.train.experiment import Experiment, environment
 
 CONFIG, GRAPH = "config.json", "graph.cfg"
@@ -117,14 +119,14 @@ def _effective_before(workdir: Path, step: int) -> dict[str, Any]:
   """What took effect in the run so far; of a run of an older version, or where the file is damaged, what the checkpoint
   of `step` says of it."""
   try:
-    found = json.loads((workdir / EFFECTIVE).read_text(encoding="utf-8"))
-    if isinstance(found, dict) and all(isinstance(found.get(part), kind) for part, kind in PARTS.items()):
-      return found
-  except (OSError, ValueError):
+    found = load_json(load_bytes(workdir / EFFECTIVE))
+    if is_sound(found):
+      return dict(found)
+  except (OSError, Misfit):
     pass
   try:
     return of_checkpoint(checkpoints.read_meta(workdir / checkpoints.FOLDER / str(step))["meta"])
-  except (OSError, ValueError, KeyError, TypeError):
+  except (OSError, PrnError, KeyError, TypeError):
     return {}  # a damaged checkpoint: who restores it says so
 
 

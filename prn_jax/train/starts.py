@@ -16,6 +16,7 @@ from typing import Self
 
 from prn_jax.errors import PrnError
 from prn_jax.formats.files import write_text
+from prn_jax.formats.structured import Misfit, load_bytes, load_json
 from prn_jax.train.exit_codes import HOST_LOST, NO_START, before_exit, on_end
 from prn_jax.train.hosts import Hosts
 
@@ -76,8 +77,8 @@ class Starts:
 
   def _read(self) -> list[str]:
     """Why the last starts from this checkpoint failed; nothing where another one was reached since, or at damage."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-      found = json.loads(self._file.read_text(encoding="utf-8"))
+    with contextlib.suppress(OSError, Misfit, AttributeError):
+      found = load_json(load_bytes(self._file))
       reasons = found.get("reasons")
       if found.get("step") == self._step and isinstance(reasons, list):
         return [str(one) for one in reasons]

@@ -226,7 +226,8 @@ def test_jobset_ends_where_another_start_would_not_help() -> None:
   spec = jobset()["spec"]
   job = spec["replicatedJobs"][0]["template"]["spec"]
   (rule,) = job["podFailurePolicy"]["rules"]
-  assert rule["onExitCodes"]["values"] == [exit_codes.DIVERGED, exit_codes.BAD_INPUT, exit_codes.INTERNAL]
+  wanted = [exit_codes.DIVERGED, exit_codes.BAD_INPUT, exit_codes.INTERNAL, exit_codes.NO_START]
+  assert rule["onExitCodes"]["values"] == wanted
   assert rule["onExitCodes"]["containerName"] == job["template"]["spec"]["containers"][0]["name"]
   assert spec["failurePolicy"]["rules"] == [{"action": "FailJobSet", "onJobFailureReasons": ["PodFailurePolicy"]}]
   assert not set(exit_codes.RUN_AGAIN) & set(rule["onExitCodes"]["values"])

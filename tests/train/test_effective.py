@@ -242,11 +242,11 @@ def test_allowed_changes_are_recorded_beside_what_they_replace(place: tuple[Path
   assert (kept / "graph.cfg").read_text() == before["graph.cfg"], "what the three steps were trained with"
 
 
-@pytest.mark.parametrize("damage", [None, "{", '{"network": []}'])
+@pytest.mark.parametrize("damage", [None, "{", '{"network": []}', "[" * 5000])
 def test_without_its_record_the_checkpoint_tells(place: tuple[Path, Path, str], damage: str | None) -> None:
   """Runs of versions without effective.json, and damaged files."""
   workdir, cfg, data = place
-  meta = {"meta": run_metadata(opened(cfg, data))}
+  meta = {"step": 3, "arrays": {}, "versions": {}, "meta": run_metadata(opened(cfg, data))}
   (workdir / FOLDER / "3" / META).write_text(json.dumps(meta))
   if damage is None:
     (workdir / "effective.json").unlink()
