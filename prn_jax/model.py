@@ -165,11 +165,14 @@ class Model:
     """The network and its training settings as Darknet cfg text."""
     return darknet_cfg.dump(self.graph, self.training)
 
-  def save(self, dst: str | Path) -> None:
-    """Writes the model by the type of `dst`: a directory, or .weights, .cfg, .safetensors, .onnx."""
+  def save(self, dst: str | Path, *, any_size: bool = False) -> None:
+    """Writes the model by the type of `dst`: a directory, or .weights, .cfg, .safetensors, .onnx.
+
+    With `any_size` an .onnx file takes images of every size that the network allows, not of its own size only.
+    """
     from prn_jax.formats import convert
 
-    convert.save(self, dst)
+    convert.save(self, dst, any_size=any_size)
 
   def __repr__(self) -> str:
     g = self.graph

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
 from prn_jax.graph.builder import Builder
 from prn_jax.graph.graph import Graph
+from prn_jax.kinds.conv import Conv
 from prn_jax.model import Model
 from prn_jax.network import init_variables
 
@@ -64,3 +67,16 @@ def random_model(graph: Graph | None = None, seed: int = 0, **kwargs: object) ->
 
   flat = {path: shake(path, value) for path, value in flatten_variables(variables).items()}
   return Model(graph, unflatten_variables(flat), **kwargs)  # type: ignore[arg-type]
+
+
+def narrow(graph: Graph, factor: int) -> Graph:
+  """The same network with its widths divided, but for the convolutions that the heads count on; weights are cheap."""
+  heads = {"yolo", "gaussian_yolo", "region", "softmax"}
+  layers = list(graph)
+  last = len(layers) - 4  # a classifier ends in convolution, mean, softmax and perhaps cost
+  for i, layer in enumerate(layers):
+    if isinstance(layer, Conv) and i < last and layers[i + 1].kind not in heads:
+      filters = max(1, layer.filters // factor)
+      groups = filters if layer.groups == layer.filters else max(1, layer.groups // factor)
+      layers[i] = dataclasses.replace(layer, filters=filters, groups=groups if layer.groups > 1 else 1)
+  return dataclasses.replace(graph, layers=tuple(layers))

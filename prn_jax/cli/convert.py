@@ -24,6 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     help="change the network first, its weights by slicing: fprn:SPARSITY, shrink:GAMMA, expand:GAMMA, "
     "bottleneck:GAMMA or multi-source; several are applied in order",
   )
+  parser.add_argument(
+    "--any-size",
+    action="store_true",
+    help="leave height and width of the images open in x.onnx; they are fixed otherwise",
+  )
   parser.add_argument("--names", metavar="FILE", help="class names to keep with the model, one per line")
   add_json(parser)
 
@@ -31,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
   return_freed_memory()
   kind = converter.file_type(args.dst)  # a wrong type fails before the work starts
+  converter.check_any_size(args.any_size, args.dst)
   model = load(args.model, args.weights, args.names, strict=not args.lenient, partial=args.partial)
   if args.transform:
     model = transformed(model, args.transform)
@@ -38,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
   if kind != ".cfg":
     use_compilation_cache()
   if kind in (".cfg", ".onnx") or not model.has_weights:
-    proof = converter.convert(model, args.dst)
+    proof = converter.convert(model, args.dst, any_size=args.any_size)
   else:
     converter.save(model, args.dst)  # before the run, whose compiled program would be in memory as well
     before = converter.fingerprint(model)

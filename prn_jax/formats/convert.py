@@ -54,14 +54,29 @@ def file_type(dst: str | Path) -> str:
   return path.suffix
 
 
-def save(model: Model, dst: str | Path) -> None:
-  """Writes `model` to `dst`; see `file_type`. Nothing is half-written."""
+def save(model: Model, dst: str | Path, *, any_size: bool = False) -> None:
+  """Writes `model` to `dst`; see `file_type`. Nothing is half-written. `any_size` is for .onnx; see `onnx.save`."""
   kind = file_type(dst)
+  check_any_size(any_size, dst)
   if kind != ".cfg" and not model.has_weights:
     raise PrnError(
       f"model '{model.graph.name}' has no weights to write. Give them with --weights FILE, or weights= in Python."
     )
-  (_save_directory if kind == DIRECTORY else WRITERS[kind])(model, Path(dst))
+  if any_size:
+    from prn_jax.formats import onnx
+
+    onnx.save(Path(dst), model, any_size=True)
+  else:
+    (_save_directory if kind == DIRECTORY else WRITERS[kind])(model, Path(dst))
+
+
+def check_any_size(any_size: bool, dst: str | Path) -> None:
+  """Refuses the option for files that have no image size of their own."""
+  if any_size and file_type(dst) != ".onnx":
+    raise PrnError(
+      f"'{dst}' cannot be written for any image size (--any-size, any_size=True): that is a choice for .onnx; the other "
+      "types hold no fixed size, and what reads them takes any that the network allows."
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,12 +118,12 @@ def prove(before: Fingerprint, dst: str | Path) -> Proof:
   return Proof("variables", outputs, identical, text)
 
 
-def convert(model: Model, dst: str | Path) -> Proof:
+def convert(model: Model, dst: str | Path, *, any_size: bool = False) -> Proof:
   """Writes `model` to `dst`, reads it back, and compares."""
   kind = file_type(dst)
   if kind in (".cfg", ".onnx"):
-    save(model, dst)
-    return _prove_cfg(model, dst) if kind == ".cfg" else _prove_onnx(model, dst)
+    save(model, dst, any_size=any_size)
+    return _prove_cfg(model, dst) if kind == ".cfg" else _prove_onnx(model, dst, any_size)
   save(model, dst)
   return prove(fingerprint(model), dst)
 
@@ -118,11 +133,20 @@ def _prove_cfg(model: Model, dst: str | Path) -> Proof:
   return Proof("graph", {}, same, f"the cfg reads back as {'the same' if same else 'ANOTHER'} network")
 
 
-def _prove_onnx(model: Model, dst: str | Path) -> Proof:
+def _prove_onnx(model: Model, dst: str | Path, any_size: bool = False) -> Proof:
+  """Compares with onnxruntime at the network's size; a file for any size also at a larger one that is no square."""
   from prn_jax.formats import onnx
 
-  outputs = onnx.differences(model, dst)
-  return Proof("outputs", outputs, False, f"onnxruntime agrees within {max(outputs.values()):.2g}")
+  graph = model.graph
+  sizes, step = [(graph.width, graph.height)], ""
+  if any_size:
+    pixels = onnx.size_step(graph)
+    sizes.append((graph.width + pixels, graph.height + 2 * pixels))
+    step = f"; sides may differ by multiples of {pixels}"
+  found = [onnx.differences(model, dst, size) for size in sizes]
+  outputs = {name: max(by_head[name] for by_head in found) for name in found[0]}
+  where = f" at {' and '.join(f'{w}x{h}' for w, h in sizes)}" if any_size else ""
+  return Proof("outputs", outputs, False, f"onnxruntime agrees within {max(outputs.values()):.2g}{where}{step}")
 
 
 def _proof_size(model: Model) -> int | None:

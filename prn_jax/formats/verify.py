@@ -42,10 +42,13 @@ class Agreement:
   bit_identical: bool
 
 
-def probe_input(model: Model, size: int | None = None) -> np.ndarray:
-  """A fixed input (1, h, w, c) in [0, 1]: smooth gradients with noise, so that all channels matter."""
+def probe_input(model: Model, size: int | tuple[int, int] | None = None) -> np.ndarray:
+  """A fixed input (1, h, w, c) in [0, 1]: smooth gradients with noise, so that all channels matter.
+
+  `size` is one side for both or (width, height), in pixels; by default the network's own.
+  """
   g = model.graph
-  height, width = (size, size) if size else (g.height, g.width)
+  width, height = (size, size) if isinstance(size, int) else size or (g.width, g.height)
   rng = np.random.default_rng(0)
   y, x = np.mgrid[0:height, 0:width].astype(np.float32)
   waves = 0.5 + 0.3 * np.sin(x / 17 + y / 29)

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+Extent = int | str  # a side of a map: a number, or the name of an int64 tensor of shape (1,)
+
 
 class OnnxBuilder:
   """Nodes and constants of an ONNX graph under construction.
@@ -14,6 +16,9 @@ class OnnxBuilder:
   Args:
     variable: gives the array at "conv/kernel" and the like for the layer that is being written, in its Darknet
       file layout (OIHW for kernels), without batch norm (fold it first).
+
+  Attributes:
+    any_size: height and width of the layer's input are left open: no node may hold a number that follows from them.
   """
 
   def __init__(self, variable: Callable[[str], np.ndarray]) -> None:
@@ -21,6 +26,7 @@ class OnnxBuilder:
 
     self._helper, self._numpy = helper, numpy_helper
     self.variable = variable
+    self.any_size = False
     self.layer = ""
     self.nodes: list[Any] = []
     self.constants: list[Any] = []
@@ -55,9 +61,25 @@ class OnnxBuilder:
   def slice(self, x: str, start: int, stop: int, axis: int, step: int = 1) -> str:
     return self.op("Slice", [x, *map(self.ints, ([start], [stop], [axis], [step]))])
 
-  def reshape(self, x: str, *shape: int) -> str:
+  def reshape(self, x: str, *shape: Extent) -> str:
     """Reshapes; the batch axis, which may vary, comes first and is written as 0 (keep)."""
-    return self.op("Reshape", [x, self.ints([0, *shape])])
+    if all(isinstance(extent, int) for extent in shape):
+      return self.op("Reshape", [x, self.ints([0, *shape])])  # type: ignore[list-item]
+    parts = [extent if isinstance(extent, str) else self.ints([extent]) for extent in (0, *shape)]
+    return self.op("Reshape", [x, self.op("Concat", parts, axis=0)])
+
+  def extents(self, x: str) -> tuple[Extent, Extent]:
+    """Height and width of the layer's first input `x`: numbers, or where they are left open what computes them."""
+    if not self.any_size:
+      return self.shape[1:]
+    shape = self.op("Shape", [x])
+    return self.slice(shape, 2, 3, axis=0), self.slice(shape, 3, 4, axis=0)
+
+  def times(self, extent: Extent, factor: int) -> Extent:
+    return extent * factor if isinstance(extent, int) else self.op("Mul", [extent, self.ints([factor])])
+
+  def over(self, extent: Extent, divisor: int) -> Extent:
+    return extent // divisor if isinstance(extent, int) else self.op("Div", [extent, self.ints([divisor])])
 
   def _constant(self, value: np.ndarray) -> str:
     name = f"{self.layer}/const_{len(self.constants)}"

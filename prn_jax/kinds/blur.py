@@ -57,4 +57,5 @@ def blur(x: Array, mode: int, strides: tuple[int, int]) -> Array:
 def onnx_blur(o: OnnxBuilder, x: str, mode: int, strides: tuple[int, int], channels: int) -> str:
   kernel, padding = BLURS[mode]
   weights = o.const(np.broadcast_to(kernel, (channels, 1, *kernel.shape)))
-  return o.op("Conv", [x, weights], group=channels, pads=[padding] * 4, strides=list(strides))
+  attributes = {"kernel_shape": list(kernel.shape), "pads": [padding] * 4, "strides": list(strides), "group": channels}
+  return o.op("Conv", [x, weights], **attributes)

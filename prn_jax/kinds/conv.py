@@ -269,6 +269,7 @@ class Conv(Layer):
     x = o.op(
       "Conv",
       [xs[0], *arrays],
+      kernel_shape=[self.size] * 2,  # OpenCV demands it though the kernel says it
       strides=[1, 1] if self.antialiasing else list(self.strides),
       pads=[self.padding * self.dilation] * 4,
       dilations=[self.dilation] * 2,

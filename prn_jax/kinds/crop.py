@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from prn_jax.errors import OutOfScopeError
 from prn_jax.graph.graph import Context, Layer, Shape, register_kind
 from prn_jax.graph.section import Section, Value, Wires
 
@@ -62,6 +63,11 @@ class Crop(Layer):
     return x * 2 - 1 if self.rescale else x
 
   def onnx(self, xs: Sequence[str], o: OnnxBuilder) -> str:
+    if o.any_size:
+      raise OutOfScopeError(
+        f"layer '{self.name}' (crop) cuts {self.width}x{self.height} out of the middle of one image size; write ONNX for "
+        "one size."
+      )
     _, h, w = o.shape
     top, left = (h - self.height) // 2, (w - self.width) // 2
     x = o.slice(o.slice(xs[0], top, top + self.height, axis=2), left, left + self.width, axis=3)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from prn_jax.graph.graph import Context, Layer, Shape, WeightArray, Wiring, register_kind
+from prn_jax.graph.graph import INPUT, Context, Layer, Shape, WeightArray, Wiring, register_kind
 from prn_jax.graph.section import Value, Wires
 from prn_jax.lazy import jnp, nn
 
@@ -61,7 +61,9 @@ class Implicit(Layer):
     return jnp.broadcast_to(vector.astype(ctx.dtype or jnp.float32), (ctx.batch_size, *vector.shape))
 
   def onnx(self, xs: Sequence[str], o: OnnxBuilder) -> str:
-    # the batch size comes from the image: Shape(input) with the vector's own shape behind it
-    batch = o.slice(o.op("Shape", ["input"]), 0, 1, axis=0)
-    shape = o.op("Concat", [batch, o.ints([self.filters, self.atoms, 1])], axis=0)
-    return o.op("Expand", [o.const(o.variable("vector").reshape(1, self.filters, self.atoms, 1)), shape])
+    # The batch size comes from the image: one of its values, times 0. (OpenCV has no Expand of a constant.)
+    value = INPUT
+    for axis in (1, 2, 3):
+      value = o.slice(value, 0, 1, axis)
+    nothing = o.op("Mul", [value, o.const(0)])
+    return o.op("Add", [nothing, o.const(o.variable("vector").reshape(1, self.filters, self.atoms, 1))])

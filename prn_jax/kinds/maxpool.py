@@ -7,6 +7,7 @@ below only, so the map keeps its size. Quirk not copied: the AVX build is wrong 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -122,7 +123,16 @@ class Pool(Layer):
   def onnx_pool(self, x: str, o: OnnxBuilder, kind: str, **attributes: int) -> str:
     """Adds ONNX's pooling `kind` with this geometry, and the blur."""
     channels, height, width = o.shape
-    (top, bottom), (left, right) = self.pads(Shape(height, width, channels))
+    if o.any_size:  # padding that no window reaches does no harm, but must be smaller than the window
+      before, after = self.total_padding // 2, self.total_padding - self.total_padding // 2
+      if after >= self.size:
+        raise OutOfScopeError(
+          f"layer '{self.name}' ({self.kind}): padding={self.total_padding} with size={self.size} depends on the size "
+          "of the map; write ONNX for one image size."
+        )
+      (top, bottom), (left, right) = ((before, after),) * 2
+    else:
+      (top, bottom), (left, right) = self.pads(Shape(height, width, channels))
     pooled = o.op(
       kind,
       [x],
@@ -211,11 +221,13 @@ class MaxPool(Pool):
   def onnx(self, xs: Sequence[str], o: OnnxBuilder) -> str:
     if not self.depth_out:
       return self.onnx_pool(xs[0], o, "MaxPool")
-    channels, height, width = o.shape
-    if channels % self.depth_out:
-      raise OutOfScopeError(f"layer '{self.name}': a channel maximum with a rest cannot be exported to ONNX.")
-    x = o.reshape(xs[0], channels // self.depth_out, self.depth_out, height, width)
-    return o.op("ReduceMax", [x], axes=[1], keepdims=0)
+    channels, _, _ = o.shape
+    starts = range(0, channels - self.depth_out + 1, self.depth_out)
+    y = functools.reduce(lambda a, b: o.op("Max", [a, b]), (o.slice(xs[0], i, i + self.depth_out, 1) for i in starts))
+    if not (rest := channels % self.depth_out):
+      return y
+    first = o.op("Max", [o.slice(y, 0, rest, axis=1), o.slice(xs[0], channels - rest, channels, axis=1)])
+    return o.op("Concat", [first, o.slice(y, rest, self.depth_out, axis=1)], axis=1)
 
   def _tiles(self, x: Shape) -> bool:
     """True if the windows tile the map without overlap, padding or rest."""

@@ -90,9 +90,8 @@ class Region(Layer):
     return jnp.concatenate([boxes, jax.nn.sigmoid(objectness), classes], -1).reshape(xs[0].shape)
 
   def onnx(self, xs: Sequence[str], o: OnnxBuilder) -> str:
-    c, h, w = o.shape
-    x = o.reshape(xs[0], len(self.anchors), self.entries, h * w)
-    boxes, objectness, classes = o.split(x, [self.coords, 1, self.classes], axis=2)
+    parts = o.split(xs[0], [self.coords, 1, self.classes] * len(self.anchors), axis=1)
+    parts[1::3] = [o.op("Sigmoid", [objectness]) for objectness in parts[1::3]]
     if self.softmax and not self.tree:
-      classes = o.op("Softmax", [classes], axis=2)
-    return o.reshape(o.op("Concat", [boxes, o.op("Sigmoid", [objectness]), classes], axis=2), c, h, w)
+      parts[2::3] = [o.op("Softmax", [classes], axis=1) for classes in parts[2::3]]
+    return o.op("Concat", parts, axis=1)

@@ -73,13 +73,15 @@ class Reorg(Layer):
     return x.transpose(0, 2, 3, 1)
 
   def onnx(self, xs: Sequence[str], o: OnnxBuilder) -> str:
-    (c, h, w), s = o.shape, self.stride
+    c, s = o.shape[0], self.stride
     q = c // (s * s)
+    h, w = o.extents(xs[0])
     if self.reverse:
       x = o.op("Transpose", [o.reshape(xs[0], s, s, q, h, w)], perm=[0, 3, 4, 1, 5, 2])
-      return o.reshape(x, q, h * s, w * s)
+      return o.reshape(x, q, o.times(h, s), o.times(w, s))
+    # the flat map is cut anew into q maps of (h * s) x (w * s), and these into blocks of s x s
     x = o.op("Transpose", [o.reshape(xs[0], q, h, s, w, s)], perm=[0, 3, 5, 1, 2, 4])
-    return o.reshape(x, c * s * s, h // s, w // s)
+    return o.reshape(x, c * s * s, *(o.over(extent, s) for extent in (h, w)))
 
 
 @register_kind

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from prn_jax.errors import OutOfScopeError
 from prn_jax.graph.graph import (
   Context,
   Layer,
@@ -72,6 +71,18 @@ def match_size(x: Array, height: int, width: int) -> Array:
   if x.shape[1] < height:
     k = height // x.shape[1]
     return lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), (0, k - 1, k - 1), (0, k - 1, k - 1), (0, 0, 0)))
+  return x
+
+
+def onnx_match_size(o: OnnxBuilder, x: str, channels: int, source_height: int, height: int) -> str:
+  """As `match_size`, with operations that every runtime has: a pool of one cell, or a transposed 1x1 convolution."""
+  if source_height > height:
+    return o.op("MaxPool", [x], kernel_shape=[1, 1], strides=[source_height // height] * 2)
+  if source_height < height:
+    k = height // source_height
+    ones = o.const(np.ones((channels, 1, 1, 1)))
+    attributes = {"kernel_shape": [1, 1], "strides": [k, k], "output_padding": [k - 1, k - 1], "group": channels}
+    return o.op("ConvTranspose", [x, ones], **attributes)
   return x
 
 
@@ -177,15 +188,14 @@ class Shortcut(Layer):
 
   def onnx(self, xs: Sequence[str], o: OnnxBuilder) -> str:
     y, *sources = xs
-    (c, height, width), shapes = o.shape, o.input_shapes[1:]
+    (c, height, _), shapes = o.shape, o.input_shapes[1:]
     factors = self._onnx_factors(o) if self.weights_type != "none" else None
     if factors is not None:
       y = o.op("Mul", [y, o.const(factors[0])])
-    for i, (x, (source_c, source_h, source_w)) in enumerate(zip(sources, shapes, strict=True), 1):
-      if (source_h, source_w) != (height, width):
-        raise OutOfScopeError(f"layer '{self.name}': a shortcut between sizes cannot be exported to ONNX.")
+    for i, (x, (source_c, source_h, _)) in enumerate(zip(sources, shapes, strict=True), 1):
       if source_c > c:
         x = o.slice(x, 0, c, axis=1)
+      x = onnx_match_size(o, x, min(c, source_c), source_h, height)
       if factors is not None:
         x = o.op("Mul", [x, o.const(factors[i][:, : min(c, source_c)])])
       if source_c < c:

@@ -50,6 +50,5 @@ class Softmax(Layer):
     return jax.nn.softmax(flat / self.temperature).reshape(n, c, h, w).transpose(0, 2, 3, 1)
 
   def onnx(self, xs: Sequence[str], o: OnnxBuilder) -> str:
-    c, h, w = o.shape
-    x = o.op("Div", [o.reshape(xs[0], self.groups, c * h * w // self.groups), o.const(self.temperature)])
-    return o.reshape(o.op("Softmax", [x], axis=-1), c, h, w)
+    x = o.op("Div", [o.reshape(xs[0], self.groups, -1), o.const(self.temperature)])
+    return o.reshape(o.op("Softmax", [x], axis=-1), o.shape[0], *o.extents(xs[0]))

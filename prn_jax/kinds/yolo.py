@@ -163,18 +163,22 @@ class AnchorHead(Layer):
     return x.astype(jnp.float32).reshape(*x.shape[:-1], -1, self.entries)
 
   def onnx_entries(self, x: str, o: OnnxBuilder, raw: Sequence[int], xy: Sequence[int]) -> str:
-    """As `activate_entries`, with the entries on the third axis (n, anchors, entries, h * w)."""
-    c, h, w = o.shape
-    x = o.reshape(x, c // self.entries, self.entries, h * w)
+    """As `activate_entries`, with one factor for each channel: no reshape, so that any size and batch will do."""
+    anchors = o.shape[0] // self.entries
+
+    def by_channel(by_entry: np.ndarray) -> str:
+      return o.const(np.tile(by_entry, anchors).reshape(1, -1, 1, 1))
+
     if len(raw) < self.entries:
-      keep = np.isin(np.arange(self.entries), raw).astype(np.float32)[:, None]
+      keep = np.isin(np.arange(self.entries), raw).astype(np.float32)
       # logits and sigmoids are blended by 0/1 factors: no gathers, and no branch
-      x = o.op("Add", [o.op("Mul", [x, o.const(keep)]), o.op("Mul", [o.op("Sigmoid", [x]), o.const(1 - keep)])])
+      kept = o.op("Mul", [x, by_channel(keep)])
+      x = o.op("Add", [kept, o.op("Mul", [o.op("Sigmoid", [x]), by_channel(1 - keep)])])
     if self.scale_x_y != 1:
-      scale, shift = np.ones((self.entries, 1), np.float32), np.zeros((self.entries, 1), np.float32)
+      scale, shift = np.ones(self.entries, np.float32), np.zeros(self.entries, np.float32)
       scale[list(xy)], shift[list(xy)] = self.scale_x_y, -0.5 * (self.scale_x_y - 1)
-      x = o.op("Add", [o.op("Mul", [x, o.const(scale)]), o.const(shift)])
-    return o.reshape(x, c, h, w)
+      x = o.op("Add", [o.op("Mul", [x, by_channel(scale)]), by_channel(shift)])
+    return x
 
 
 @register_kind
