@@ -18,6 +18,7 @@ from prn_jax.errors import PrnError, did_you_mean
 from prn_jax.formats.darknet_training import HeadTraining  # settings only: no file is read or written here
 from prn_jax.graph.graph import Context
 from prn_jax.kinds.gaussian_yolo import GaussianYolo
+from prn_jax.kinds.region import Region
 from prn_jax.kinds.yolo import Yolo
 
 Head = Yolo | GaussianYolo
@@ -91,7 +92,7 @@ def head_entries(head: Head) -> Entries:
   return Entries((0, 1, 2, 3), (), 4, 5)
 
 
-def activate(raw: jax.Array, head: Head) -> jax.Array:
+def activate(raw: jax.Array, head: Head | Region) -> jax.Array:
   """The head's input (n, h, w, channels) -> float32 output as Darknet stores it, of the same shape."""
   return head.lower([raw.astype(jnp.float32)], Context())
 

@@ -36,33 +36,9 @@ from prn_jax.detect.assign import (
 )
 from prn_jax.detect.box_gradients import box_gradient
 from prn_jax.detect.boxes import giou_cxcywh, iou_cxcywh
+from prn_jax.detect.head_metrics import HeadMetrics
 from prn_jax.formats.darknet_training import HeadTraining
 from prn_jax.kinds.gaussian_yolo import GaussianYolo
-
-
-class HeadMetrics(NamedTuple):
-  """What Darknet prints of a head, as sums, so that batches and devices add up; float32 scalars.
-
-  Attributes:
-    cost: Darknet's cost.
-    num_assigned: pairs of truth and anchor that were trained ("count"); the divisor of the next six.
-    iou, giou: overlap of their predictions before the update.
-    objectness, true_class: their objectness, and the probability of their true class.
-    recall50, recall75: how many have an IoU above 0.5 and 0.75.
-    any_objectness: objectness of all locations; divide by num_locations.
-    num_locations: locations of all images.
-  """
-
-  cost: jax.Array
-  num_assigned: jax.Array
-  iou: jax.Array
-  giou: jax.Array
-  objectness: jax.Array
-  true_class: jax.Array
-  recall50: jax.Array
-  recall75: jax.Array
-  any_objectness: jax.Array
-  num_locations: jax.Array
 
 
 class _Pairs(NamedTuple):

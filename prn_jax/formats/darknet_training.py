@@ -120,6 +120,7 @@ class RegionTraining:
   log: int = 0
   sqrt: int = 0
   jitter: float = 0.2
+  resize: float = 1.0
   random: float = 0.0
   rescore: bool = False
   bias_match: bool = False

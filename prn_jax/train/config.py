@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from prn_jax.data_pipelines.augment.classification import ClassificationAugment
 from prn_jax.data_pipelines.augment.detection import DetectionAugment
 from prn_jax.errors import PrnError, did_you_mean
-from prn_jax.formats.darknet_training import HeadTraining
+from prn_jax.formats.darknet_training import HeadTraining, RegionTraining
 from prn_jax.train.hosts import HostSettings
 from prn_jax.train.optim import OptimConfig
 from prn_jax.train.tasks import LossConfig
@@ -172,7 +172,14 @@ class TrainConfig:
 
 
 # Keys of a head in a cfg that belong to the data here (`augment`, `data.max_boxes`, `sizes`), or to nothing.
-DATA_KEYS = ("max", "jitter", "resize", "random", "map", "show_details")
+DATA_KEYS = ("max", "jitter", "resize", "random", "map", "show_details", "log", "sqrt", "absolute", "mask_scale")
+# The others: settings of a loss. A head that does not know one refuses it (`tasks.head_settings`).
+LOSS_FIELDS = {
+  field.name: field
+  for table in (RegionTraining, HeadTraining)
+  for field in dataclasses.fields(table)
+  if field.name not in DATA_KEYS
+}
 
 
 class Range(NamedTuple):
@@ -226,6 +233,12 @@ HEAD_RANGES: dict[str, Range] = {
     Range(0, means="a factor of this part of the loss"),
   ),
   "max_delta": Range(0, means="the largest gradient of a box"),
+  "thresh": Range(0, means="an overlap; 1 is never reached"),
+  "classfix": Range(-1, 2, "Darknet's -1, 0, 1 or 2"),
+  **dict.fromkeys(
+    ("class_scale", "coord_scale", "object_scale", "noobject_scale"),
+    Range(0, means="a factor of this part of the loss"),
+  ),
 }
 """The same for the keys of `loss.head`."""
 
@@ -249,9 +262,8 @@ def default_config(task: str = "detect") -> ml_collections.ConfigDict:
   if task not in TASKS:
     raise ConfigError(f"task is '{task}'{did_you_mean(task, TASKS)}; expected one of {', '.join(TASKS)}.")
   config = ml_collections.ConfigDict(to_dict(TrainConfig(task=task, augment=TASKS[task]())))
-  for field in dataclasses.fields(HeadTraining):
-    if field.name not in DATA_KEYS:
-      config.loss.head[field.name] = ml_collections.config_dict.placeholder(type(field.default))
+  for name, field in LOSS_FIELDS.items():
+    config.loss.head[name] = ml_collections.config_dict.placeholder(type(field.default))
   config.lock()
   config.model_options.unlock()  # what a model takes, only the model knows
   return config
@@ -394,10 +406,10 @@ def _check_profile_steps(steps: tuple[int, ...]) -> None:
 
 def _check_head(head: Mapping[str, Any]) -> None:
   """Names, types and ranges of the loss settings of all heads."""
-  hints = typing.get_type_hints(HeadTraining)
+  hints = typing.get_type_hints(RegionTraining) | typing.get_type_hints(HeadTraining)
   for key, value in head.items():
-    if key not in hints or key in DATA_KEYS:
-      known = sorted(set(hints) - set(DATA_KEYS))
+    if key not in LOSS_FIELDS:
+      known = sorted(LOSS_FIELDS)
       raise ConfigError(
         f"config.loss.head.{key} does not exist{did_you_mean(key, known)}. config.loss.head has {', '.join(known)}."
       )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from prn_jax.data_pipelines.pipeline import darknet_sizes
 from prn_jax.formats import darknet_cfg
-from prn_jax.formats.darknet_training import HeadTraining, NetTraining
+from prn_jax.formats.darknet_training import HeadTraining, NetTraining, RegionTraining
 from prn_jax.train.config import ConfigError, default_config
 from prn_jax.train.optim import darknet_optim
 
@@ -98,7 +98,9 @@ def config_from_cfg(path: str) -> ml_collections.ConfigDict:
   return config
 
 
-def _detector(config: ml_collections.ConfigDict, net: NetTraining, width: int, height: int, head: HeadTraining) -> None:
+def _detector(
+  config: ml_collections.ConfigDict, net: NetTraining, width: int, height: int, head: HeadTraining | RegionTraining
+) -> None:
   """The data settings, which Darknet takes from [net] and the last head."""
   augment = config.augment
   # Darknet's kinds of mixing, where cutmix (2) is none for detectors, and with mosaic (4) is that alone.
@@ -114,12 +116,12 @@ def _detector(config: ml_collections.ConfigDict, net: NetTraining, width: int, h
     config.sizes = tuple(size for size in sizes if size != (width, height))
 
 
-def _last_head(cfg: darknet_cfg.DarknetCfg) -> HeadTraining:
+def _last_head(cfg: darknet_cfg.DarknetCfg) -> HeadTraining | RegionTraining:
   heads = [cfg.training.sections.get(head.name) for head in cfg.graph.heads]
   last = heads[-1] if heads else None
-  if not isinstance(last, HeadTraining):
+  if not isinstance(last, HeadTraining | RegionTraining):
     raise ConfigError(
-      f"cfg '{cfg.graph.name}' has no [yolo] or [Gaussian_yolo] head; other detectors cannot be trained."
+      f"cfg '{cfg.graph.name}' has no [yolo], [Gaussian_yolo] or [region] head; other detectors cannot be trained."
     )
   return last
 

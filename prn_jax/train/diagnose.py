@@ -31,6 +31,7 @@ from prn_jax.train.step import (
   mean_gradients,
   micro_batches,
   to_unit_range,
+  with_images_seen,
 )
 
 OUTPUTS, LOSS, GRADIENT = "outputs", "loss", "gradient"
@@ -247,6 +248,7 @@ def _num_bad_outputs(state: TrainState, batch: Batch, recipe: Recipe, train: boo
 
 def _bad_losses(state: TrainState, batch: Batch, recipe: Recipe) -> dict[str, jax.Array]:
   """(n,) bool: whether the loss of a row by itself is not finite, and its gradient by what the network puts out."""
+  batch = with_images_seen(state, batch, recipe)
 
   def look(micro: Batch, index: jax.Array) -> dict[str, jax.Array]:
     outputs = _outputs(state, micro["image"], index, recipe, recipe.layers, train=True)

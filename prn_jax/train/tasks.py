@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from prn_jax.classify.loss import softmax_cross_entropy
-from prn_jax.detect.darknet_deltas import HeadMetrics
-from prn_jax.detect.loss import LossStyle, detection_loss
+from prn_jax.detect.head_metrics import HeadMetrics
+from prn_jax.detect.loss import AnyHead, AnySettings, LossStyle, default_settings, detection_loss
+from prn_jax.detect.region_deltas import check_region
 from prn_jax.errors import PrnError
-from prn_jax.formats.darknet_training import HeadTraining, Training
-from prn_jax.graph.graph import Graph
+from prn_jax.formats.darknet_training import RegionTraining, Training
+from prn_jax.graph.graph import Graph, Layer
 from prn_jax.kinds.gaussian_yolo import GaussianYolo
+from prn_jax.kinds.region import Region
 from prn_jax.kinds.softmax import Softmax
 from prn_jax.kinds.yolo import Yolo
 from prn_jax.train.step import Batch, LossFn, Metrics
@@ -30,7 +32,7 @@ class LossConfig:
     label_smoothing: of a classifier: share of the target that the other classes get in equal parts, as in Darknet;
       the class itself keeps 1 - label_smoothing. (Elsewhere it often is the share of all classes: k - 1 of k times as
       much for the others.)
-    head: of a detector: fields of `HeadTraining` for all heads, over those of the cfg.
+    head: of a detector: fields of `HeadTraining` (or `RegionTraining`) for all heads, over those of the cfg.
   """
 
   style: str = "darknet"
@@ -48,7 +50,8 @@ def make_loss(graph: Graph, config: LossConfig, training: Training | None = None
 
   Returns:
     Names of layers, and (outputs, batch) -> mean loss per image, metrics. A detector's batch has "truth" (n, t, 5):
-    cx, cy, w, h relative to the input, class; a classifier's has "label" (n,) int32.
+    cx, cy, w, h relative to the input, class, and may have "images_seen" (n,), see `step.with_images_seen`; a
+    classifier's has "label" (n,) int32.
 
   Raises:
     PrnError: the network has heads that cannot be trained, or a setting does not exist.
@@ -58,34 +61,48 @@ def make_loss(graph: Graph, config: LossConfig, training: Training | None = None
   return _classification_loss(graph, config)
 
 
-def head_settings(graph: Graph, config: LossConfig, training: Training | None = None) -> dict[str, HeadTraining]:
-  """Loss settings of every head: Darknet's defaults, under those of the cfg, under those of the config."""
-  known = {f.name for f in dataclasses.fields(HeadTraining)}
-  unknown = sorted(set(config.head) - known)
-  if unknown:
-    raise PrnError(f"loss.head has no setting '{unknown[0]}'. Expected some of {', '.join(sorted(known))}.")
+def head_settings(graph: Graph, config: LossConfig, training: Training | None = None) -> dict[str, AnySettings]:
+  """Loss settings of every head: Darknet's defaults, under those of the cfg, under those of the config.
+
+  Raises:
+    PrnError: a head cannot be trained, or `config.head` has a setting that it does not know.
+  """
   sections = training.sections if training else {}
-  return {
-    head.name: dataclasses.replace(cast(HeadTraining, sections.get(head.name, HeadTraining())), **config.head)
-    for head in graph.heads
-  }
+  settings: dict[str, AnySettings] = {}
+  for head in graph.heads:
+    usual = sections.get(head.name, default_settings(_trainable(head, graph)))
+    known = {f.name for f in dataclasses.fields(usual)}
+    if unknown := sorted(set(config.head) - known):
+      raise PrnError(
+        f"config.loss.head.{unknown[0]} is no setting of layer '{head.name}' ({head.kind}); set it to None. Expected some "
+        f"of {', '.join(sorted(known))}."
+      )
+    settings[head.name] = dataclasses.replace(usual, **config.head)
+    if isinstance(head, Region):
+      assert isinstance(settings[head.name], RegionTraining)
+      check_region(head, settings[head.name])  # type: ignore[arg-type]
+  return settings
+
+
+def _trainable(head: Layer, graph: Graph) -> AnyHead:
+  if not isinstance(head, Yolo | GaussianYolo | Region):
+    raise PrnError(
+      f"layer '{head.name}' ({head.kind}) of network '{graph.name}' cannot be trained: there are losses for [yolo], "
+      "[Gaussian_yolo] and [region] heads only."
+    )
+  return head
 
 
 def _detection_loss(graph: Graph, config: LossConfig, training: Training | None) -> tuple[tuple[str, ...], LossFn]:
-  heads = graph.heads
-  for head in heads:
-    if not isinstance(head, Yolo | GaussianYolo):
-      raise PrnError(
-        f"layer '{head.name}' ({head.kind}) of network '{graph.name}' cannot be trained: there are losses for [yolo] and "
-        "[Gaussian_yolo] heads only."
-      )
+  heads = tuple(_trainable(head, graph) for head in graph.heads)
   inputs = {head.name: head.inputs[0] for head in heads}
   settings = head_settings(graph, config, training)
   style, size = LossStyle(config.style), (graph.width, graph.height)
 
   def loss_fn(outputs: dict[str, jax.Array], batch: Batch) -> tuple[jax.Array, Metrics]:
     raw = {name: outputs[source].astype(jnp.float32) for name, source in inputs.items()}
-    total, by_head = detection_loss(raw, batch["truth"], heads, settings, size, style=style)  # type: ignore[arg-type]
+    seen = batch["images_seen"][0] if "images_seen" in batch else None
+    total, by_head = detection_loss(raw, batch["truth"], heads, settings, size, style=style, images_seen=seen)
     return total / batch["image"].shape[0], _head_metrics(by_head)
 
   return tuple(inputs.values()), loss_fn
