@@ -135,7 +135,7 @@ def shrink(graph: Graph, gamma: float) -> Graph:
   to. Layers inside a block keep theirs, as the 1x1 convolutions do in the paper's figure 7, which prints "64 1x1,
   96 3x3; 64 1x1, 64 3x3" for the stage of 128. Widths are the nearest multiples of `WIDTH_STEP` and of the groups of
   the layers that make or read them. The stage's result has fewer channels, and so have the layers' inputs that read
-  it.
+  it. Blocks that share weights with other layers keep their width.
 
   Args:
     graph: any network with residual stages.

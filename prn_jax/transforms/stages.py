@@ -66,7 +66,7 @@ def consumers_of(graph: Graph) -> dict[str, list[str]]:
 
 def _block(graph: Graph, index: int, consumers: Mapping[str, Sequence[str]]) -> Block | None:
   """The block that ends with the shortcut at `index`; None if it is none: several sources, another shortcut inside,
-  or a layer inside that other layers need."""
+  or a layer inside that other layers need, its output or its weights."""
   shortcut = graph.layers[index]
   if len(shortcut.inputs) != 2:
     return None
@@ -76,7 +76,8 @@ def _block(graph: Graph, index: int, consumers: Mapping[str, Sequence[str]]) -> 
   names = {layer.name for layer in inside}
   closed = all(set(layer.inputs) <= names | {source} for layer in inside)
   private = all(set(consumers[name]) <= names | {shortcut.name} for name in names)
-  if not (inside and closed and private) or any(isinstance(layer, Shortcut) for layer in inside):
+  sharing = {name for layer in graph if layer.shared_with for name in (layer.name, layer.shared_with)}
+  if not (inside and closed and private) or names & sharing or any(isinstance(layer, Shortcut) for layer in inside):
     return None
   output = _deciding_conv(graph, shortcut.inputs[0], names)
   return Block(source, tuple(layer.name for layer in inside), output, shortcut.name) if output else None

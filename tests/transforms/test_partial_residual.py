@@ -293,6 +293,26 @@ def test_a_branch_that_others_read_is_no_block():
   assert find_stages(g.graph()) == []
 
 
+def test_blocks_that_share_weights_keep_their_width():
+  """Two branches from one map with the same weights, as in TridentNet: both still fit behind a narrower stage."""
+  g = Builder(8, 8, name="shared")
+  g.conv(16, 3, padding=1, name="stem")
+  for unit in (1, 2):
+    x = g.last
+    g.conv(16, 3, padding=1, name=f"unit{unit}_conv")
+    g.shortcut(x, name=f"unit{unit}_add")
+  fork = g.last
+  g.conv(16, 3, padding=1, name="near_conv")
+  near = g.shortcut(fork, name="near_add")
+  g.route(fork, name="far_from")
+  g.conv(16, 3, padding=1, dilation=2, share="near_conv", name="far_conv")
+  far = g.shortcut(fork, name="far_add")
+  g.route(near, far, name="both")
+  changed = shrink(g.graph(), 0.5)
+  assert [width(changed, name) for name in ("unit1_add", "unit2_add", "near_conv", "far_conv")] == [12, 8, 16, 16]
+  assert darknet_cfg.parse(darknet_cfg.dump(changed)).graph == changed
+
+
 # -- characteristic 3 -----------------------------------------------------------------------------------
 
 
