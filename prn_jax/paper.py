@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from prn_jax.graph.cost import Cost, cost
 from prn_jax.models import build_graph, get_spec
+from prn_jax.models.registry import Published
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "paper.md"
 PAPER, README, RESULTS = SOURCES = ("paper", "README", "Results.md")
@@ -116,7 +117,7 @@ ERRATA = (
     0,
     "55% fewer parameters than YOLOv3",
     "45%",
-    "no network that we know with the published operations has so few: 55% are left in one, 62% in another (below)",
+    "of the two networks that have the published operations, one keeps 55% and the other 62% (see above)",
   ),
 )
 # Models of the paper without figures of their cost, and comparators.
@@ -263,15 +264,22 @@ def figure_11() -> str:
   return table(["model", "gamma 0.75", "gamma 0.5"], rows)
 
 
+def _printed(figures: Published) -> str:
+  """Operations, or where a source gives none parameters, and the source."""
+  if figures.bflops:
+    return f"{figures.bflops:g} BFLOPs ({figures.source})"
+  return f"{figures.params_m:g}M parameters ({figures.source})" if figures.params_m else ""
+
+
 def others() -> str:
   rows = []
   for name in OTHERS:
     spec = get_spec(name)
     found = cost(build_graph(name))
-    printed = next((f"{p.bflops:g} ({p.source})" for p in spec.published if p.bflops and p.size == spec.width), "")
+    printed = next(filter(None, (_printed(p) for p in spec.published if p.size == spec.width)), "")
     mark = " (r)" if spec.status == "reconstructed" else ""
     rows.append([f"{name}{mark}", str(spec.width), f"{found.params:,}", f"{found.bflops:.3f}", printed, spec.reference])
-  return table(["model", "size", "learnable", "BFLOPs", "published BFLOPs", "reference"], rows)
+  return table(["model", "size", "learnable", "BFLOPs", "published", "reference"], rows)
 
 
 HEAD = """# The paper's figures and ours
@@ -298,7 +306,8 @@ READINGS_TEXT = """## YOLOv3-PRN: what is published, and two readings
 Table 2 gives its operations, and the abstract says "the same accuracy as YOLO-v3 with a 55% reduction of parameters and
 35% reduction of computation, while increasing the speed of execution by twice". Operations are those of convolutions.
 Both narrower heads meet 42.429 and 25.106 to the last digit. The first leaves 55% of YOLOv3's parameters, which explains
-the abstract's number as the share that is left, and is what `yolov3-prn` builds; nothing else decides between the two. The other is an option of the model:
+the abstract's number as the share that is left, and is what `yolov3-prn` builds; nothing else decides between the two. The
+other is an option of the model:
 `prn_jax.build("yolov3-prn", head="halved_3x3")`, or `head` in `config.model_options`."""
 NOTES = "Ours differ from what these figures are of:"
 SPEEDS = """## Speed
