@@ -1,8 +1,9 @@
-"""Turns what users name (files, folders, globs, URLs) into a list of images."""
+"""Turns what users name (files, folders, globs, URLs, lists of these) into a list of images."""
 
 from __future__ import annotations
 
 import glob
+import logging
 import os
 import urllib.error
 import urllib.request
@@ -10,8 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prn_jax.data_pipelines.image_formats import IMAGE_SUFFIXES, is_image_name
+from prn_jax.data_pipelines.named_files import NamedFiles
 from prn_jax.errors import PrnError, did_you_mean
+from prn_jax.formats.structured import read_lines
 
+LIST_SUFFIXES = (".txt", ".lst", ".list")
 MAX_DOWNLOAD_BYTES = 256 * 2**20
 TIMEOUT_SEC = 20.0
 
@@ -28,14 +32,19 @@ def expand(sources: Sequence[str | os.PathLike[str]]) -> list[str]:
   """Paths and URLs of the images that `sources` name, in order, each once.
 
   A folder stands for the images directly and deeper in it (by suffix), sorted; a pattern with *, ? or [ for what it
-  matches; anything else for itself, so that a file without a suffix can be named.
+  matches; a list (.txt, .lst, .list) for the paths and URLs in it, one a line, sought beside the list and then in the
+  working directory, as `named_files` says; anything else for itself, so that a file without a suffix can be named.
+  A line of a list that names no file stays in the result, so that it is reported with the images that cannot be read.
 
   Raises:
-    InputError: a source does not exist, or a folder or pattern holds no image.
+    InputError: a source does not exist, a folder or pattern holds no image, or a list that is the only source names no
+      file that is here.
   """
   found: list[str] = []
   for source in [os.fspath(source) for source in sources]:
-    if is_url(source) or os.path.isfile(source):
+    if os.path.isfile(source) and Path(source).suffix.lower() in LIST_SUFFIXES:
+      found += _listed(source, is_alone=len(sources) == 1)
+    elif is_url(source) or os.path.isfile(source):
       found.append(source)
     elif os.path.isdir(source):
       found += _images_below(source)
@@ -49,6 +58,32 @@ def expand(sources: Sequence[str | os.PathLike[str]]) -> list[str]:
       nearby = [path.name for path in folder.iterdir()] if folder.is_dir() else []
       raise InputError(f"'{source}' does not exist{did_you_mean(Path(source).name, nearby)}.")
   return list(dict.fromkeys(found))
+
+
+def _listed(source: str, *, is_alone: bool) -> list[str]:
+  """The images of a list; the list itself where none is here, since a pattern of the shell also matches label files."""
+  path = Path(source)
+  try:
+    names = [line.strip() for line in read_lines(path, InputError) if line.strip()]
+  except InputError:
+    if is_alone:
+      raise
+    return [source]
+  files = NamedFiles([path.parent, Path()])
+  paths = [name for name in names if not is_url(name)]
+  places = dict(zip(paths, files.find_all(paths), strict=True))
+  if not any(is_url(name) or places[name] for name in names):
+    if not is_alone:
+      return [source]
+    first = (
+      f"none of its {len(names)} lines names a file that is here; the first is '{names[0]}'" if names else "it is empty"
+    )
+    raise InputError(
+      f"list '{source}': {first}. Expected one path or URL of an image a line, relative to the list or to this folder."
+    )
+  if note := files.note(source):
+    logging.getLogger(__name__).warning("%s", note)
+  return [name if is_url(name) else str(places[name] or files.missing(name)) for name in names]
 
 
 def _images_below(folder: str) -> list[str]:

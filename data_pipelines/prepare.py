@@ -32,6 +32,7 @@ from prn_jax.data_pipelines.records import (
   ProblemLog,
   RecordList,
   Renumbered,
+  notes_of,
 )
 from prn_jax.data_pipelines.shrink import ShrinkOptions, image_problem, shrink
 from prn_jax.data_pipelines.sources.arrayrecord import (
@@ -69,6 +70,7 @@ class Prepared:
     num_bytes: size of all shards.
     problems: what was left out (policy skip).
     left_out: their number of each kind.
+    notes: what was understood, but is worth a look.
   """
 
   folder: Path
@@ -79,6 +81,7 @@ class Prepared:
   num_bytes: int
   problems: tuple[str, ...]
   left_out: dict[str, int]
+  notes: tuple[str, ...] = ()
 
   @property
   def spec(self) -> str:
@@ -326,7 +329,7 @@ def _publish(job: _Job, done: dict[int, Shard], num_kept: int) -> Prepared:
   num_bytes = sum(shard.bytes for shard in shards)
   return Prepared(
     job.folder, job.split, num_records, len(shards), num_kept, num_bytes, tuple(text for _, text in left_out),
-    split.left_out,
+    split.left_out, notes_of(job.dataset),
   )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ folders that hold nothing but the class folders (train/CLASS/*.jpg) are looked t
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -56,10 +57,13 @@ def _open_folder(root: Path, log: ProblemLog) -> RecordList:
   if not folders:
     raise DataError(f"{root} has no class folders; expected {root}/CLASS/*.jpg")
   records = []
+  others: Counter[str] = Counter()
   for label, folder in enumerate(folders):
     if not folder.name.isprintable():
       raise DataError(f"{root}: the class folder {shown(folder.name)} has a name that cannot be printed; rename it")
-    files = sorted(path for path in folder.rglob("*") if _is_image(path.as_posix()))
+    every = [path for path in folder.rglob("*") if not path.name.startswith(".")]
+    files = sorted(path for path in every if is_image_name(path))
+    others.update(path.suffix.lower() or "without" for path in every if not is_image_name(path) and path.is_file())
     if not files:
       reason = f"the class folder '{folder.name}' holds no images"
       log.report(folder, None, reason, ProblemKind.MISSING_IMAGE, "the class has no images")
@@ -67,6 +71,9 @@ def _open_folder(root: Path, log: ProblemLog) -> RecordList:
       size = checked_image_size(file, log)
       if size is not None:
         records.append(make_record(file, file.relative_to(root).as_posix(), size, label=label))
+  if others:
+    said = ", ".join(f"{number:,} {ending}" for ending, number in others.most_common(8))
+    log.note(f"files in the class folders that are not taken for images, by their ending: {said}")
   return finish([folder.name for folder in folders], range(len(folders)), records, log, str(root))
 
 

@@ -140,13 +140,14 @@ def _anchors(args: argparse.Namespace) -> int:
   import json
 
   from prn_jax.data_pipelines.anchors import box_sizes, fit_anchors
-  from prn_jax.data_pipelines.records import count_problems
+  from prn_jax.data_pipelines.records import count_problems, notes_of
   from prn_jax.data_pipelines.spec import open_spec
   from prn_jax.formats.files import write_text
 
   size = parse_size(args.size)
   dataset = open_spec(args.spec, args.on_bad_data)
   anchors = fit_anchors(box_sizes(dataset, size, args.resize), args.num, seed=args.seed)
+  _list_notes(notes_of(dataset))
   _list_problems(count_problems(dataset.problems), map(str, dataset.problems))
   result = {"spec": args.spec, "size": list(size), "resize": args.resize} | anchors.to_json()
   recall = ", ".join(f"{share:.1%} at IoU {threshold:g}" for threshold, share in anchors.recall.items())
@@ -184,6 +185,7 @@ def _prepare(args: argparse.Namespace) -> int:
     on_bad_data=args.on_bad_data,
     progress=_bar,
   )
+  _list_notes(done.notes)
   _list_problems(done.left_out, done.problems)
   kept = f", {done.num_kept} of them from an earlier run" if done.num_kept else ""
   print(
@@ -201,6 +203,7 @@ def _prepare(args: argparse.Namespace) -> int:
         "bytes": done.num_bytes,
         "left_out": done.left_out,
         "problems": done.problems,
+        "notes": done.notes,
       }
     )
   return 0
@@ -208,6 +211,11 @@ def _prepare(args: argparse.Namespace) -> int:
 
 def _bar(items: Iterable[Any], total: int) -> Iterable[Any]:
   return progress(items, total, "images")
+
+
+def _list_notes(notes: Iterable[str]) -> None:
+  for note in notes:
+    print(f"worth a look: {note}", file=sys.stderr)
 
 
 def _list_problems(counts: dict[str, int], problems: Iterable[str]) -> None:

@@ -152,8 +152,10 @@ def _classifier(args: argparse.Namespace, dataset: Any, done: Any) -> dict[str, 
 
 
 def _list_problems(dataset: Any, done: Any) -> None:
-  from prn_jax.data_pipelines.records import count_problems
+  from prn_jax.data_pipelines.records import count_problems, notes_of
 
+  for note in notes_of(dataset):
+    print(f"worth a look: {note}", file=sys.stderr)
   if dataset.problems:
     counts = ", ".join(f"{n} {kind}" for kind, n in count_problems(dataset.problems).items())
     print(f"left out of the data: {counts}", file=sys.stderr)

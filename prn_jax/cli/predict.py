@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     "sources",
     metavar="SOURCE",
     nargs="*",
-    help="image files, folders, patterns or http(s) URLs (default: a drawn street that the package carries)",
+    help="image files, folders, patterns, http(s) URLs, or lists (.txt) of these, one a line (default: a drawn street that the package carries)",
   )
   add_weights(parser)
   parser.add_argument("--names", metavar="FILE", help="class names, one per line")

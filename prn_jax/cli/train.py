@@ -93,14 +93,20 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _opened(experiment: Any) -> str:
-  """What is about to be trained, with the number of classes, which is the data's whatever the model had."""
+  """What is about to be trained, with the number of classes, which is the data's whatever the model had, and what was
+  noted of the data."""
+  from prn_jax.data_pipelines.records import notes_of
+
   graph, evaluator = experiment.graph, experiment.evaluator
   valid = f"{len(evaluator.dataset):,} to evaluate" if evaluator else "no evaluation (config.data.valid is empty)"
-  return (
+  parts = {"training data": experiment.dataset} | ({"validation data": evaluator.dataset} if evaluator else {})
+  notes = [f"{part}: {note}" for part, dataset in parts.items() for note in notes_of(dataset)]
+  first = (
     f"{graph.name} {graph.width}x{graph.height} for the {len(experiment.names):,} classes of the data: "
     f"{len(experiment.dataset):,} training images, {valid}, {experiment.total_steps:,} steps of "
     f"{experiment.config.batch_size:,} images" + "".join(f"\n  {line}" for line in experiment.chosen)
   )
+  return "\n".join([first, *notes])
 
 
 def _summary(outcome: Any, folder: Path) -> str:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
+from prn_jax.cli.main import main
+from prn_jax.cli.train import _opened
+from prn_jax.data_pipelines.spec import open_spec
 from tests.cli.test_cli import json_line, prn
 from tests.data_pipelines.pictures import write, write_image
 
@@ -89,3 +93,37 @@ def test_mistakes(tmp_path: Path, spec: str, arguments: tuple[str, ...], message
   filled = [text.format(spec=spec, out=tmp_path / "out", file=file) for text in arguments]
   assert message in prn("data", *filled, expect=2).stderr
   assert not (tmp_path / "out").exists()
+
+
+def test_what_was_understood_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+  """Polygons, names of another machine: by inspect in its summary, by prepare, anchors and train at their start."""
+  write_image(tmp_path / "images" / "a.jpg")
+  write(tmp_path / "labels" / "a.txt", "0 .1 .1 .5 .1 .3 .9\n")
+  write(tmp_path / "list.txt", "images\\a.jpg\n")
+  spec = f"yolo:{write(tmp_path / 'data.yaml', 'names: [cat]' + chr(10) + 'train: list.txt')}:train"
+  polygons = "1 of 1 labels are polygons; their bounding boxes are used"
+  names = (
+    f"a name in {tmp_path}/list.txt taken for files of this machine, e.g. 'images\\a.jpg' for {tmp_path}/images/a.jpg"
+  )
+  assert main(["data", "inspect", spec]) == 0
+  shown = capsys.readouterr().out
+  assert f"Worth a look\n  {names}\n  {polygons}\n" in shown
+  assert "No problems found" in shown
+  assert main(["data", "prepare", spec, str(tmp_path / "out")]) == 0
+  assert f"worth a look: {names}\nworth a look: {polygons}\n" in capsys.readouterr().err
+  assert main(["data", "anchors", spec, "--num", "1", "--size", "64x64"]) == 0
+  assert f"worth a look: {polygons}\n" in capsys.readouterr().err
+  dataset = open_spec(spec)
+  graph = SimpleNamespace(name="net", width=64, height=64)
+  config = SimpleNamespace(batch_size=1)
+  experiment = SimpleNamespace(
+    graph=graph,
+    evaluator=SimpleNamespace(dataset=dataset),
+    names=["cat"],
+    dataset=dataset,
+    total_steps=1,
+    config=config,
+  )
+  assert _opened(experiment).splitlines()[1:] == [
+    f"{part} data: {note}" for part in ("training", "validation") for note in (names, polygons)
+  ]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from prn_jax.data_pipelines.records import DataError
+from prn_jax.data_pipelines.records import DataError, notes_of
 from prn_jax.data_pipelines.spec import open_spec
 from tests.data_pipelines.pictures import write, write_image
 
@@ -72,3 +72,13 @@ def test_real_imagenet(shared: Path) -> None:
     names[number] = wnid
   renamed = open_spec(f"imagefolder:{root}", names=names)
   assert all(renamed[index].label == darknet[str(renamed[index].image_id).split("/")[0]] for index in range(750))
+
+
+def test_files_that_are_not_taken_for_images_are_counted(tmp_path: Path) -> None:
+  spec = folder(tmp_path)
+  for name in ("1.psd", "2.PSD", "3"):
+    write(tmp_path / "cat" / name, "")
+  write(tmp_path / "cat" / ".DS_Store", "")
+  assert notes_of(open_spec(spec)) == (
+    "files in the class folders that are not taken for images, by their ending: 2 .psd, 1 without, 1 .txt",
+  )

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from prn_jax.errors import PrnError
+from prn_jax.formats import darknet_cfg
 from prn_jax.formats.files import sha256, write_text, written_beside
 from tests.conftest import REPO
 
@@ -93,3 +94,13 @@ def test_kill_in_the_middle_leaves_the_old_file(tmp_path: Path) -> None:
   done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], cwd=REPO, check=False)
   assert done.returncode == -signal.SIGKILL
   assert path.read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "gb18030"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_cfgs_of_windows_and_old_macs(tmp_path: Path, encoding: str, end: str) -> None:
+  lines = ["[net]", "width=32", "height=64", "channels=3", "# 网络", "[conv]", "filters=6", "size=1", "activation=linear", ""]
+  path = tmp_path / "x.cfg"
+  path.write_bytes(end.join(lines).encode(encoding))
+  graph = darknet_cfg.read(path).graph
+  assert (graph.width, graph.height, len(graph)) == (32, 64, 1)

@@ -293,3 +293,16 @@ def test_no_bomb_takes_two_seconds_of_the_processor(name: str) -> None:
   assert time.process_time() - start < 2
   grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before.ru_maxrss
   assert grown < 1 << 20  # KiB
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("text", ["a.jpg\r\nb.jpg\r\n", "交通信号灯\n猫\n", "straße\tx"])
+def test_utf_16_without_a_mark_where_it_can_be_nothing_else(text: str, encoding: str, tmp_path: Path) -> None:
+  path = tmp_path / "list.txt"
+  path.write_bytes(text.encode(encoding))
+  assert structured.read_text(path) == text
+
+
+@pytest.mark.parametrize("data", [b"a\0b", b"a\0\0b", b"\0\x01\0\x02", b"\0", b"ab\0\0"])
+def test_zeros_alone_make_no_utf_16(data: bytes) -> None:
+  assert structured.decode_utf16(data) is None
