@@ -93,20 +93,24 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _opened(experiment: Any) -> str:
-  """What is about to be trained, with the number of classes, which is the data's whatever the model had, and what was
-  noted of the data."""
-  from prn_jax.data_pipelines.records import notes_of
-
+  """What is about to be trained, with the number of classes, which is the data's whatever the model had."""
   graph, evaluator = experiment.graph, experiment.evaluator
   valid = f"{len(evaluator.dataset):,} to evaluate" if evaluator else "no evaluation (config.data.valid is empty)"
-  parts = {"training data": experiment.dataset} | ({"validation data": evaluator.dataset} if evaluator else {})
-  notes = [f"{part}: {note}" for part, dataset in parts.items() for note in notes_of(dataset)]
-  first = (
+  return (
     f"{graph.name} {graph.width}x{graph.height} for the {len(experiment.names):,} classes of the data: "
     f"{len(experiment.dataset):,} training images, {valid}, {experiment.total_steps:,} steps of "
-    f"{experiment.config.batch_size:,} images" + "".join(f"\n  {line}" for line in experiment.chosen)
+    f"{experiment.config.batch_size:,} images"
+    + "".join(f"\n  {line}" for line in (*experiment.chosen, *_noted(experiment)))
   )
-  return "\n".join([first, *notes])
+
+
+def _noted(experiment: Any) -> list[str]:
+  """What the sources understood of the data, but is worth a look."""
+  from prn_jax.data_pipelines.records import notes_of
+
+  evaluator = experiment.evaluator
+  parts = {"training data": experiment.dataset} | ({"validation data": evaluator.dataset} if evaluator else {})
+  return [f"{part}: {note}" for part, dataset in parts.items() for note in notes_of(dataset)]
 
 
 def _summary(outcome: Any, folder: Path) -> str:

@@ -99,7 +99,18 @@ def test_kill_in_the_middle_leaves_the_old_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "gb18030"])
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_cfgs_of_windows_and_old_macs(tmp_path: Path, encoding: str, end: str) -> None:
-  lines = ["[net]", "width=32", "height=64", "channels=3", "# 网络", "[conv]", "filters=6", "size=1", "activation=linear", ""]
+  lines = [
+    "[net]",
+    "width=32",
+    "height=64",
+    "channels=3",
+    "# 网络",
+    "[conv]",
+    "filters=6",
+    "size=1",
+    "activation=linear",
+    "",
+  ]
   path = tmp_path / "x.cfg"
   path.write_bytes(end.join(lines).encode(encoding))
   graph = darknet_cfg.read(path).graph
