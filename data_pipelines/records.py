@@ -17,9 +17,8 @@ from PIL import Image, UnidentifiedImageError
 
 from prn_jax.data_pipelines.class_names import match_names
 from prn_jax.data_pipelines.image_formats import open_image, why_unreadable
-from prn_jax.errors import PrnError, did_you_mean
+from prn_jax.errors import PrnError, did_you_mean, printable
 from prn_jax.formats.files import is_file
-from prn_jax.formats.structured import printable
 
 EDGE_TOLERANCE_PX = 1.0
 """A box may reach this far outside its image: labels are rounded, and some tools count pixels from 1."""

@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+  """Text that every terminal and file takes: half characters and control characters are escaped, lines are kept."""
+  return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 class PrnError(ValueError):
-  """Bad input from the user; the command line prints its text and exits with status 2."""
+  """Bad input from the user; the command line prints its text and exits with status 2.
+
+  The text can be printed whatever names and values it quotes.
+  """
+
+  def __str__(self) -> str:
+    return printable(super().__str__())
 
 
 class GraphError(PrnError):

@@ -36,7 +36,7 @@ def darknet_label_path(image: Path) -> Path:
   text = image.as_posix()
   for images, labels in _FOLDERS:
     text = text.replace(images, labels, 1)
-  return Path(text).with_suffix(".txt")
+  return Path(text).with_suffix(".txt") if image.name else image  # "/" is no image, which is said elsewhere
 
 
 @register_source("darknet:FILE.data:train|valid")

@@ -28,7 +28,7 @@ def yolo_label_path(image: Path) -> Path:
     if parts[position] == "images":
       parts[position] = "labels"
       break
-  return Path(*parts).with_suffix(".txt")
+  return Path(*parts).with_suffix(".txt") if image.name else image  # "/" is no image, which is said elsewhere
 
 
 @register_source("yolo:DATA.yaml:SPLIT")

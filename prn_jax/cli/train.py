@@ -147,8 +147,8 @@ def read_config(config: str, overrides: list[str]) -> Any:
   for override in overrides:
     _check_key(loaded, override.partition("=")[0].removeprefix("--config."))
   values = flags.FlagValues()
-  config_flags.DEFINE_config_dict("config", loaded, flag_values=values, sys_argv=["prn", *overrides])
   try:
+    config_flags.DEFINE_config_dict("config", loaded, flag_values=values, sys_argv=["prn", *overrides])
     left = values(["prn", *overrides])
   except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
     raise PrnError(f"{_config_reason(error)}. 'prn train --config={config} --print-config' shows all keys.") from None

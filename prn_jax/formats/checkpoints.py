@@ -116,12 +116,10 @@ def read_manifest(checkpoint: Path) -> dict[str, Any]:
   if stated != _checksum(manifest):
     raise CheckpointError(f"'{path}' has changed since it was saved: its checksum does not hold.")
   check_version(root, str(checkpoint), FORMAT, VERSION)
-  if root["metric"].raw is not None:
-    root["metric"].number()
   if "metric_of" in root:
     root["metric_of"].mapping()
-  file_hashes(root["sha256"])
-  return manifest
+  metric = root["metric"].number() if "metric" in root else None
+  return manifest | {"step": root["step"].whole(0), "metric": metric, "sha256": file_hashes(root["sha256"])}
 
 
 def write_manifest(checkpoint: Path, step: int, rating: Rating, hashes: Mapping[str, str]) -> None:
@@ -134,16 +132,13 @@ def read_meta(checkpoint: Path) -> dict[str, Any]:
   """What meta.json holds: "step", "arrays" (path -> type and shape), "versions", and the caller's "meta"; call `verify`
   first."""
   root = read_json(checkpoint / META, CheckpointError)
-  root["step"].whole(0)
-  for value in root["arrays"].mapping().values():
-    _check_array(value)
+  arrays = {name: _type_and_shape(value) for name, value in root["arrays"].mapping().items()}
   for key in ("meta", "versions"):
     root[key].mapping()
-  return dict(root.raw)
+  return root.raw | {"step": root["step"].whole(0), "arrays": arrays}
 
 
-def _check_array(value: Node) -> None:
-  """Raises CheckpointError unless the value is a type and a shape."""
+def _type_and_shape(value: Node) -> tuple[str, list[int]]:
   import ml_dtypes  # noqa: F401  (gives numpy bfloat16)
 
   parts = value.items()
@@ -153,8 +148,7 @@ def _check_array(value: Node) -> None:
     np.dtype(parts[0].text())
   except TypeError:
     raise parts[0].fault(f"is {shown(parts[0].raw)}; expected the type of an array") from None
-  for side in parts[1].items():
-    side.whole(0, 2**40)
+  return parts[0].text(), [side.whole(0, 2**40) for side in parts[1].items()]
 
 
 def hash_files(checkpoint: Path, *, durable: bool = False) -> dict[str, str]:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from prn_jax.errors import CheckpointError
-from prn_jax.formats.structured import Misfit, Node, printable, shown, text_of
+from prn_jax.errors import CheckpointError, printable
+from prn_jax.formats.structured import Misfit, Node, shown, text_of
 
 RESIZES = ("stretch", "letterbox")
 _MAX_INT = 2**31 - 1

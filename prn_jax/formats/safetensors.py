@@ -13,7 +13,7 @@ import numpy as np
 from prn_jax.errors import CheckpointError, PrnError
 from prn_jax.formats.description import description
 from prn_jax.formats.files import written_beside
-from prn_jax.formats.structured import parse_json, printable
+from prn_jax.formats.structured import parse_json
 
 FORMAT = "prn_jax model"
 ADVICE = "Convert the model again."
@@ -44,7 +44,7 @@ def load(path: Path) -> tuple[str, dict[str, Any], dict[str, np.ndarray]]:
       metadata = file.metadata() or {}
       flat = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dict)
   except Exception as error:  # the library raises its own type for every kind of damage
-    raise CheckpointError(f"'{path}' is not a readable safetensors file: {printable(str(error))}.") from None
+    raise CheckpointError(f"'{path}' is not a readable safetensors file: {error}.") from None
   if metadata.get("format") != FORMAT:
     raise CheckpointError(
       f"'{path}' holds {len(flat)} arrays but no prn_jax network. Only files written by prn_jax carry their graph."

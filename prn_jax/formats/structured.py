@@ -82,17 +82,9 @@ _SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = 4
 _SHORT.maxlevel = 3
 
 
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-
-
 def shown(value: object) -> str:
   """A value as a message shows it: quoted, and short whatever it is."""
   return _SHORT.repr(value)
-
-
-def printable(text: str) -> str:
-  """Text that every terminal and file takes: half characters and control characters are escaped, lines are kept."""
-  return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 # -- values ----------------------------------------------------------------------------------------
@@ -239,7 +231,7 @@ class Node:
     """The error that says `reason` of this value, as "is 3, but there are 2 names; they must agree"."""
     key = shown(self.key)[1:-1].removeprefix(".")
     said = f"{self.file}: {key} {reason}" if key else f"{self.file} {reason}"
-    return self.error(printable(f"{said}.{' ' if self.advice else ''}{self.advice}"))
+    return self.error(f"{said}.{' ' if self.advice else ''}{self.advice}")
 
   def _checked(self, check: Any, *limits: Any) -> Any:
     try:

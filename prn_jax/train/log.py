@@ -22,7 +22,7 @@ from PIL import Image
 
 from prn_jax.errors import PrnError
 from prn_jax.formats.files import is_file, set_aside, write_text
-from prn_jax.formats.structured import MAX_DATA_BYTES, Misfit, Node, load_bytes, parse_json, printable, text_of
+from prn_jax.formats.structured import MAX_DATA_BYTES, Misfit, Node, load_bytes, parse_json, text_of
 
 SHOWN = ("recall50", "grad_norm", "learning_rate")  # in the line of progress, beside the loss; the rest is in the files
 EVAL = "eval/"  # names of an evaluation's figures begin so
@@ -132,9 +132,7 @@ def _kept_metrics(folder: Path) -> list[dict[str, Any]]:
   rows, faults = _read_metrics(folder)
   if faults:
     place = set_aside(folder / JSONL)
-    _LOG.warning(
-      "%s That is kept as '%s'; the %s rows that can be read go on.", printable(faults[0]), place, f"{len(rows):,}"
-    )
+    _LOG.warning("%s That is kept as '%s'; the %s rows that can be read go on.", faults[0], place, f"{len(rows):,}")
   return rows
 
 

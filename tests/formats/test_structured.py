@@ -111,6 +111,7 @@ def test_messages_hold_nothing_that_cannot_be_printed() -> None:
   said = refused(root["\ud800\x1b[2J"].text)
   assert said.isprintable()
   said.encode()
+  assert str(PrnError("a\ud800\x07\nb 猫")) == "a\\ud800\\x07\nb 猫"
 
 
 # -- text ------------------------------------------------------------------------------------------
