@@ -13,6 +13,7 @@ from pathlib import Path
 from prn_jax.data_pipelines.image_formats import IMAGE_SUFFIXES, is_image_name
 from prn_jax.data_pipelines.named_files import NamedFiles
 from prn_jax.errors import PrnError, did_you_mean
+from prn_jax.formats.files import is_folder
 from prn_jax.formats.structured import read_lines
 
 LIST_SUFFIXES = (".txt", ".lst", ".list")
@@ -55,7 +56,7 @@ def expand(sources: Sequence[str | os.PathLike[str]]) -> list[str]:
       found += matches
     else:
       folder = Path(source).parent
-      nearby = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+      nearby = [path.name for path in folder.iterdir()] if is_folder(folder) else []
       raise InputError(f"'{source}' does not exist{did_you_mean(Path(source).name, nearby)}.")
   return list(dict.fromkeys(found))
 

@@ -17,6 +17,7 @@ from prn_jax.examples import ASSETS
 from prn_jax.formats import checkpoints, darknet_cfg, darknet_weights, orbax
 from prn_jax.formats.darknet_training import Training
 from prn_jax.formats.darknet_weights import Header
+from prn_jax.formats.files import is_file, is_folder, is_there
 from prn_jax.graph.graph import Graph
 from prn_jax.models import registry
 
@@ -254,13 +255,13 @@ def _assume_names(model: Model) -> None:
 
 def _open(model: str | Path, strict: bool, options: dict[str, Any]) -> Model:
   path = Path(model)
-  if path.is_dir() or path.suffix == ".cfg":
+  if is_folder(path) or path.suffix == ".cfg":
     if options:
       raise PrnError(f"options {sorted(options)} are for registered models; '{model}' already has its shape.")
-    return _open_directory(path) if path.is_dir() else _open_cfg(path, strict)
-  if path.suffix == ".safetensors" and path.is_file():
+    return _open_directory(path) if is_folder(path) else _open_cfg(path, strict)
+  if path.suffix == ".safetensors" and is_file(path):
     return _open_safetensors(path)
-  if path.is_file():
+  if is_file(path):
     raise ModelNotFoundError(
       f"'{model}' is not a network: expected a registered name, a .cfg file, a saved model or run directory, or "
       ".safetensors. Weights are given beside their cfg (--weights FILE, weights= in Python); .onnx is written, not read."
@@ -336,15 +337,15 @@ def check_variables(variables: Variables, graph: Graph, where: str) -> None:
 def with_weights(model: Model, weights: str | Path, partial: bool | None = None) -> Model:
   """The model with the weights of a Darknet file or of a saved model of the same network."""
   path = Path(weights)
-  if path.is_dir() or path.suffix == ".safetensors":
+  if is_folder(path) or path.suffix == ".safetensors":
     source = _open(path, True, {})
     check_variables(source.variables, model.graph, f"'{path}'")
     return Model(
       model.graph, source.variables, names=model.names or source.names, resize=model.resize,
       training=model.training, header=source.header, missing=source.missing,
     )  # fmt: skip
-  if not path.exists():
-    nearby = [f.name for f in path.parent.glob("*.weights")] if path.parent.is_dir() else []
+  if not is_there(path):
+    nearby = [f.name for f in path.parent.glob("*.weights")] if is_folder(path.parent) else []
     raise WeightsError(f"weights file '{path}' does not exist{did_you_mean(path.name, nearby)}.")
   layers = model.training.layers if model.training else {}
   loaded = darknet_weights.load(

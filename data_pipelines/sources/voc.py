@@ -40,7 +40,7 @@ from prn_jax.data_pipelines.records import (
 )
 from prn_jax.data_pipelines.spec import register_source
 from prn_jax.errors import did_you_mean
-from prn_jax.formats.files import expanded, is_file
+from prn_jax.formats.files import expanded, is_file, is_folder
 from prn_jax.formats.structured import Misfit, decode_xml, load_bytes, load_xml, read_lines, shown, truth_of
 
 VOC_NAMES = (
@@ -120,8 +120,8 @@ def open_voc(parts: tuple[str, ...], log: ProblemLog) -> RecordList:
 def _list_path(root: Path, split: str) -> Path:
   folder = root / "ImageSets" / "Main"
   for needed in (folder, root / "Annotations", root / "JPEGImages"):
-    if not needed.is_dir():
-      inside = sorted(path.name for path in root.glob("VOC*") if path.is_dir()) if root.is_dir() else []
+    if not is_folder(needed):
+      inside = sorted(path.name for path in root.glob("VOC*") if is_folder(path)) if is_folder(root) else []
       hint = f" Did you mean {root / inside[0]}?" if inside else ""
       raise DataError(f"'{root}' is no VOC root: there is no folder {needed}.{hint}")
   path = folder / f"{split}.txt"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from prn_jax.cli.common import add_json, add_model, add_weights, print_json, return_freed_memory, use_compilation_cache
 from prn_jax.formats import convert as converter
+from prn_jax.formats.files import is_file
 from prn_jax.model import Model, load
 
 
@@ -83,6 +84,6 @@ def transformed(model: Model, transforms: Sequence[str]) -> Model:
 def _same_bytes(args: argparse.Namespace) -> bool | None:
   """Whether a weights file came out as it went in; None where that cannot be asked."""
   source = args.weights and Path(args.weights)
-  if args.transform or not source or not source.is_file() or Path(args.dst).suffix != source.suffix:
+  if args.transform or not source or not is_file(source) or Path(args.dst).suffix != source.suffix:
     return None
   return converter.same_bytes(source, args.dst)

@@ -85,7 +85,7 @@ def _parser(command: str | None) -> argparse.ArgumentParser:
 
 
 def _run(args: argparse.Namespace) -> int:
-  from prn_jax.errors import PrnError
+  from prn_jax.errors import PrnError, printable
 
   try:
     return int(importlib.import_module(f"prn_jax.cli.{args.command}").run(args))
@@ -98,7 +98,10 @@ def _run(args: argparse.Namespace) -> int:
     return 0
   except KeyboardInterrupt:
     return 130
-  except Exception:
+  except Exception as error:
+    if isinstance(error, OSError) and error.filename is not None:  # a name too long, a folder without permission, ...
+      print(f"prn {args.command}: cannot use '{printable(str(error.filename))}': {error.strerror}.", file=sys.stderr)
+      return 2
     logging.getLogger(__name__).exception("internal error; please report it with the command and this text")
     return 3
 

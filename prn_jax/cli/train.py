@@ -13,6 +13,7 @@ from typing import Any
 
 from prn_jax.cli.common import add_json, output_folder, print_json, use_compilation_cache
 from prn_jax.errors import PrnError, did_you_mean
+from prn_jax.formats.files import is_file, is_folder
 
 CONFIG_HELP = """CONFIG is one of
   NAME or NAME:ARGUMENT   a configuration that comes with the package (configs/demo.py is "demo")
@@ -223,9 +224,9 @@ def _find(name: str) -> Path:
 
   path = Path(name)
   if path.suffix == ".py":
-    if path.is_file():
+    if is_file(path):
       return path
-    near = [str(p) for p in path.parent.glob("*.py")] if path.parent.is_dir() else []
+    near = [str(p) for p in path.parent.glob("*.py")] if is_folder(path.parent) else []
     raise PrnError(f"configuration file '{name}' does not exist{did_you_mean(name, near)}.")
   shipped = {p.stem: p for folder in configs.__path__ for p in Path(folder).glob("*.py") if not p.stem.startswith("_")}
   if name not in shipped:

@@ -33,7 +33,7 @@ import numpy as np
 
 from prn_jax.errors import CheckpointError, PrnError
 from prn_jax.formats.description import cannot_restore, check_version, description, file_hashes
-from prn_jax.formats.files import is_file, sha256, write_text
+from prn_jax.formats.files import is_file, is_folder, sha256, write_text
 from prn_jax.formats.structured import Node, read_json, shown
 
 FOLDER = "checkpoints"
@@ -62,7 +62,7 @@ class Rating(NamedTuple):
 
 def is_run_directory(path: Path) -> bool:
   """True for a run directory, its checkpoints folder, and one finished checkpoint in it."""
-  return (path / FOLDER).is_dir() or _is_checkpoint(path) or (path.is_dir() and any(step_folders(path)))
+  return is_folder(path) and ((path / FOLDER).is_dir() or _is_checkpoint(path) or any(step_folders(path)))
 
 
 def step_folders(folder: Path) -> list[int]:

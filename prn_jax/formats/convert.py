@@ -11,7 +11,7 @@ import numpy as np
 from prn_jax.errors import PrnError, did_you_mean
 from prn_jax.formats import darknet_cfg, darknet_weights, orbax, safetensors
 from prn_jax.formats.darknet_training import Training
-from prn_jax.formats.files import sha256, write_text
+from prn_jax.formats.files import is_folder, sha256, write_text
 from prn_jax.formats.verify import probe_input
 from prn_jax.graph.graph import Graph
 from prn_jax.model import Model, load, with_weights
@@ -44,7 +44,7 @@ class Proof:
 def file_type(dst: str | Path) -> str:
   """ "directory", or the suffix of a file type that we write; PrnError for another one."""
   path = Path(dst)
-  if str(dst).endswith("/") or path.is_dir() or not path.suffix:
+  if str(dst).endswith("/") or is_folder(path) or not path.suffix:
     return DIRECTORY
   if path.suffix not in WRITERS:
     raise PrnError(

@@ -24,7 +24,7 @@ from prn_jax.formats.darknet_training import (
   read_table,
   table_keys,
 )
-from prn_jax.formats.structured import decode_utf16, split_lines
+from prn_jax.formats.structured import Misfit, decode_utf16, load_bytes, split_lines
 from prn_jax.graph.graph import INPUT, MAX_VALUES, SECTIONS, Graph, Layer, Shape, Wiring, checked_shape, default_name
 from prn_jax.graph.section import Section, Value, Wires, shortened
 from prn_jax.kinds.route import Route
@@ -52,9 +52,9 @@ def read(path: str | Path, strict: bool = True) -> DarknetCfg:
   """Reads a cfg file. See `parse`."""
   path = Path(path)
   try:
-    data = path.read_bytes()
-  except OSError as error:
-    raise CfgError(f"cannot read cfg '{path}': {error.strerror}.") from None
+    data = load_bytes(path)
+  except Misfit as error:
+    raise CfgError(f"cannot read cfg '{path}': {str(error).removeprefix('cannot be read: ')}.") from None
   text = decode_utf16(data)  # PowerShell's > and old Notepads write it; Darknet's own files are bytes of any encoding
   text = data.decode("utf-8-sig", "surrogateescape") if text is None else text
   return parse("\n".join(split_lines(text)), path.name, strict)

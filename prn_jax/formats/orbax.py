@@ -24,7 +24,7 @@ import numpy as np
 
 from prn_jax.errors import CheckpointError
 from prn_jax.formats.description import cannot_restore, check_version, description, file_hashes
-from prn_jax.formats.files import aligned, sha256, write_text
+from prn_jax.formats.files import aligned, is_folder, sha256, write_text
 from prn_jax.formats.structured import read_json, shown
 
 INDEX = "model.json"
@@ -34,7 +34,7 @@ VERSION = 1
 
 def is_model_directory(path: Path) -> bool:
   """True for a finished model, and for the remains of an unfinished save."""
-  return path.is_dir() and ((path / INDEX).is_file() or any(path.glob("payload-*")))
+  return is_folder(path) and ((path / INDEX).is_file() or any(path.glob("payload-*")))
 
 
 def save(path: str | Path, graph_cfg: str, variables: Mapping[str, Any], extra: Mapping[str, Any]) -> None:

@@ -20,6 +20,7 @@ from prn_jax.data_pipelines.spec import open_spec
 from prn_jax.errors import PrnError, did_you_mean
 from prn_jax.formats import darknet_cfg
 from prn_jax.formats.darknet_training import Training
+from prn_jax.formats.files import is_folder
 from prn_jax.graph.graph import Graph
 from prn_jax.labels import num_classes
 from prn_jax.model import load
@@ -155,7 +156,7 @@ def build_network(config: TrainConfig, classes: int) -> tuple[Graph, Training | 
     PrnError: the config names a model, option or transform that does not exist or does not fit.
   """
   path = Path(config.model)
-  if path.suffix == ".cfg" or path.is_dir():
+  if path.suffix == ".cfg" or is_folder(path):
     if config.model_options:
       raise ConfigError(f"config.model_options are for registered models; '{config.model}' already has its shape.")
     model = load(path)

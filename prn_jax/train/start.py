@@ -19,6 +19,7 @@ import numpy as np
 from prn_jax.errors import GraphError, PrnError, WeightsError
 from prn_jax.formats import darknet_weights
 from prn_jax.formats.darknet_training import LayerTraining
+from prn_jax.formats.files import is_file, is_folder
 from prn_jax.graph.graph import Graph
 from prn_jax.labels import num_classes
 from prn_jax.model import load
@@ -134,7 +135,7 @@ def _open_one_of(graphs: list[Graph], *args: Any) -> _Source:
 def _open(
   graph: Graph, path: Path, model: str | Path | None, partial: bool | None, layers: Mapping[str, LayerTraining]
 ) -> _Source:
-  if path.is_dir() or path.suffix == ".safetensors":
+  if is_folder(path) or path.suffix == ".safetensors":
     if model is not None:
       raise PrnError(f"'{path}' carries its own network; leave weights_model ('{model}') empty.")
     saved = load(path)
@@ -145,10 +146,10 @@ def _open(
   try:
     return _read(path, graph, partial, layers, "")
   except WeightsError as error:
-    found = None if partial or not path.is_file() else _other_classes(path, graph)
+    found = None if partial or not is_file(path) else _other_classes(path, graph)
     if found is None:
       hint = " If they are of another network, name it: weights_model (a .cfg or a registered model)."
-      raise WeightsError(f"{error}{hint if path.is_file() else ''}") from None
+      raise WeightsError(f"{error}{hint if is_file(path) else ''}") from None
     return found
 
 

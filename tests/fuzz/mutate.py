@@ -122,7 +122,7 @@ def hostile_value(value: Any, rng: random.Random) -> Any:
     return str(value)[:1000]
   if how == 1:
     return [value]
-  if how == 2 and isinstance(value, int | float):
+  if how == 2 and isinstance(value, int | float) and abs(value) < 1e300:
     return float(value)
   if how == 3:
     deep: Any = value
