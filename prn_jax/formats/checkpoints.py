@@ -174,7 +174,7 @@ def verify(checkpoint: Path, *, part: int = 0, parts: int = 1) -> None:
     CheckpointError: naming the first file that is missing or changed.
   """
   expected: dict[str, str] = read_manifest(checkpoint)["sha256"]
-  missing = [name for name in expected if not (checkpoint / name).is_file()]
+  missing = [name for name in expected if not is_file(checkpoint / name)]
   if missing:
     raise CheckpointError(f"'{checkpoint / missing[0]}' is missing, one of {len(missing)} missing files.")
   names = sorted(expected)[part::parts]
