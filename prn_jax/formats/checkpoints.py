@@ -22,6 +22,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -144,11 +145,16 @@ def _type_and_shape(value: Node) -> tuple[str, list[int]]:
   parts = value.items()
   if len(parts) != 2:
     raise value.fault(f"is {shown(value.raw)}; expected type and shape")
+  name = parts[0].text()
   try:
-    np.dtype(parts[0].text())
-  except TypeError:
-    raise parts[0].fault(f"is {shown(parts[0].raw)}; expected the type of an array") from None
-  return parts[0].text(), [side.whole(0, 2**40) for side in parts[1].items()]
+    is_type = (
+      bool(re.fullmatch(r"[a-z]\w{0,40}", name)) and np.dtype(name) is not None
+    )  # numpy reads much more as types
+  except (TypeError, ValueError, SyntaxError):
+    is_type = False
+  if not is_type:
+    raise parts[0].fault(f"is {shown(parts[0].raw)}; expected the type of an array")
+  return name, [side.whole(0, 2**40) for side in parts[1].items()]
 
 
 def hash_files(checkpoint: Path, *, durable: bool = False) -> dict[str, str]:
