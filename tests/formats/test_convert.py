@@ -10,7 +10,7 @@ import pytest
 
 import prn_jax
 from prn_jax.errors import CheckpointError, PrnError, WeightsError
-from prn_jax.formats import convert, onnx
+from prn_jax.formats import convert, onnx, safetensors
 from prn_jax.formats.darknet_weights import Header
 from prn_jax.formats.verify import compare
 from prn_jax.model import Model
@@ -96,6 +96,22 @@ def test_damaged_safetensors(tmp_path: Path) -> None:
     prn_jax.load(path)
   path.write_bytes(data[:-100])
   with pytest.raises(CheckpointError, match="not a readable safetensors file"):
+    prn_jax.load(path)
+
+
+@pytest.mark.parametrize(
+  ("extra", "said"),
+  [
+    ("{", r"metadata 'extra':1 is no valid JSON"),
+    ("[]", r"metadata 'extra' is \[\]; expected keys with values"),
+    ('{"names": [null]}', r"metadata 'extra': names\[0\] is None; expected text"),
+  ],
+)
+def test_metadata_of_safetensors(tmp_path: Path, extra: str, said: str) -> None:
+  flat, path = {"params/a/kernel": np.ones((2, 3), np.float32)}, tmp_path / "m.safetensors"
+  facts = {"format": safetensors.FORMAT, "graph_cfg": "[net]\n", "sha256": safetensors.digest(flat), "extra": extra}
+  path.write_bytes(safetensors._library().save(flat, facts))
+  with pytest.raises(CheckpointError, match=rf"m\.safetensors', {said}.* Convert the model again\.$"):
     prn_jax.load(path)
 
 

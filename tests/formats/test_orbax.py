@@ -148,3 +148,25 @@ def test_kill_at_any_moment_leaves_a_whole_model(tmp_path: Path) -> None:
     process.wait()
     process.stdout.close()
     assert prn_jax.load(target).digest() in digests
+
+
+@pytest.mark.parametrize(
+  ("change", "said"),
+  [
+    ({"names": ["cat", 3]}, r"names\[1\] is 3; expected text"),
+    ({"names": "cat"}, r"names is 'cat'; expected a list"),
+    ({"resize": "crop"}, r"resize is 'crop'; expected 'stretch' or 'letterbox'"),
+    ({"header": {"seen": -1}}, r"header\.seen is -1; expected a whole number from 0 to"),
+    ({"header": [1]}, r"header is \[1\]; expected keys with values"),
+    ({"payload": "../other"}, r"payload is '\.\./other'; expected the name of a folder, as payload-1f3a9c02"),
+    ({"sha256": {"/dev/zero": "0"}}, r"sha256 has the key '/dev/zero'; expected the path of a file below the folder"),
+    ({"sha256": []}, r"sha256 is \[\]; expected keys with values"),
+    ({"version": "one"}, r"version is 'one'; expected a whole number"),
+  ],
+)
+def test_edited_index(tmp_path: Path, change: dict[str, object], said: str) -> None:
+  random_model().save(tmp_path / "m")
+  index = json.loads((tmp_path / "m" / "model.json").read_text())
+  (tmp_path / "m" / "model.json").write_text(json.dumps(index | change))
+  with pytest.raises(CheckpointError, match=rf"m/model\.json: {said}.*\. Convert the model again\.$"):
+    prn_jax.load(tmp_path / "m")

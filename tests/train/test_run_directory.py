@@ -14,6 +14,7 @@ from PIL import Image
 import prn_jax
 from prn_jax.cli.main import main
 from prn_jax.errors import CheckpointError
+from prn_jax.formats import checkpoints
 from prn_jax.network import flatten_variables
 from prn_jax.train.checkpoint import Checkpoints, load_params
 from tests.nets import random_model
@@ -84,3 +85,44 @@ def test_run_without_checkpoint_and_damaged_best(tmp_path: Path) -> None:
   with pytest.raises(CheckpointError, match=r"has changed .* Give another checkpoint of the run, for example '.*/3'"):
     prn_jax.load(tmp_path / "run")
   assert prn_jax.load(tmp_path / "run" / "checkpoints" / "3").has_weights
+
+
+@pytest.mark.parametrize(
+  ("change", "said"),
+  [
+    ({"arrays": {"params/a": ["float99", [1]]}}, r"arrays\.params/a\[0\] is 'float99'; expected the type of an array"),
+    (
+      {"arrays": {"params/a": ["float32", ["x"]]}},
+      r"arrays\.params/a\[1\]\[0\] is 'x'; expected a whole number from 0",
+    ),
+    ({"arrays": []}, r"arrays is \[\]; expected keys with values"),
+    ({"step": None}, r"step is None; expected a whole number"),
+    ({"meta": 3}, r"meta is 3; expected keys with values"),
+  ],
+)
+def test_metadata_of_another_type(tmp_path: Path, change: dict[str, object], said: str) -> None:
+  write_run(tmp_path, ema=False)
+  checkpoint = tmp_path / "checkpoints" / "3"
+  meta = json.loads((checkpoint / checkpoints.META).read_text())
+  (checkpoint / checkpoints.META).write_text(json.dumps(meta | change))
+  checkpoints.write_manifest(checkpoint, 3, checkpoints.Rating(), checkpoints.hash_files(checkpoint))
+  with pytest.raises(CheckpointError, match=rf"meta\.json: {said}"):
+    load_params(checkpoint)
+
+
+@pytest.mark.parametrize(
+  ("change", "said"),
+  [
+    ({"metric": "good"}, r"metric is 'good'; expected a finite number"),
+    ({"sha256": {"../../x": "0"}}, r"sha256 has the key '\.\./\.\./x'; expected the path of a file below the folder"),
+    ({"step": -1}, r"step is -1; expected a whole number of at least 0"),
+  ],
+)
+def test_a_manifest_of_another_type(tmp_path: Path, change: dict[str, object], said: str) -> None:
+  checkpoints.write_manifest(tmp_path, 3, checkpoints.Rating(), {})
+  manifest = json.loads((tmp_path / checkpoints.MANIFEST).read_text()) | change
+  del manifest["checksum"]
+  text = json.dumps(manifest | {"checksum": checkpoints._checksum(manifest)})
+  (tmp_path / checkpoints.MANIFEST).write_text(text)
+  with pytest.raises(CheckpointError, match=rf"manifest\.json: {said}"):
+    checkpoints.read_manifest(tmp_path)
