@@ -10,5 +10,5 @@ import ml_collections
 from prn_jax.train.darknet_config import config_from_cfg
 
 
-def get_config(cfg: str = "") -> ml_collections.ConfigDict:
-  return config_from_cfg(cfg)
+def get_config(cfg: str = "", lenient: bool = False) -> ml_collections.ConfigDict:
+  return config_from_cfg(cfg, lenient)

@@ -255,7 +255,7 @@ def _assume_names(model: Model) -> None:
 
 def _open(model: str | Path, strict: bool, options: dict[str, Any]) -> Model:
   path = Path(model)
-  if is_folder(path) or path.suffix == ".cfg":
+  if is_folder(path) or darknet_cfg.is_cfg(path):
     if options:
       raise PrnError(f"options {sorted(options)} are for registered models; '{model}' already has its shape.")
     return _open_directory(path) if is_folder(path) else _open_cfg(path, strict)
@@ -264,7 +264,7 @@ def _open(model: str | Path, strict: bool, options: dict[str, Any]) -> Model:
   if is_file(path):
     raise ModelNotFoundError(
       f"'{model}' is not a network: expected a registered name, a .cfg file, a saved model or run directory, or "
-      ".safetensors. Weights are given beside their cfg (--weights FILE, weights= in Python); .onnx is written, not read."
+      ".safetensors. Weights are given beside their cfg (prn predict NET.cfg --weights FILE, weights= in Python); .onnx is written, not read."
     )
   try:
     return _with_carried_weights(str(model), options)

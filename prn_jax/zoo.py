@@ -348,7 +348,7 @@ def get_entry(model: str) -> Weights:
   why = NOT_PUBLISHED.get(spec.name, f"none are known for its reference, {spec.reference}")
   raise PrnError(
     f"model '{spec.name}' has no weights that can be downloaded: {why}. "
-    f"These have: {', '.join(sorted(ENTRIES))}. Weights that you have already: --weights FILE."
+    f"These have: {', '.join(sorted(ENTRIES))}. Weights that you have already: prn predict {spec.name} --weights FILE."
   )
 
 

@@ -37,7 +37,7 @@ class Classification:
     return [(int(i), self.name(int(i)), float(self.probabilities[i])) for i in order]
 
   def name(self, index: int) -> str:
-    return self.names[index] if self.names else str(index)
+    return self.names[index] if self.names else f"class {index}"
 
   def to_dict(self, count: int = 5) -> dict[str, Any]:
     """JSON values: path and the best classes."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from prn_jax.analyze import tables
 from prn_jax.analyze.analysis import Analysis, analyze
-from prn_jax.cli.common import add_json, add_model, output_folder, parse_size, print_json
+from prn_jax.cli.common import add_json, add_model, output_folder, print_json, resized
 from prn_jax.model import load
 
 
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
 def _analysis(name: str, args: argparse.Namespace) -> Analysis:
   graph = load(name, strict=not args.lenient).graph
   if args.size:
-    graph = graph.resized(*parse_size(args.size))
+    graph = resized(graph, args.size)
   return analyze(graph, args.stages)
 
 

@@ -11,9 +11,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from prn_jax.cli.devices import announce_device
+from prn_jax.compiling import cache_folder
 from prn_jax.errors import PrnError
 
 if TYPE_CHECKING:
+  from prn_jax.graph.graph import Graph
   from prn_jax.model import Model
 
 T = TypeVar("T")
@@ -27,6 +30,10 @@ def add_model(
   parser: argparse.ArgumentParser, name: str = "model", help: str = "registered name, .cfg file or saved model"
 ) -> None:
   parser.add_argument(name, metavar=name.upper(), help=help)
+  add_lenient(parser)
+
+
+def add_lenient(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     "--lenient", action="store_true", help="keep unknown cfg keys instead of refusing them (strict=False)"
   )
@@ -34,6 +41,11 @@ def add_model(
 
 def add_weights(parser: argparse.ArgumentParser) -> None:
   parser.add_argument("--weights", metavar="FILE", help="Darknet weights, or a saved model, for MODEL")
+  add_partial(parser)
+  parser.add_argument("--names", metavar="FILE", help="class names, one per line")
+
+
+def add_partial(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     "--partial",
     action="store_true",
@@ -42,10 +54,33 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
   )
 
 
+def load_model(args: argparse.Namespace) -> Model:
+  """The model that `add_model` and `add_weights` describe.
+
+  Raises:
+    PrnError: see `prn_jax.load`; or --partial without a Darknet weights file that it could be about.
+  """
+  from prn_jax.model import load
+
+  if args.partial and not (args.weights and not Path(args.weights).is_dir() and not is_saved_file(args.weights)):
+    given = f"'{args.weights}' is a saved model, which is whole" if args.weights else "no --weights is given"
+    raise PrnError(f"--partial says that a Darknet weights file may end early, but {given}. Leave it out.")
+  return load(args.model, args.weights, args.names, strict=not args.lenient, partial=args.partial)
+
+
+def is_saved_file(path: str) -> bool:
+  """Whether a file carries its own network."""
+  return Path(path).suffix == ".safetensors"
+
+
 def require_weights(model: Model, name: str) -> None:
   """Raises PrnError for a model whose weights would be random."""
-  if not model.has_weights:
-    raise PrnError(f"'{name}' has no weights, so its answers would be random. Give them with --weights FILE.")
+  if model.has_weights:
+    return
+  from prn_jax import zoo
+
+  fetch = f" 'prn models --download {name}' fetches published ones." if name in zoo.ENTRIES else ""
+  raise PrnError(f"'{name}' has no weights, so its answers would be random. Give them with --weights FILE.{fetch}")
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -54,6 +89,13 @@ def parse_size(text: str) -> tuple[int, int]:
   if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
     raise PrnError(f"--size {text}: expected WIDTHxHEIGHT in pixels, for example 416x416.")
   return int(width), int(height)
+
+
+def resized(graph: Graph, size: str) -> Graph:
+  """The graph for input of another size, "WxH"; PrnError names the nearest sizes that fit."""
+  from prn_jax.graph.sizes import resized
+
+  return resized(graph, parse_size(size), f"--size {size}")
 
 
 def output_folder(path: str, option: str = "--out") -> Path:
@@ -82,16 +124,29 @@ def _finite(value: Any) -> Any:
   return value
 
 
+def start_computing(command: str) -> None:
+  """Before a command computes: compiled programs are kept on disk, and the device is named."""
+  use_compilation_cache()
+  announce_device(command)
+
+
 def use_compilation_cache() -> None:
   """Keeps compiled programs on disk, so that the second run of a command starts at once."""
   import jax
 
   if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
     return
-  root = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-  jax.config.update("jax_compilation_cache_dir", str(root / "prn_jax" / "xla"))
+  jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
   jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def program_name(model: Model, batch_size: int = 1) -> str:
+  """What a compiled network is called in `compiling`."""
+  import jax
+
+  g = model.graph
+  return f"{g.name} {g.width}x{g.height}, batch {batch_size}, {jax.default_backend()}"
 
 
 def progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:

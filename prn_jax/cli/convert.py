@@ -7,15 +7,27 @@ import functools
 from collections.abc import Sequence
 from pathlib import Path
 
-from prn_jax.cli.common import add_json, add_model, add_weights, print_json, return_freed_memory, use_compilation_cache
+from prn_jax.cli.common import (
+  add_json,
+  add_model,
+  add_weights,
+  load_model,
+  print_json,
+  program_name,
+  return_freed_memory,
+  start_computing,
+)
+from prn_jax.compiling import compiling
 from prn_jax.formats import convert as converter
 from prn_jax.formats.files import is_file
-from prn_jax.model import Model, load
+from prn_jax.model import Model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   add_model(parser)
-  parser.add_argument("dst", metavar="DST", help="dir/ (Orbax), x.weights, x.cfg, x.safetensors or x.onnx")
+  parser.add_argument(
+    "dst", metavar="DST", help="dir/ (Orbax), x.weights, x.conv.N (the first N layers), x.cfg, x.safetensors or x.onnx"
+  )
   add_weights(parser)
   parser.add_argument(
     "--transform",
@@ -30,7 +42,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     action="store_true",
     help="leave height and width of the images open in x.onnx; they are fixed otherwise",
   )
-  parser.add_argument("--names", metavar="FILE", help="class names to keep with the model, one per line")
   add_json(parser)
 
 
@@ -38,17 +49,18 @@ def run(args: argparse.Namespace) -> int:
   return_freed_memory()
   kind = converter.file_type(args.dst)  # a wrong type fails before the work starts
   converter.check_any_size(args.any_size, args.dst)
-  model = load(args.model, args.weights, args.names, strict=not args.lenient, partial=args.partial)
+  if kind != ".cfg":
+    start_computing("convert")
+  model = load_model(args)
   if args.transform:
     model = transformed(model, args.transform)
   missing = list(model.missing)
-  if kind != ".cfg":
-    use_compilation_cache()
-  if kind in (".cfg", ".onnx") or not model.has_weights:
+  if kind in converter.WITHOUT_RUN or not model.has_weights:
     proof = converter.convert(model, args.dst, any_size=args.any_size)
   else:
     converter.save(model, args.dst)  # before the run, whose compiled program would be in memory as well
-    before = converter.fingerprint(model)
+    with compiling(f"{program_name(model)}, for the proof"):
+      before = converter.fingerprint(model)
     del model  # one copy of the weights in memory at a time
     proof = converter.prove(before, args.dst)
   same_bytes = _same_bytes(args)

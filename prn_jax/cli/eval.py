@@ -12,14 +12,16 @@ from prn_jax.cli.common import (
   add_json,
   add_model,
   add_weights,
+  load_model,
   output_folder,
   print_json,
+  program_name,
   progress,
   require_weights,
-  use_compilation_cache,
+  start_computing,
 )
 from prn_jax.cli.predict import add_detection, detection_options
-from prn_jax.model import load
+from prn_jax.compiling import first_is_compiled
 
 PROTOCOLS = ("coco", "voc07", "voc", "darknet", "top1")
 NUM_EXAMPLES = 16
@@ -36,7 +38,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     "imagefolder:DIR, arrayrecord:DIR:SPLIT, tfds:NAME:SPLIT or synthetic:traffic:N@valid",
   )
   add_weights(parser)
-  parser.add_argument("--names", metavar="FILE", help="class names, one per line")
   parser.add_argument("--protocol", choices=PROTOCOLS, help="default: coco for detectors, top1 for classifiers")
   parser.add_argument("--out", metavar="DIR", help="write tables, curves, confusion matrix and pictures here")
   parser.add_argument("--explain", action="store_true", help="score under every protocol and say where they differ")
@@ -58,7 +59,8 @@ def run(args: argparse.Namespace) -> int:
 
   if args.out:
     output_folder(args.out)
-  model = load(args.model, args.weights, args.names, strict=not args.lenient, partial=args.partial)
+  start_computing("eval")
+  model = load_model(args)
   require_weights(model, args.model)
   detector = is_detector(model)
   protocol = args.protocol or ("coco" if detector else "top1")
@@ -70,10 +72,9 @@ def run(args: argparse.Namespace) -> int:
     args.nms_kind = "default"  # plain overlap, as other frameworks score COCO and VOC; a cfg may ask for another kind
   options = detection_options(args)
   dataset = evaluate.open_data(args.data, model, args.on_bad_data)
-  use_compilation_cache()
 
   def bar(items: Iterable[Any], total: int) -> Iterable[Any]:
-    return progress(items, total, "images")
+    return progress(first_is_compiled(items, program_name(model, args.batch)), total, "images")
 
   done = evaluate.run_model(
     model, dataset, options if detector else None, batch_size=args.batch, on_bad_data=args.on_bad_data, progress=bar

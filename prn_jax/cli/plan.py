@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 
 from prn_jax.cli.common import add_json, print_json
-from prn_jax.cli.train import add_config, read_config
+from prn_jax.cli.train import add_config, open_config
+from prn_jax.compiling import compiling
 
 EPILOG = """Opens the data and compiles every step, runs none. CONFIG and --config.KEY=VALUE as for 'prn train'. Examples:
   prn plan --config=demo
@@ -25,13 +26,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
   import jax
 
-  from prn_jax.train.config import typed
   from prn_jax.train.plan import make_plan
 
   if args.devices:
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", args.devices)
-  plan = make_plan(typed(read_config(args.config, args.config_keys)), args.topology)
+  config = open_config(args)
+  with compiling(f"the steps of a training of {config.model}, batch {config.batch_size}, {args.topology or 'here'}"):
+    plan = make_plan(config, args.topology)
   if args.json:
     print_json(plan.to_json())
   else:

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 import time
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prn_jax import interrupts
+from prn_jax.cli import streams
 from prn_jax.cli.common import (
   add_json,
   add_model,
   add_weights,
+  load_model,
   output_folder,
   print_json,
+  program_name,
   progress,
   require_weights,
-  use_compilation_cache,
+  start_computing,
 )
-from prn_jax.model import load
+from prn_jax.compiling import first_is_compiled
 
 if TYPE_CHECKING:
   from prn_jax.classify.predict import Classifier
@@ -28,6 +33,7 @@ if TYPE_CHECKING:
   from prn_jax.model import Model
   from prn_jax.predict import Failure
 
+DEFAULT_OUT = "predictions"
 EXIT_SOME_FAILED = 1
 EXIT_ALL_FAILED = 2
 
@@ -41,10 +47,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     help="image files, folders, patterns, http(s) URLs, or lists (.txt) of these, one a line (default: a drawn street that the package carries)",
   )
   add_weights(parser)
-  parser.add_argument("--names", metavar="FILE", help="class names, one per line")
-  parser.add_argument("--out", metavar="DIR", help="write results here (default with --save: predictions/)")
+  parser.add_argument("--out", metavar="DIR", help="write results here (default: predictions/)")
   parser.add_argument(
-    "--save", metavar="KINDS", help="comma list of json, coco, txt, csv, images (default with --out: json,images)"
+    "--save",
+    metavar="KINDS",
+    help="comma list of json, coco, txt, csv, images, or none (default: images; with --out: json,images; with --json "
+    "alone: none)",
   )
   add_detection(parser)
   parser.add_argument("--batch", type=int, default=1, metavar="N", help="images per run of the network (default 1)")
@@ -88,82 +96,124 @@ def detection_options(args: argparse.Namespace) -> Any:
 
 def run(args: argparse.Namespace) -> int:
   from prn_jax.data_pipelines import inputs
-  from prn_jax.detect.save import ResultWriter, parse_kinds
+  from prn_jax.detect.save import ResultWriter
   from prn_jax.errors import PrnError
   from prn_jax.examples import example_image
   from prn_jax.predict import is_detector, predictor
 
-  kinds = parse_kinds(args.save) if args.save else ("json", "images") if args.out else ()
   options = detection_options(args)
   if args.batch < 1:
     raise PrnError(f"--batch {args.batch}: expected at least 1.")
   sources = inputs.expand(args.sources or [example_image()])
-  if kinds:
-    output_folder(args.out or "predictions")
-  model = load(args.model, args.weights, args.names, strict=not args.lenient, partial=args.partial)
+  start_computing("predict")
+  model = load_model(args)
   require_weights(model, args.model)
-  use_compilation_cache()
+  if not model.names:
+    print(f"prn predict: '{args.model}' has no class names: give them with --names FILE.", file=sys.stderr)
+  kinds = _kinds(args, is_detector(model))
+  if kinds:
+    output_folder(args.out or DEFAULT_OUT)
   run_model = predictor(model, options, args.batch)
-  if not is_detector(model) and args.save and (useless := set(kinds) - {"json", "csv"}):
+  if not is_detector(model) and (useless := set(kinds) - {"json", "csv"}):
     raise PrnError(
       f"--save {','.join(sorted(useless))}: network '{model.graph.name}' classifies; it can save json and csv."
     )
-  writer = ResultWriter(Path(args.out or "predictions"), kinds, sources)
-  start = time.perf_counter()
-  rows, failures, save_sec = _predict_all(run_model, sources, writer, is_json=args.json)
-  seconds = time.perf_counter() - start
-  failed = [{"path": f.path, "reason": f.reason} for f in failures]
-  written = writer.finish(failed) if kinds else []
-  _report(args, model, sources, failures, seconds)
+  writer = ResultWriter(Path(args.out or DEFAULT_OUT), kinds, sources)
+  found = _Found(writer)
+  try:
+    _predict_all(run_model, sources, found, is_json=args.json, name=program_name(model, args.batch))
+  finally:  # also what was found before a Ctrl-C, or before an image that ends the run
+    with interrupts.hold():
+      written = found.finish()
+      _report(args, model.graph.name, len(sources), found, len(written))
   coco = {"coco": _coco_ids(writer, sources, model)} if "coco" in kinds else {}
   if args.json:
     print_json(
       coco
       | {
         "images": len(sources),
-        "results": rows,
-        "failures": failed,
+        "results": found.rows,
+        "failures": found.failed,
         "out": str(writer.folder) if kinds else None,
         "files": len(written),
-        "seconds": {"total": seconds, "save": save_sec, **run_model.seconds},
+        "seconds": {"total": found.seconds, "save": found.save_sec, **run_model.seconds},
       }
     )
-  if len(failures) == len(sources):
+  if len(found.failures) == len(sources):
     return EXIT_ALL_FAILED
-  return EXIT_SOME_FAILED if failures else 0
+  return EXIT_SOME_FAILED if found.failures else 0
+
+
+def _kinds(args: argparse.Namespace, detects: bool) -> tuple[str, ...]:
+  """What to save: as asked, else pictures of a detector, which people look for."""
+  from prn_jax.detect.save import parse_kinds
+
+  if args.save:
+    return parse_kinds(args.save)
+  if args.out:
+    return ("json", "images") if detects else ("json",)
+  return ("images",) if detects and not args.json else ()
+
+
+@dataclasses.dataclass
+class _Found:
+  """What a run has come to so far: rows for JSON, failures, and the seconds spent on writing."""
+
+  writer: ResultWriter
+  rows: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+  failures: list[Failure] = dataclasses.field(default_factory=list)
+  count: int = 0
+  save_sec: float = 0.0
+  began: float = dataclasses.field(default_factory=time.perf_counter)
+  seconds: float = 0.0
+
+  @property
+  def failed(self) -> list[dict[str, str]]:
+    return [{"path": failure.path, "reason": failure.reason} for failure in self.failures]
+
+  def save(self, result: Any) -> None:
+    if self.writer.kinds:
+      began = time.perf_counter()
+      self.writer.add(result)
+      self.save_sec += time.perf_counter() - began
+
+  def finish(self) -> list[str]:
+    """Writes the files that hold all results; gives all files of this run."""
+    self.seconds = time.perf_counter() - self.began
+    return self.writer.finish(self.failed) if self.writer.kinds else []
 
 
 def _predict_all(
-  run_model: Detector | Classifier, sources: list[str], writer: ResultWriter, *, is_json: bool
-) -> tuple[list[dict[str, Any]], list[Failure], float]:
-  """Runs over all sources: results for JSON, failures, and the seconds spent on writing."""
+  run_model: Detector | Classifier, sources: list[str], found: _Found, *, is_json: bool, name: str
+) -> None:
+  """Runs over all sources; ends early where nobody reads the results any more and none are saved."""
   from prn_jax.predict import Failure, stream
 
-  rows: list[dict[str, Any]] = []
-  failures: list[Failure] = []
-  save_sec = 0.0
-  results = stream(run_model, sources, keep_images="images" in writer.kinds)
+  results = first_is_compiled(stream(run_model, sources, keep_images="images" in found.writer.kinds), name)
   for i, result in enumerate(progress(results, len(sources), "images")):
     if isinstance(result, Failure):
-      failures.append(result)
+      found.failures.append(result)
       print(f"prn predict: {result.reason}", file=sys.stderr)
       continue
-    if writer.kinds:
-      began = time.perf_counter()
-      writer.add(result)
-      save_sec += time.perf_counter() - began
+    found.save(result)
+    found.count += 1
     if is_json:
-      rows.append(result.to_dict())
-    else:
-      print(_line(sources[i], result))
-  return rows, failures, save_sec
+      found.rows.append(result.to_dict())
+      continue
+    print(_line(sources[i], result))
+    if not found.writer.kinds and streams.reader_is_gone():
+      return
 
 
-def _report(args: argparse.Namespace, model: Any, sources: list[str], failures: list[Any], seconds: float) -> None:
-  done = len(sources) - len(failures)
-  where = f", results in {args.out or 'predictions'}/" if args.out or args.save else ""
-  failed = f", {len(failures)} could not be read" if failures else ""
-  print(f"{model.graph.name}: {done} images in {seconds:.1f} s{failed}{where}", file=sys.stderr)
+def _report(args: argparse.Namespace, name: str, total: int, found: _Found, num_files: int) -> None:
+  """One line on stderr: how many images, how long, and where the files are."""
+  failed = f", {len(found.failures)} could not be read" if found.failures else ""
+  left = total - found.count - len(found.failures)
+  stopped = f"; {left} images were not looked at" if left else ""
+  folder = found.writer.folder
+  what = "pictures in" if found.writer.kinds == ("images",) else "results in"
+  where = f", {what} {folder / 'images' if what == 'pictures in' else folder}/" if num_files else ""
+  print(f"{name}: {found.count} images in {found.seconds:.1f} s{failed}{where}{stopped}", file=sys.stderr)
 
 
 def _line(source: str, result: Any) -> str:

@@ -6,23 +6,23 @@ import argparse
 import math
 from typing import Any
 
-from prn_jax.cli.common import add_json, add_model, parse_size, print_json
+from prn_jax.cli.common import add_json, add_model, add_weights, load_model, print_json, resized
 from prn_jax.graph.cost import cost
 from prn_jax.graph.graph import Graph, Layer
 from prn_jax.graph.receptive import ReceptiveField, receptive_fields
-from prn_jax.model import load
+from prn_jax.model import Model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   add_model(parser)
+  add_weights(parser)
   parser.add_argument("--size", metavar="WxH", help="input size in pixels instead of the model's own")
   add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-  graph = load(args.model, strict=not args.lenient).graph
-  if args.size:
-    graph = graph.resized(*parse_size(args.size))
+  model = load_model(args)
+  graph = resized(model.graph, args.size) if args.size else model.graph
   total, fields = cost(graph), receptive_fields(graph)
   values: dict[str, Any] = {
     "name": graph.name,
@@ -35,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
     "macs": total.macs,
     "peak_activation_bytes": total.peak_activation_bytes,
     "receptive_fields": {head.name: list(fields[head.name].size) for head in graph.heads},
+    "weights": _weights(model),
   }
   if args.json:
     print_json(values)
@@ -50,7 +51,30 @@ def run(args: argparse.Namespace) -> int:
       f"{row.output!s:>15} {row.params or '':>11} {f'{row.flops / 1e9:.3f}' if row.flops else '':>7}"
     )
   print(_totals(values, fields, graph))
+  if values["weights"]:
+    print(_weights_text(values["weights"]))
   return 0
+
+
+def _weights(model: Model) -> dict[str, Any] | None:
+  """What is known about the weights of the model; None without weights."""
+  if not model.has_weights:
+    return None
+  header = model.header
+  return {
+    "version": f"{header.major}.{header.minor}.{header.revision}" if header else None,
+    "images_seen": header.seen if header else None,
+    "missing": list(model.missing),
+  }
+
+
+def _weights_text(weights: dict[str, Any]) -> str:
+  parts = []
+  if weights["version"]:
+    parts.append(f"version {weights['version']}, {weights['images_seen']:,} images seen in training")
+  if weights["missing"]:
+    parts.append(f"random, for the file ends before them: {', '.join(weights['missing'])}")
+  return f"weights: {'; '.join(parts) or 'saved with the model'}"
 
 
 def _detail(graph: Graph, layer: Layer) -> str:

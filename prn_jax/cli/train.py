@@ -9,19 +9,26 @@ import re
 import sys
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from prn_jax.cli.common import add_json, output_folder, print_json, use_compilation_cache
+from prn_jax.cli.common import add_json, add_lenient, output_folder, print_json, use_compilation_cache
+from prn_jax.cli.devices import announce_device
 from prn_jax.errors import PrnError, did_you_mean
 from prn_jax.formats.files import is_file, is_folder
+
+if TYPE_CHECKING:
+  from prn_jax.train.config import TrainConfig
 
 CONFIG_HELP = """CONFIG is one of
   NAME or NAME:ARGUMENT   a configuration that comes with the package (configs/demo.py is "demo")
   FILE.py                 one of your own: a file with get_config()
   FILE.cfg                everything that Darknet would take from it: network, loss, learning rate, augmentation
-Every key can be set: --config.KEY=VALUE; --print-config shows them all.
+Every key can be set: --config.KEY=VALUE; --print-config shows them all, --list the configurations of the package.
+--data, --valid, --model, --epochs, --batch, --weights and --on-bad-data are short for the keys data.train, data.valid,
+model, total.epochs, batch_size, weights and data.on_bad_data. Without --config, the model decides: the defaults of its task, or what its .cfg says.
 
 Examples:
+  prn train --data yolo:data.yaml:train --valid yolo:data.yaml:val --model yolov3-tiny-prn --epochs 30
   prn train --config=demo --workdir=runs/demo
   prn train --config=yolov4-tiny.cfg --config.data.train=voc:DIR:train --config.data.valid=voc:DIR:val --workdir=runs/mine
   prn train --config=default --config.model=yolov3-tiny-prn --config.total.epochs=30 \\
@@ -35,16 +42,42 @@ Exit codes: 0 done, 1 training diverged, 2 bad input, 3 internal error, 75 asked
 MODEL_OPTIONS = "--config.model_options."
 
 
+SHORT_KEYS = {
+  "data": "data.train",
+  "valid": "data.valid",
+  "model": "model",
+  "epochs": "total.epochs",
+  "batch": "batch_size",
+  "weights": "weights",
+  "on_bad_data": "data.on_bad_data",
+}
+"""Option -> the key of the configuration that it is short for."""
+
+
 def add_config(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument("--config", metavar="CONFIG", help="name of a configuration, or a .py or .cfg file")
+  parser.add_argument("--data", metavar="SPEC", help="training images, as KIND:PATHS (prn data --help)")
+  parser.add_argument("--valid", metavar="SPEC", help="images to evaluate with")
+  parser.add_argument("--model", metavar="NAME", help="registered name or .cfg file")
+  parser.add_argument("--epochs", type=float, metavar="N", help="length of the run")
+  parser.add_argument("--batch", type=int, metavar="N", help="images per update, over all devices")
+  parser.add_argument("--weights", metavar="FILE", help="start from these: Darknet weights, or a saved model")
   parser.add_argument(
-    "--config", metavar="CONFIG", required=True, help="name of a configuration, or a .py or .cfg file"
+    "--partial", action="store_true", help="the weights may end after any layer; a training takes such files anyway"
   )
+  parser.add_argument("--on-bad-data", choices=("stop", "skip"), help="stop at bad data, or skip, count and list it")
+  add_lenient(parser)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.epilog = CONFIG_HELP
   add_config(parser)
-  parser.add_argument("--workdir", metavar="DIR", help="run directory: a new one, or that of a run to go on with")
+  parser.add_argument(
+    "--workdir",
+    metavar="DIR",
+    help="run directory: a new one, or that of a run to go on with (default with --model: runs/NAME)",
+  )
+  parser.add_argument("--list", action="store_true", help="list the configurations that come with the package, and end")
   parser.add_argument("--print-config", action="store_true", help="print the configuration as JSON and end")
   parser.add_argument(
     "--allow-changes", action="store_true", help="go on in a run directory although the configuration has changed"
@@ -55,16 +88,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
   import json
 
-  from prn_jax.train.config import to_dict, typed
+  from prn_jax.train.config import to_dict
   from prn_jax.train.exit_codes import DONE, PREEMPTED
 
-  config = typed(read_config(args.config, args.config_keys), is_complete=not args.print_config)
+  if args.list:
+    return _list(args)
+  config = open_config(args, is_complete=not args.print_config)
   if args.print_config:
     print(json.dumps(to_dict(config), indent=1))
     return DONE
-  if not args.workdir:
+  if not args.workdir and (args.config or not args.model):
     raise PrnError("give a run directory: --workdir=DIR.")
-  folder = output_folder(args.workdir, "--workdir")
+  folder = output_folder(args.workdir or f"runs/{Path(args.model).stem}", "--workdir")
   use_compilation_cache()
 
   from prn_jax.formats.checkpoints import FOLDER, complete_steps
@@ -76,6 +111,8 @@ def run(args: argparse.Namespace) -> int:
 
   hosts = initialize(config.hosts)
   with hosts.guard():
+    if hosts.is_main:
+      announce_device("train")
     is_resumed = bool(complete_steps(folder / FOLDER))
     with nothing_to_save(hosts):
       experiment = open_experiment(config, is_resumed=is_resumed)
@@ -123,6 +160,60 @@ def _summary(outcome: Any, folder: Path) -> str:
   return "\n".join([*lines, f"wrote {folder}/: curves, checkpoints{evaluated}. Use it: prn predict {folder} PHOTO"])
 
 
+def _list(args: argparse.Namespace) -> int:
+  """Names of the configurations, with the first line of what each says about itself."""
+  found = {name: _first_line(file) for name, file in sorted(shipped_configs().items())}
+  if args.json:
+    print_json({"configs": found})
+    return 0
+  width = max(map(len, found))
+  print("\n".join(f"{name:<{width}}  {text}" for name, text in found.items()))
+  print("\nTrain by one of them: prn train --config=NAME --workdir=DIR", file=sys.stderr)
+  return 0
+
+
+def _first_line(file: Path) -> str:
+  text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+  return " ".join(text.split("\n\n")[0].split("\n")[0].split())
+
+
+def open_config(args: argparse.Namespace, *, is_complete: bool = True) -> TrainConfig:
+  """The typed configuration that the command line describes; warns where it hardly says what was meant.
+
+  Raises:
+    PrnError: see `read_config` and `train.config.typed`.
+  """
+  from prn_jax.train.config import typed
+  from prn_jax.train.darknet_config import warn_of_unused
+
+  short = [f"--config.{SHORT_KEYS[key]}={value}" for key in SHORT_KEYS if (value := getattr(args, key)) is not None]
+  if args.epochs is not None:  # in place of whatever length the configuration has
+    short += ["--config.total.steps=0", "--config.total.examples=0"]
+  if args.lenient:
+    short.append("--config.lenient=True")
+  config = typed(read_config(_config_name(args), [*short, *args.config_keys]), is_complete=is_complete)
+  warn_of_unused(config)
+  return config
+
+
+def _config_name(args: argparse.Namespace) -> str:
+  """--config, or what fits to --model."""
+  from prn_jax.formats.darknet_cfg import is_cfg
+
+  if args.config:
+    return str(args.config)
+  if not args.model:
+    raise PrnError(
+      "give a configuration, --config=CONFIG ('prn train --list' lists those of the package), or name data and model: "
+      "--data SPEC --model NAME --epochs N."
+    )
+  if is_cfg(args.model):
+    return f"from_cfg:{args.model}"
+  from prn_jax.model import load
+
+  return "default:detect" if load(args.model).graph.detects else "default:classify"
+
+
 def read_config(config: str, overrides: list[str]) -> Any:
   """The ConfigDict of a file, with the overrides of the command line.
 
@@ -137,10 +228,11 @@ def read_config(config: str, overrides: list[str]) -> Any:
   from absl import flags
   from ml_collections import config_flags
 
-  path, _, argument = (config if ":" in config or Path(config).suffix != ".cfg" else f"from_cfg:{config}").partition(
-    ":"
-  )
-  loaded = _load(_find(path), argument)
+  from prn_jax.formats.darknet_cfg import is_cfg
+
+  path, _, argument = (config if ":" in config or not is_cfg(config) else f"from_cfg:{config}").partition(":")
+  lenient = any(one.lower() in ("--config.lenient", "--config.lenient=true") for one in overrides)
+  loaded = _load(_find(path), argument, lenient)
   for override in [one for one in overrides if one.startswith(MODEL_OPTIONS)]:
     key, _, text = override.removeprefix(MODEL_OPTIONS).partition("=")
     loaded.model_options[key] = _literal(text)
@@ -178,8 +270,9 @@ def _check_key(config: Any, key: str) -> None:
     group, where = group[name], f"{where}.{name}"
 
 
-def _load(file: Path, argument: str) -> Any:
-  """What get_config() of a file gives. As in a script, `import` finds the files beside it."""
+def _load(file: Path, argument: str, lenient: bool = False) -> Any:
+  """What get_config() of a file gives; told to be `lenient` if it reads a cfg. As in a script, `import` finds the files
+  beside it."""
   import importlib.util
 
   needs_argument = False
@@ -194,8 +287,10 @@ def _load(file: Path, argument: str) -> Any:
     spec.loader.exec_module(module)
     if not callable(getattr(module, "get_config", None)):
       raise PrnError(f"configuration '{file}' has no function get_config(); see the shipped ones (configs/demo.py).")
-    needs_argument = not argument and bool(inspect.signature(module.get_config).parameters)
-    return module.get_config(argument) if argument else module.get_config()
+    parameters = inspect.signature(module.get_config).parameters
+    needs_argument = not argument and bool(parameters)
+    options = {"lenient": True} if lenient and "lenient" in parameters else {}
+    return module.get_config(*[argument] if argument else [], **options)
   except PrnError:
     raise
   except Exception as error:  # whatever the user's code does
@@ -220,18 +315,24 @@ def _config_reason(error: Exception) -> str:
 
 def _find(name: str) -> Path:
   """The file of a configuration: a path, or the name of a shipped one."""
-  from prn_jax import configs
-
   path = Path(name)
   if path.suffix == ".py":
     if is_file(path):
       return path
     near = [str(p) for p in path.parent.glob("*.py")] if is_folder(path.parent) else []
     raise PrnError(f"configuration file '{name}' does not exist{did_you_mean(name, near)}.")
-  shipped = {p.stem: p for folder in configs.__path__ for p in Path(folder).glob("*.py") if not p.stem.startswith("_")}
+  shipped = shipped_configs()
   if name not in shipped:
     raise PrnError(
       f"no configuration is called '{name}'{did_you_mean(name, shipped)}. Shipped are {', '.join(sorted(shipped))}; a "
       "file of your own is given by its path, ending in .py or .cfg."
     )
   return shipped[name]
+
+
+def shipped_configs() -> dict[str, Path]:
+  """Name -> file of the configurations of the package, and of its extensions."""
+  from prn_jax import configs, extensions
+
+  folders = [*map(Path, configs.__path__), *extensions.config_folders()]
+  return {p.stem: p for folder in reversed(folders) for p in folder.glob("*.py") if not p.stem.startswith("_")}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from prn_jax.cli.common import add_json, print_json, use_compilation_cache
+from prn_jax.cli.common import add_json, add_lenient, add_partial, print_json, program_name, start_computing
+from prn_jax.compiling import compiling
 from prn_jax.errors import PrnError
 from prn_jax.formats.verify import TOLERANCE, compare, same_weights
 from prn_jax.model import Model, load
@@ -15,6 +16,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument("b", metavar="B", help="the model to compare it with")
   parser.add_argument("--weights-a", metavar="FILE", help="weights for A")
   parser.add_argument("--weights-b", metavar="FILE", help="weights for B")
+  add_partial(parser)
+  add_lenient(parser)
   parser.add_argument(
     "--tolerance", type=float, default=TOLERANCE, metavar="X",
     help=f"allowed difference relative to a layer's largest value (default {TOLERANCE:g})",
@@ -25,8 +28,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
   if not args.tolerance >= 0:
     raise PrnError(f"--tolerance {args.tolerance}: expected 0 or more.")
-  use_compilation_cache()
-  a, b = load(args.a, args.weights_a), load(args.b, args.weights_b)
+  start_computing("verify")
+  a, b = (
+    load(model, weights, strict=not args.lenient, partial=args.partial)
+    for model, weights in ((args.a, args.weights_a), (args.b, args.weights_b))
+  )
   note = ""
   if a.has_weights != b.has_weights:
     without = args.b if a.has_weights else args.a
@@ -34,7 +40,8 @@ def run(args: argparse.Namespace) -> int:
   if not a.has_weights:
     note = " (neither has weights: both were given the same random ones, in the order of a weights file)"
     b = Model(b.graph, same_weights(a, b), resize=b.resize)
-  result = compare(a, b, args.tolerance)
+  with compiling(f"{program_name(a)} and {program_name(b)}, all layers"):
+    result = compare(a, b, args.tolerance)
   first = result.first_difference
   if args.json:
     print_json(

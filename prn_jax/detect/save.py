@@ -22,10 +22,14 @@ CSV_COLUMNS = ("image", "class", "name", "score", "x1", "y1", "x2", "y2")
 
 def parse_kinds(text: str) -> tuple[str, ...]:
   """ "json,txt" -> ("json", "txt"); PrnError names an unknown kind."""
+  if text.strip() == "none":
+    return ()
   kinds = tuple(filter(None, (part.strip() for part in text.split(","))))
   for kind in kinds:
     if kind not in KINDS:
-      raise PrnError(f"--save {kind}: unknown{did_you_mean(kind, KINDS)}. Expected a comma list of {', '.join(KINDS)}.")
+      raise PrnError(
+        f"--save {kind}: unknown{did_you_mean(kind, KINDS)}. Expected a comma list of {', '.join(KINDS)}, or none."
+      )
   return kinds
 
 
@@ -54,6 +58,7 @@ class ResultWriter:
     self._coco: list[dict[str, Any]] = []
     self._table: list[list[Any]] = []
     self._stems: set[str] = set()
+    self._written: list[str] = []
 
   def add(self, result: Detections | Classification) -> None:
     """Takes one result."""
@@ -68,28 +73,35 @@ class ResultWriter:
       size = {"width": result.image_width, "height": result.image_height}
       self._images.append({"id": image_id, "file_name": result.path} | size)
     for box, score, label in zip(result.boxes_xyxy_px, result.scores, result.classes, strict=True):
-      name = result.names[label] if result.names else str(label)
-      self._table.append([result.path, int(label), name, f"{score:.6g}", *(f"{v:.2f}" for v in box)])
+      self._table.append(
+        [result.path, int(label), result.name_of(int(label)), f"{score:.6g}", *(f"{v:.2f}" for v in box)]
+      )
     if "txt" in self.kinds:
-      write_text(self.folder / "labels" / f"{stem}.txt", result.to_yolo_txt())
+      write_text(self._file("labels", f"{stem}.txt"), result.to_yolo_txt())
     if "images" in self.kinds:
-      with written_beside(self.folder / "images" / f"{stem}.jpg") as file:
+      with written_beside(self._file("images", f"{stem}.jpg")) as file:
         result.draw().save(file, "JPEG", quality=92)
 
   def finish(self, failures: list[dict[str, str]]) -> list[str]:
     """Writes what needs all results; returns the paths of everything written, relative to the folder."""
     if "json" in self.kinds:
       text = json.dumps({"results": self._rows, "failures": failures}, indent=1)
-      write_text(self.folder / "predictions.json", text)
+      write_text(self._file("predictions.json"), text)
     if "coco" in self.kinds:
-      write_text(self.folder / "coco.json", json.dumps(self._coco))
+      write_text(self._file("coco.json"), json.dumps(self._coco))
       if self.image_ids.counted:
-        write_text(self.folder / "coco_images.json", json.dumps(self._images, indent=1))
+        write_text(self._file("coco_images.json"), json.dumps(self._images, indent=1))
     if "csv" in self.kinds:
       buffer = io.StringIO()
       csv.writer(buffer).writerows([CSV_COLUMNS, *self._table])
-      write_text(self.folder / "predictions.csv", buffer.getvalue())
-    return sorted(str(path.relative_to(self.folder)) for path in self.folder.rglob("*") if path.is_file())
+      write_text(self._file("predictions.csv"), buffer.getvalue())
+    return sorted(self._written)
+
+  def _file(self, *parts: str) -> Path:
+    """A file of this run."""
+    path = Path(*parts)
+    self._written.append(str(path))
+    return self.folder / path
 
   def _stem(self, path: str | None) -> str:
     source = Path(path or "image")

@@ -303,6 +303,9 @@ def described_model(path: Path, meta: Mapping[str, Any]) -> tuple[str, dict[str,
         f"run '{path}' has no graph.cfg, and its checkpoint of step {meta['step']} no graph."
       ) from None
   extra = {key: value for key, value in description(said).items() if value and key != "missing"}
+  if "header" not in extra and "config" in said and "batch_size" in said["config"]:
+    seen = said["config"]["batch_size"].whole(0) * meta["step"]
+    extra["header"] = {"seen": seen}  # images, as Darknet counts them in its weights files
   if "names" not in extra:
     with contextlib.suppress(CheckpointError):  # then there are no names
       config = read_json(run / "config.json", CheckpointError)

@@ -11,12 +11,14 @@ import numpy as np
 from prn_jax.errors import PrnError, did_you_mean
 from prn_jax.formats import darknet_cfg, darknet_weights, orbax, safetensors
 from prn_jax.formats.darknet_training import Training
+from prn_jax.formats.darknet_weights import Variables
 from prn_jax.formats.files import is_folder, sha256, write_text
 from prn_jax.formats.verify import probe_input
-from prn_jax.graph.graph import Graph
+from prn_jax.graph.graph import Graph, Layer, WeightArray
 from prn_jax.model import Model, load, with_weights
 
 DIRECTORY = "directory"
+BACKBONE = ".conv.N"
 PROOF_SIZE = 128  # pixels; weights are compared bit for bit, so the run need not be at full size
 
 
@@ -42,16 +44,18 @@ class Proof:
 
 
 def file_type(dst: str | Path) -> str:
-  """ "directory", or the suffix of a file type that we write; PrnError for another one."""
+  """ "directory", ".conv.N" (the first N layers), or the suffix of a file type that we write; PrnError for another."""
   path = Path(dst)
+  if darknet_weights.backbone_layers(path) and not is_folder(path):
+    return BACKBONE
   if str(dst).endswith("/") or is_folder(path) or not path.suffix:
     return DIRECTORY
-  if path.suffix not in WRITERS:
+  if path.suffix.lower() not in WRITERS:
     raise PrnError(
       f"cannot write '{dst}': type '{path.suffix}' is unknown{did_you_mean(path.suffix, WRITERS)}. "
       f"Expected a directory (write it with a trailing /), or one of {', '.join(sorted(WRITERS))}."
     )
-  return path.suffix
+  return path.suffix.lower()
 
 
 def save(model: Model, dst: str | Path, *, any_size: bool = False) -> None:
@@ -62,6 +66,8 @@ def save(model: Model, dst: str | Path, *, any_size: bool = False) -> None:
     raise PrnError(
       f"model '{model.graph.name}' has no weights to write. Give them with --weights FILE, or weights= in Python."
     )
+  if kind not in (DIRECTORY, ".cfg", ".safetensors"):
+    _check_not_random(model, kind, dst)
   if any_size:
     from prn_jax.formats import onnx
 
@@ -76,6 +82,20 @@ def check_any_size(any_size: bool, dst: str | Path) -> None:
     raise PrnError(
       f"'{dst}' cannot be written for any image size (--any-size, any_size=True): that is a choice for .onnx; the other "
       "types hold no fixed size, and what reads them takes any that the network allows."
+    )
+
+
+def _check_not_random(model: Model, kind: str, dst: str | Path) -> None:
+  """A weights file or ONNX has no place to say that layers are random; whoever uses it would take them for trained."""
+  layers = darknet_cfg.sequential(model.graph).layers
+  written = layers[: darknet_weights.backbone_layers(dst)] if kind == BACKBONE else layers
+  random = [layer.name for layer in written if layer.name in model.missing]
+  if random:
+    known = next(i for i, layer in enumerate(layers) if layer.name in model.missing)
+    raise PrnError(
+      f"cannot write '{dst}': {len(random)} layers are random, for the weights end before them "
+      f"({', '.join(random[:3])}{', ...' if len(random) > 3 else ''}), and a {kind} file cannot say so. Write a directory "
+      f"or .safetensors, which can, or the layers that are known: NAME.conv.{known}."
     )
 
 
@@ -121,9 +141,9 @@ def prove(before: Fingerprint, dst: str | Path) -> Proof:
 def convert(model: Model, dst: str | Path, *, any_size: bool = False) -> Proof:
   """Writes `model` to `dst`, reads it back, and compares."""
   kind = file_type(dst)
-  if kind in (".cfg", ".onnx"):
+  if kind in WITHOUT_RUN:
     save(model, dst, any_size=any_size)
-    return _prove_cfg(model, dst) if kind == ".cfg" else _prove_onnx(model, dst, any_size)
+    return _prove_onnx(model, dst, any_size) if kind == ".onnx" else WITHOUT_RUN[kind](model, dst)
   save(model, dst)
   return prove(fingerprint(model), dst)
 
@@ -131,6 +151,19 @@ def convert(model: Model, dst: str | Path, *, any_size: bool = False) -> Proof:
 def _prove_cfg(model: Model, dst: str | Path) -> Proof:
   same = darknet_cfg.read(dst).graph == model.graph
   return Proof("graph", {}, same, f"the cfg reads back as {'the same' if same else 'ANOTHER'} network")
+
+
+def _prove_backbone(model: Model, dst: str | Path) -> Proof:
+  graph, count = darknet_cfg.sequential(model.graph), darknet_weights.backbone_layers(dst)
+  back = darknet_weights.load(dst, graph, partial=True)
+  stored = list(darknet_weights.stored_arrays(graph, [layer.name for layer in graph.layers[count:]]))
+  same = all(_same_array(back.variables, model.variables, *one) for one in stored)
+  text = f"read back: {len(stored)} arrays of the first {count} layers {'equal' if same else 'NOT equal'}"
+  return Proof("variables", {}, same, text)
+
+
+def _same_array(a: Variables, b: Variables, layer: Layer, array: WeightArray) -> bool:
+  return darknet_weights.lookup(a, layer, array).tobytes() == darknet_weights.lookup(b, layer, array).tobytes()
 
 
 def _prove_onnx(model: Model, dst: str | Path, any_size: bool = False) -> Proof:
@@ -181,6 +214,15 @@ def _save_weights(model: Model, dst: Path) -> None:
   darknet_weights.save(dst, model.graph, model.variables, model.header)
 
 
+def _save_backbone(model: Model, dst: Path) -> None:
+  graph, count = darknet_cfg.sequential(model.graph), darknet_weights.backbone_layers(dst)
+  if count is None or not 0 < count <= len(graph):
+    raise PrnError(
+      f"cannot write '{dst}': network '{graph.name}' has {len(graph)} layers; expected .conv.1 to .conv.{len(graph)}."
+    )
+  darknet_weights.save(dst, graph, model.variables, model.header, num_layers=count)
+
+
 def _save_cfg(model: Model, dst: Path) -> None:
   write_text(dst, model.cfg())
 
@@ -196,11 +238,20 @@ def _save_onnx(model: Model, dst: Path) -> None:
 
 
 WRITERS: dict[str, Callable[[Model, Path], None]] = {
+  BACKBONE: _save_backbone,
   ".weights": _save_weights,
   ".cfg": _save_cfg,
   ".safetensors": _save_safetensors,
   ".onnx": _save_onnx,
 }
+
+
+WITHOUT_RUN: dict[str, Callable[[Model, str | Path], Proof]] = {
+  ".cfg": _prove_cfg,
+  ".onnx": _prove_onnx,
+  BACKBONE: _prove_backbone,
+}
+"""Types whose proof needs no run of the network by us."""
 
 
 def same_bytes(a: str | Path, b: str | Path) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from prn_jax.errors import CfgError, GraphError, OutOfScopeError, did_you_mean
@@ -41,11 +41,35 @@ _NETWORK = re.compile(r"#\s*network\s*=\s*(.+?)\s*")
 
 
 @dataclasses.dataclass(frozen=True)
+class Repeated:
+  """A key that a section gives twice with different values. The first counts, as in Darknet.
+
+  Attributes:
+    section, key: where.
+    used, unused: the values as text.
+    line, unused_line: their lines in the file.
+  """
+
+  section: str
+  key: str
+  used: str
+  line: int
+  unused: str
+  unused_line: int
+
+
+@dataclasses.dataclass(frozen=True)
 class DarknetCfg:
-  """A cfg file: the network, and how Darknet would train it."""
+  """A cfg file: the network, and how Darknet would train it; `repeated` lists the values that do not count."""
 
   graph: Graph
   training: Training
+  repeated: tuple[Repeated, ...] = ()
+
+
+def is_cfg(path: str | Path) -> bool:
+  """Whether a file name ends in .cfg, in any case."""
+  return Path(path).suffix.lower() == ".cfg"
 
 
 def read(path: str | Path, strict: bool = True) -> DarknetCfg:
@@ -84,17 +108,32 @@ def parse(text: str, file: str = "<cfg>", strict: bool = True) -> DarknetCfg:
   net, *rest = sections
   if not rest:
     raise net.error("is the only section; expected layers such as [convolutional] behind it.")
+  kinds = [_kind(section) for section in rest]  # before the size: networks that are out of scope often have none
   width, height, channels = (net.integer(key) for key in ("width", "height", "channels"))
   if min(width, height, channels) < 1:
+    if net.has("inputs"):
+      raise OutOfScopeError(
+        f"{net.where('inputs')} has inputs={net.text('inputs')} instead of width, height and channels: networks that "
+        "take vectors instead of images are out of scope of prn_jax."
+      )
     raise net.error(f"has width={width}, height={height}, channels={channels}; expected at least 1 each.")
   if width * height * channels > MAX_VALUES:
     raise net.error(f"has input {width}x{height}x{channels}; expected at most {MAX_VALUES:,} values.")
   training = _TrainingReader(strict)
   net_training = read_table(NetTraining, net)
   training.keep_rest(net, "net", NET)
-  layers = _read_layers(rest, names[1:], training, (width, height, channels))
+  layers = _read_layers(rest, kinds, names[1:], training, (width, height, channels))
   graph = Graph(tuple(layers), width, height, channels, network or Path(file).stem)
-  return DarknetCfg(graph, Training(net_training, training.sections, training.layers, training.extra))
+  settings = Training(net_training, training.sections, training.layers, training.extra)
+  return DarknetCfg(graph, settings, tuple(_repeated(sections)))
+
+
+def _repeated(sections: list[Section]) -> Iterator[Repeated]:
+  for section in sections:
+    for key, value, number in section.repeated:
+      used, line = section.options[key]
+      if value != used:
+        yield Repeated(section.type, key, used, line, value, number)
 
 
 def _read_sections(text: str, file: str, strict: bool) -> tuple[list[Section], list[str], str]:
@@ -117,19 +156,22 @@ def _read_sections(text: str, file: str, strict: bool) -> tuple[list[Section], l
       if line != f"[{sections[-1].type}]":
         raise CfgError(f"cfg {file}:{number} '{shortened(line)}' is not a section header; expected [name] alone.")
     else:
-      _read_option(line, number, sections, file)
+      _read_option(line, raw, number, sections, file)
   return sections, names, network
 
 
-def _read_option(line: str, number: int, sections: list[Section], file: str) -> None:
+def _read_option(line: str, raw: str, number: int, sections: list[Section], file: str) -> None:
   key, equals, value = line.partition("=")
   if not sections:
     raise CfgError(f"cfg {file}:{number} '{shortened(line)}' stands before the first section; expected [net] first.")
   section = sections[-1]
   if not equals or not key:
     raise CfgError(f"cfg {file}:{number} [{section.type}] '{shortened(line)}' is not of the form key=value.")
-  if value:
-    section.options.setdefault(key, (value, number))  # the first of repeated keys wins
+  if value and key in section.options:
+    section.repeated.append((key, value, number))  # the first wins
+  elif value:
+    section.options[key] = (value, number)
+    section.written[key] = raw.partition("=")[2].strip()
   else:
     logging.getLogger(__name__).warning(
       "cfg %s:%d [%s] gives no value for '%s'; as Darknet does, the line is skipped.",
@@ -166,9 +208,12 @@ class _TrainingReader:
 
 
 def _read_layers(
-  sections: list[Section], given_names: list[str], training: _TrainingReader, size: tuple[int, int, int]
+  sections: list[Section],
+  kinds: list[type[Layer]],
+  given_names: list[str],
+  training: _TrainingReader,
+  size: tuple[int, int, int],
 ) -> list[Layer]:
-  kinds = [_kind(section) for section in sections]
   names = [given or default_name(kind, i) for i, (given, kind) in enumerate(zip(given_names, kinds, strict=True))]
   width, height, channels = size
   seen: dict[str, Layer] = {}

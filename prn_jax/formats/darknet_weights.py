@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import itertools
+import logging
 import os
 import re
 import struct
@@ -24,6 +25,7 @@ from prn_jax.graph.graph import Graph, Layer, WeightArray
 
 Variables = dict[str, Any]
 _PARTIAL_NAME = re.compile(r"\.conv\.\d+$|\.\d+$")
+_BACKBONE_NAME = re.compile(r"\.conv\.(\d+)$")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +75,12 @@ class Loaded:
   missing: tuple[str, ...]
 
 
+def backbone_layers(path: str | Path) -> int | None:
+  """The N of a file name that ends in ".conv.N": the weights of the first N layers of a network; else None."""
+  match = _BACKBONE_NAME.search(Path(path).name)
+  return int(match[1]) if match else None
+
+
 def stored_arrays(
   graph: Graph, skip: Collection[str] = (), skip_scales: Collection[str] = ()
 ) -> Iterator[tuple[Layer, WeightArray]]:
@@ -119,11 +127,12 @@ def load(
   try:
     with path.open("rb") as file:
       size = os.fstat(file.fileno()).st_size
-      header = _choose_header(file.read(20), size, path.name, floats, partial)
+      fitting = _layer_ends(arrays) if partial else [floats]
+      header = _choose_header(file.read(20), size, path.name, fitting)
       found, stray = divmod(size - header.size, 4)
       if found == floats + _skipped_at_end(graph, skip):
         found = floats
-      if stray or found not in (_layer_ends(arrays) if partial else [floats]):
+      if stray or found not in fitting:
         raise _misfit(path.name, graph, arrays, size, header)
       file.seek(header.size)
       for layer, array in arrays:  # one array at a time: the file never lies in memory twice
@@ -159,8 +168,13 @@ def _missing(graph: Graph, flat: dict[str, np.ndarray]) -> tuple[str, ...]:
   return tuple(layer.name for layer in graph if found[layer.name] < len(graph.arrays(layer)))
 
 
-def save(path: str | Path, graph: Graph, variables: Variables, header: Header | None = None) -> None:
-  """Writes all variables as a weights file; the header of the file they came from gives equal bytes.
+def save(
+  path: str | Path, graph: Graph, variables: Variables, header: Header | None = None, *, num_layers: int | None = None
+) -> None:
+  """Writes variables as a weights file; the header of the file they came from gives equal bytes.
+
+  Args:
+    num_layers: write the first so many layers alone (Darknet's `partial`); None writes all.
 
   Raises:
     WeightsError: a variable is missing, has another shape, or has no place in `graph`.
@@ -169,7 +183,7 @@ def save(path: str | Path, graph: Graph, variables: Variables, header: Header | 
   _check_all_stored(graph, variables)
   with written_beside(Path(path)) as file:
     file.write(header.pack())
-    for layer, array in stored_arrays(graph):
+    for layer, array in stored_arrays(graph, [layer.name for layer in graph.layers[num_layers:]] if num_layers else ()):
       file.write(to_file(lookup(variables, layer, array), array, header.transposed).tobytes())
 
 
@@ -241,18 +255,35 @@ def _not_darknet(header: Header) -> str:
   return f" Its first bytes are {header.pack()[:12]!r}: this does not look like a Darknet weights file."
 
 
-def _choose_header(head: bytes, size: int, file: str, floats: int, partial: bool) -> Header:
-  """The header by AlexeyAB's version rule; of a transposed file, by pjreddie's (its `seen` has 32 bits) if only
-  that one accounts for every value. Elsewhere a size that fits another header means a damaged file."""
+def _choose_header(head: bytes, size: int, file: str, fitting: Collection[int]) -> Header:
+  """The header by AlexeyAB's version rule, unless the size of the file decides for another beyond doubt.
+
+  Of a transposed file it is pjreddie's (its `seen` has 32 bits) if only that one accounts for every value. Version
+  0.0.0 announces 16 bytes; PyTorch-YOLOv3 and its copies write five numbers all the same: taken so if only 20 bytes fit
+  and the fifth is 0. Elsewhere a size that fits another header means a damaged file.
+
+  Args:
+    head: the first 20 bytes.
+    fitting: numbers of values that the network may have in the file.
+  """
   if size < 20:
     raise WeightsError(f"weights {file}: only {size} bytes; a header alone takes 16 or 20. Is it a weights file?")
   major, minor = struct.unpack_from("<ii", head)
   first = 8 if major * 10 + minor >= 2 else 4
   header = _header(head, first)
-  if header.transposed and size != header.size + 4 * floats and not partial:
-    other = _header(head, 12 - first)
-    if size == other.size + 4 * floats:
-      return other
+  other = _header(head, 12 - first)
+  sizes = {4 * count for count in fitting}
+  if size - header.size in sizes or size - other.size not in sizes:
+    return header
+  if header.transposed:
+    return other
+  if head[:12] == bytes(12) and other.seen < 2**32:
+    logging.getLogger(__name__).warning(
+      "weights %s: version 0.0.0 announces a header of 16 bytes, but the size of the file fits 20, as PyTorch-YOLOv3 "
+      "writes it; read so. What is written from it has version 0.2.5, which Darknet reads.",
+      file,
+    )
+    return Header(seen=other.seen)
   return header
 
 

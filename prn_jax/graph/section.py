@@ -8,6 +8,7 @@ values; the first of repeated keys wins; numbers are read by atoi/atof, so a tra
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ MAX_INT = 2**31 - 1  # Darknet reads into a C int
 
 _INT = re.compile(r"[+-]?[0-9]+")  # not \d, which matches the digits of every script
 _FLOAT = re.compile(r"[+-]?(([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|inf(inity)?|nan)", re.IGNORECASE | re.ASCII)
+_TWO_NUMBERS = re.compile(r"([0-9.]+)[ \t]+([-+]?[0-9.]+)")
 _INT_DIGITS = len(str(MAX_INT))
 
 
@@ -60,6 +62,8 @@ class Section:
     options: key -> (value text, line number).
     file: file name for messages.
     line: line of the header.
+    written: key -> value text with its blanks, which Darknet takes out.
+    repeated: (key, value text, line number) of keys that were given before.
     strict: garbage in a number is an error; otherwise the C prefix rule applies (atoi("3x") is 3).
   """
 
@@ -69,6 +73,8 @@ class Section:
   line: int = 0
   strict: bool = True
   asked: set[str] = dataclasses.field(default_factory=set)
+  written: dict[str, str] = dataclasses.field(default_factory=dict)
+  repeated: list[tuple[str, str, int]] = dataclasses.field(default_factory=list)
 
   def where(self, key: str | None = None) -> str:
     """Place of a key (or of the header) in the form `cfg FILE:LINE [section]`."""
@@ -125,6 +131,16 @@ class Section:
     hint = did_you_mean(key, self.asked)
     return self.error(f"has unknown key '{shortened(key)}'{hint}. Use strict=False to keep unknown keys.", key)
 
+  def _check_commas(self, key: str) -> None:
+    """Two numbers with a blank between them are one number to Darknet, which takes blanks out: surely not meant."""
+    found = _TWO_NUMBERS.search(self.written.get(key, "").split("#")[0])
+    if not found:
+      return
+    where = f"has {key}={shortened(self.written[key])}: no comma between {found[1]} and {found[2]}"
+    if self.strict:
+      raise self.error(f"{where}. Darknet reads {found[1]}{found[2]} there; put the comma in.", key)
+    logging.getLogger(__name__).warning("%s %s; as in Darknet, that is %s%s.", self.where(key), where, *found.groups())
+
   def _number(self, key: str, default: T, convert: Callable[[str], T], pattern: re.Pattern[str], what: str) -> T:
     self.asked.add(key)
     if key not in self.options:
@@ -141,6 +157,7 @@ class Section:
 
   def _list(self, key: str, convert: Callable[[str], T], pattern: re.Pattern[str], what: str) -> tuple[T, ...]:
     self.asked.add(key)
+    self._check_commas(key)
     text = self.options.get(key, ("", 0))[0].split("#")[0]
     values: list[T] = []
     for item in text.split(",") if text else ():

@@ -27,13 +27,16 @@ if TYPE_CHECKING:
 
 Anchors = tuple[tuple[float, float], ...]
 MAX_ANCHORS = 1000  # far beyond any network; keeps a damaged `num` from filling the memory
+FIND_ANCHORS = "'prn data anchors SPEC --num N --size WxH' finds them for your data."
 NMS_KINDS = ("default", "greedynms", "diounms", "cornersnms")
 
 
 def read_anchors(section: Section, mask: Sequence[int] = ()) -> Anchors:
-  """`num` pairs (width, height). Darknet fills missing values with 0.5 and ignores those beyond `num`; where
+  """`num` pairs (width, height); none where the key is absent. Darknet fills missing values with 0.5 and ignores those beyond `num`; where
   the mask needs them (cspx-p7-mish.cfg) Darknet reads past its array and we take them."""
   count, values = section.at_least("num", 1, 1), section.numbers("anchors")
+  if not values:
+    return ()  # refused by the shape rule
   needed = max(count, *(i + 1 for i in (0, *mask)))
   if 2 * needed <= len(values):
     count = needed
@@ -53,6 +56,10 @@ def read_anchors(section: Section, mask: Sequence[int] = ()) -> Anchors:
 
 
 def check_anchors(anchors: Anchors) -> None:
+  if not anchors:
+    raise ValueError(f"has no anchors; expected anchors=WIDTH,HEIGHT, ... {FIND_ANCHORS}")
+  if not any(side for anchor in anchors for side in anchor):
+    raise ValueError(f"all {len(anchors)} anchors are 0, a placeholder. {FIND_ANCHORS}")
   for i, anchor in enumerate(anchors):
     if len(anchor) != 2 or not all(0 < side < math.inf for side in anchor):
       raise ValueError(f"anchor {i} is {anchor}; expected a positive width and height.")
@@ -120,8 +127,6 @@ class AnchorHead(Layer):
 
   def shape(self, inputs: Sequence[Shape]) -> Shape:
     (x,) = inputs
-    if not self.anchors:
-      raise ValueError("has no anchors.")
     check_anchors(self.anchors)
     if self.nms_kind not in NMS_KINDS:
       raise ValueError(f"nms_kind={self.nms_kind}; expected one of {', '.join(NMS_KINDS)}.")

@@ -123,6 +123,7 @@ class TrainConfig:
   Attributes:
     task: "detect" or "classify".
     model: registered name or .cfg file; model_options are the options of a registered one.
+    lenient: keep unknown keys of a .cfg instead of refusing them.
     transforms: changes of the model, in order, as `prn convert --transform` takes them: ("shrink:0.75",).
     width, height: input in pixels; 0 keeps the model's.
     sizes: further (width, height) pairs for multi-scale training, each compiled once.
@@ -144,6 +145,7 @@ class TrainConfig:
   task: str = "detect"
   model: str = ""
   model_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  lenient: bool = False
   transforms: tuple[str, ...] = ()
   width: int = 0
   height: int = 0
@@ -247,7 +249,7 @@ HEAD_RANGES: dict[str, Range] = {
 # data), and only figures of one meaning are compared.
 FREE_KEYS = (
   "data.threads", "data.workers", "data.prefetch", "data.cache_mb", "log_every", "checkpoint_every", "keep_checkpoints",
-  "profile_steps", "eval", "hosts",
+  "profile_steps", "eval", "hosts", "lenient",
 )  # fmt: skip
 
 
@@ -355,11 +357,11 @@ def _convert(value: Any, hint: Any, where: str, *, is_finite: bool = True) -> An
 def _check_complete(config: TrainConfig) -> None:
   if not config.model:
     raise ConfigError(
-      "config.model is empty; give a registered model ('prn models' lists them) or a .cfg file: --config.model=NAME."
+      "config.model is empty; give a registered model ('prn models' lists them) or a .cfg file: --config.model=NAME, or --model NAME."
     )
   if not config.data.train:
     raise ConfigError(
-      "config.data.train is empty; give the training images: --config.data.train=SPEC ('prn data --help')."
+      "config.data.train is empty; give the training images: --config.data.train=SPEC ('prn data --help'), or --data SPEC."
     )
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from prn_jax.data_pipelines.pipeline import darknet_sizes
 from prn_jax.formats import darknet_cfg
 from prn_jax.formats.darknet_training import HeadTraining, NetTraining, RegionTraining
-from prn_jax.train.config import ConfigError, default_config
+from prn_jax.train.config import ConfigError, TrainConfig, default_config
 from prn_jax.train.optim import darknet_optim
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ KEYS_OF_NET: dict[str, dict[str, Use]] = {
 """Task -> key of [net] -> what becomes of it."""
 
 
-def config_from_cfg(path: str) -> ml_collections.ConfigDict:
+def config_from_cfg(path: str, lenient: bool = False) -> ml_collections.ConfigDict:
   """A configuration with everything that a cfg says; the data is left to name.
 
   The batch is Darknet's (images per update); `subdivisions` become micro-batches. Settings of single heads and layers
@@ -67,19 +67,20 @@ def config_from_cfg(path: str) -> ml_collections.ConfigDict:
 
   Args:
     path: a .cfg file.
+    lenient: keep unknown keys of the cfg instead of refusing them.
 
   Raises:
     ConfigError: no path, or keys that Darknet follows and we do not. CfgError: see `darknet_cfg.read`.
   """
   if not path:
     raise ConfigError("from_cfg needs a file: --config=from_cfg:FILE.cfg")
-  cfg = darknet_cfg.read(Path(path))
+  cfg = darknet_cfg.read(Path(path), strict=not lenient)
   net = cfg.training.net
   head = _last_head(cfg) if cfg.graph.detects else None
   optim = darknet_optim(net)
   _check_keys(net, _DETECTOR if head else _CLASSIFIER, path)
   config = default_config("detect" if head else "classify")
-  config.model = path
+  config.model, config.lenient = path, lenient
   config.batch_size = net.batch
   config.total.steps = net.max_batches
   # What a single-step field holds may change its shape here (steps, scales), which a locked config allows.
@@ -96,6 +97,28 @@ def config_from_cfg(path: str) -> ml_collections.ConfigDict:
     augment.min_crop, augment.max_crop = sorted((net.min_crop or width, net.max_crop or 2 * width))
     augment.angle, augment.aspect = net.angle, net.aspect
   return config
+
+
+def warn_of_unused(config: TrainConfig) -> None:
+  """Warns where a cfg hardly says what was meant: one image per update, and values that do not count because their key
+  stands twice. Darknet's own cfgs begin with a batch of 1 for testing, and the lines for training below it."""
+  if not darknet_cfg.is_cfg(config.model) or not Path(config.model).is_file():
+    return
+  cfg = darknet_cfg.read(Path(config.model), strict=not config.lenient)
+  for one in cfg.repeated:
+    if one.key == "batch" and config.batch_size not in (1, cfg.training.net.batch):
+      continue  # given otherwise
+    _LOG.warning(
+      "cfg %s:%d [%s] %s=%s is not used: the first counts, as in Darknet, which is %s=%s in line %d. Remove the one "
+      "that you do not mean.",
+      *(config.model, one.unused_line, one.section, one.key, one.unused, one.key, one.used, one.line),
+    )
+  if config.batch_size == 1:
+    _LOG.warning(
+      "config.batch_size is 1 (batch=%d of cfg %s): every update learns from a single image, and Darknet refuses such a "
+      "training. Give --config.batch_size=64, or comment out the lines for testing in the cfg.",
+      *(cfg.training.net.batch, config.model),
+    )
 
 
 def _detector(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,12 @@ from prn_jax.data_pipelines.channels import check_channels
 from prn_jax.data_pipelines.pipeline import PipelineConfig
 from prn_jax.data_pipelines.records import DataError, Dataset, classes_text, unknown_classes, with_names
 from prn_jax.data_pipelines.spec import open_spec
-from prn_jax.errors import PrnError, did_you_mean
+from prn_jax.errors import GraphError, PrnError, did_you_mean
 from prn_jax.formats import darknet_cfg
 from prn_jax.formats.darknet_training import Training
 from prn_jax.formats.files import is_folder
 from prn_jax.graph.graph import Graph
+from prn_jax.graph.sizes import Size, resized
 from prn_jax.labels import num_classes
 from prn_jax.model import load
 from prn_jax.models.registry import build_graph, get_spec
@@ -37,7 +38,6 @@ from prn_jax.train.tasks import make_loss
 from prn_jax.transforms import partial_residual
 from prn_jax.transforms.num_classes import with_anchors, with_num_classes
 
-Size = tuple[int, int]
 DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
 
 
@@ -156,10 +156,10 @@ def build_network(config: TrainConfig, classes: int) -> tuple[Graph, Training | 
     PrnError: the config names a model, option or transform that does not exist or does not fit.
   """
   path = Path(config.model)
-  if path.suffix == ".cfg" or is_folder(path):
+  if darknet_cfg.is_cfg(path) or is_folder(path):
     if config.model_options:
       raise ConfigError(f"config.model_options are for registered models; '{config.model}' already has its shape.")
-    model = load(path)
+    model = load(path, strict=not config.lenient)
     graph, training, resize = model.graph, model.training, str(model.resize)
   else:
     options = dict(config.model_options)
@@ -182,47 +182,10 @@ def build_network(config: TrainConfig, classes: int) -> tuple[Graph, Training | 
 
 
 def _resized(graph: Graph, size: Size, key: str) -> Graph:
-  """The graph at another size; ConfigError names `key` and the nearest sizes that fit."""
   try:
-    return graph.resized(*size)
-  except PrnError as error:
-    near = [
-      f"{axis} {' or '.join(map(str, sides))}"
-      for axis, sides in (("width", _near_widths(graph, size[0])), ("height", _near_heights(graph, size[1])))
-      if sides
-    ]
-    if not near:
-      raise ConfigError(f"{key}: {size[0]}x{size[1]} does not fit: {error}") from None
-    raise ConfigError(
-      f"{key}: network '{graph.name}' cannot have an input of {size[0]}x{size[1]}. The nearest that fits: "
-      f"{', '.join(near)}."
-    ) from None
-
-
-def _near_widths(graph: Graph, width: int) -> list[int]:
-  stride = max((graph.width // shape.width for shape in graph.shapes.values() if shape.width > 1), default=1)
-  return _nearest(width, stride, lambda side: _fits(graph, side, graph.height))
-
-
-def _near_heights(graph: Graph, height: int) -> list[int]:
-  stride = max((graph.height // shape.height for shape in graph.shapes.values() if shape.height > 1), default=1)
-  return _nearest(height, stride, lambda side: _fits(graph, graph.width, side))
-
-
-def _fits(graph: Graph, width: int, height: int) -> bool:
-  try:
-    graph.resized(width, height)
-  except PrnError:
-    return False
-  return True
-
-
-def _nearest(side: int, stride: int, fits: Callable[[int], bool]) -> list[int]:
-  """The next smaller and larger multiple of the stride that fit, in pixels; none if `side` does itself."""
-  if fits(side):
-    return []
-  below, above = side // stride * stride, max(side // stride + 1, 1) * stride
-  return [near for near in (below, above) if near > 0 and fits(near)]
+    return resized(graph, size, key)
+  except GraphError as error:
+    raise ConfigError(str(error)) from None
 
 
 def _check_task(config: TrainConfig, graph: Graph, dataset: Dataset) -> None:
@@ -306,6 +269,7 @@ def _start(config: TrainConfig, graph: Graph, training: Training | None) -> tupl
     config.weights_model or None,
     layers=training.layers if training else {},
     original=original,
+    strict=not config.lenient,
   )
 
 

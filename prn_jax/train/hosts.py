@@ -32,11 +32,14 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
+from prn_jax import interrupts
 from prn_jax.errors import PrnError
 from prn_jax.train.cluster import Cluster, find_cluster
 from prn_jax.train.exit_codes import HOST_LOST, PREEMPTED, end_process, exit_code_of, tell_supervisor
 from prn_jax.train.peers import Peers
 from prn_jax.train.roster import LAST, differences
+
+ASKED = "prn: asked to stop: saving after this step, or batch of an evaluation"
 
 
 class HostsDifferError(PrnError):
@@ -270,14 +273,17 @@ class Preemption:
     self._hosts = hosts
     self._noticed = False
     self._old: dict[int, Any] = {}
+    self._patient = contextlib.ExitStack()
 
   def __enter__(self) -> Preemption:
     if self._hosts.process_count == 1 and threading.current_thread() is threading.main_thread():
       for number in (signal.SIGTERM, signal.SIGINT):
         self._old[number] = signal.signal(number, self._notice)
+      self._patient.enter_context(interrupts.patient(lambda: _write_stderr(f"{ASKED} (Ctrl-C again: stop at once)")))
     return self
 
   def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    self._patient.close()
     for number, handler in self._old.items():
       signal.signal(number, handler)
     self._old.clear()
@@ -303,8 +309,10 @@ class Preemption:
     if number == signal.SIGINT and self._noticed:
       raise KeyboardInterrupt
     self._noticed = True
-    hint = " (Ctrl-C again: stop at once)" if number == signal.SIGINT else ""
-    _write_stderr(f"prn: asked to stop: saving after this step, or batch of an evaluation{hint}")
+    if number != signal.SIGINT:
+      _write_stderr(ASKED)
+    elif not interrupts.is_installed:  # else it has been said already, at once
+      _write_stderr(f"{ASKED} (Ctrl-C again: stop at once)")
 
 
 @contextlib.contextmanager

@@ -20,11 +20,14 @@ from typing import Any
 
 import jax
 
+from prn_jax import interrupts
+from prn_jax.compiling import compiling
 from prn_jax.data_pipelines.pipeline import TrainBatches, batch_at, size_of_step, train_batches
 from prn_jax.errors import PrnError
 from prn_jax.formats.checkpoints import FOLDER
 from prn_jax.formats.files import write_text
 from prn_jax.formats.safetensors import digest
+from prn_jax.graph.sizes import Size
 from prn_jax.network import flatten_variables
 from prn_jax.train import bad_data, diagnose
 from prn_jax.train import step as steps
@@ -34,7 +37,7 @@ from prn_jax.train.checkpoint import Checkpoints
 from prn_jax.train.curves import write_curves
 from prn_jax.train.diagnose import DivergedError, Suspect, diagnosis
 from prn_jax.train.evaluation import Figures
-from prn_jax.train.experiment import Experiment, Size
+from prn_jax.train.experiment import Experiment
 from prn_jax.train.facts import check_hosts, metric_of
 from prn_jax.train.hosts import Hosts, Preemption
 from prn_jax.train.log import MetricsLog, Stopwatch, last_evaluation, progress_line, say
@@ -201,8 +204,15 @@ class _Run:
       return
     began = time.perf_counter()
     name, limit_sec = f"the first step at {size[0]}x{size[1]}", self.config.hosts.first_step_timeout_sec
+    config, is_new = self.config, not self.programs  # before the first step there is nothing to save
+    what = f"the step of {self.experiment.graph.name} {size[0]}x{size[1]}, batch {config.batch_size}, {config.dtype}"
     with self.watchdog.phase(name, limit_sec, is_first_step=True):
-      self.programs[size] = compiled(self.experiment.steps[size], self.state, batch)
+      with contextlib.ExitStack() as stack:
+        if self.is_main:
+          stack.enter_context(compiling(f"{what}, {jax.default_backend()}"))
+        if is_new:
+          stack.enter_context(interrupts.hasty())
+        self.programs[size] = compiled(self.experiment.steps[size], self.state, batch)
       self._meet(name, limit_sec)
       yield self.programs[size]
       jax.block_until_ready(self.state.step)

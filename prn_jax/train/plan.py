@@ -12,8 +12,9 @@ import numpy as np
 
 from prn_jax.errors import PrnError
 from prn_jax.graph.cost import cost
+from prn_jax.graph.sizes import Size
 from prn_jax.train.config import TrainConfig
-from prn_jax.train.experiment import Experiment, Size, open_experiment
+from prn_jax.train.experiment import Experiment, open_experiment
 from prn_jax.train.sharding import make_mesh, replicated, split
 from prn_jax.train.step import init_state
 

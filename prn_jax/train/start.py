@@ -22,7 +22,7 @@ from prn_jax.formats.darknet_training import LayerTraining
 from prn_jax.formats.files import is_file, is_folder
 from prn_jax.graph.graph import Graph
 from prn_jax.labels import num_classes
-from prn_jax.model import load
+from prn_jax.model import Model, load
 from prn_jax.network import Variables, flatten_variables, init_variables, unflatten_variables
 from prn_jax.transforms.num_classes import with_num_classes
 from prn_jax.transforms.warm_start import warm_start
@@ -84,6 +84,7 @@ def start_variables(
   partial: bool | None = None,
   layers: Mapping[str, LayerTraining] | None = None,
   original: Graph | None = None,
+  strict: bool = True,
 ) -> tuple[Variables, StartReport]:
   """The variables that a training starts from.
 
@@ -94,10 +95,11 @@ def start_variables(
     seed: of what is random.
     weights_model: the network of a Darknet file if it is not `graph`: a .cfg or a registered name. A file of the same
       network with another number of classes is recognised without it.
-    partial: see `darknet_weights.load`.
+    partial: see `darknet_weights.load`; None also takes a file of any name that ends exactly before a layer.
     layers: settings of single layers; dontload and dontloadscales say what a Darknet file of `graph` lacks.
     original: what `graph` was before its transforms, if there were any: the weights may be those of either network, and
       those of the original are cut to the channels that are left (`transforms.warm_start`).
+    strict: of the cfg that `weights_model` names; see `formats.darknet_cfg.parse`.
 
   Returns:
     {"params": ..., "batch_stats": ...} of numpy arrays, complete, and the report.
@@ -110,7 +112,8 @@ def start_variables(
     names = [layer.name for layer in graph if graph.arrays(layer)]
     return unflatten_variables(flat), StartReport("", (), dict.fromkeys(names, "no weights were given"))
   graphs = [graph] if original is None else [original, graph]
-  source = _open_one_of(graphs, Path(weights), weights_model, partial, layers or {})
+  other = None if weights_model is None else load(weights_model, strict=strict)
+  source = _open_one_of(graphs, Path(weights), other, partial, layers or {})
   chosen, report = _match(graph, source) if original is None else _match_or_cut(graph, original, source)
   _check_any_fits(graph, source, report)
   _check_finite(chosen, source.text)
@@ -133,20 +136,22 @@ def _open_one_of(graphs: list[Graph], *args: Any) -> _Source:
 
 
 def _open(
-  graph: Graph, path: Path, model: str | Path | None, partial: bool | None, layers: Mapping[str, LayerTraining]
+  graph: Graph, path: Path, other: Model | None, partial: bool | None, layers: Mapping[str, LayerTraining]
 ) -> _Source:
   if is_folder(path) or path.suffix == ".safetensors":
-    if model is not None:
-      raise PrnError(f"'{path}' carries its own network; leave weights_model ('{model}') empty.")
+    if other is not None:
+      raise PrnError(f"'{path}' carries its own network; leave weights_model ('{other.graph.name}') empty.")
     saved = load(path)
     return _source(f"'{path}'", saved.graph, saved.variables, saved.missing)
-  if model is not None:
-    other = load(model)
-    return _read(path, other.graph, partial, other.training.layers if other.training else {}, f" of '{model}'")
+  what = ""
+  if other is not None:
+    graph, layers, what = other.graph, other.training.layers if other.training else {}, f" of '{other.graph.name}'"
   try:
-    return _read(path, graph, partial, layers, "")
+    return _read(path, graph, partial, layers, what)
   except WeightsError as error:
-    found = None if partial or not is_file(path) else _other_classes(path, graph)
+    found = _another_reading(path, graph, partial, layers, what) if is_file(path) else None
+    if found is None and other is not None:
+      raise
     if found is None:
       hint = " If they are of another network, name it: weights_model (a .cfg or a registered model)."
       raise WeightsError(f"{error}{hint if is_file(path) else ''}") from None
@@ -168,6 +173,22 @@ def _read(path: Path, graph: Graph, partial: bool | None, layers: Mapping[str, L
     skip_scales={name for name, keys in layers.items() if keys.dontloadscales},
   )
   return _source(f"'{path}'{what}", graph, loaded.variables, loaded.missing)
+
+
+def _another_reading(
+  path: Path, graph: Graph, partial: bool | None, layers: Mapping[str, LayerTraining], what: str
+) -> _Source | None:
+  """A Darknet file that is not the whole of `graph`: of another number of classes, or one that ends exactly before a
+  layer. A training may start from either; the report says which layers are random."""
+  if partial is not None:
+    return None
+  if not what and (found := _other_classes(path, graph)):
+    return found
+  try:
+    source = _read(path, graph, True, layers, what)
+  except WeightsError:
+    return None
+  return dataclasses.replace(source, text=f"{source.text}, a part of the network") if source.arrays else None
 
 
 def _other_classes(path: Path, graph: Graph) -> _Source | None:

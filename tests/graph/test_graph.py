@@ -66,7 +66,7 @@ def test_builder_reports_the_callers_line() -> None:
     (lambda g: g.conv(8, activation="leeky"), r"there is no activation 'leeky' \(did you mean 'leaky'\?\)\."),
     (lambda g: g.maxpool(0), r"size=0, stride=1x1, padding=-1; expected at least 1 each, and padding at least 0\."),
     (lambda g: g.maxpool(depth_out=-1), r"depth_out=-1 \(cfg key out_channels\); expected 1 to 4, the input channels\."),
-    (lambda g: g.yolo(anchors=()), r"has no anchors\."),
+    (lambda g: g.yolo(anchors=()), r"has no anchors; expected anchors=WIDTH,HEIGHT"),
     (lambda g: g.yolo(anchors=((1, 0),)), r"anchor 0 is \(1, 0\); expected a positive width and height\."),
     (lambda g: g.yolo(anchors=((1, math.inf),)), r"anchor 0 is \(1, inf\); expected a positive"),
     (lambda g: g.yolo(anchors=((1, 2),), nms_kind="soft"), r"nms_kind=soft; expected one of default, greedynms,"),

@@ -279,9 +279,15 @@ def test_ranges_name_settings_that_exist_and_leave_the_edges() -> None:
 @pytest.mark.parametrize(
   ("size", "message"),
   [
-    ({"width": 100}, r"config\.width and config\.height: .*'yolov3-tiny-prn'.*100x416.*fits: width 96 or 128\.$"),
-    ({"width": 100, "height": 100}, r"100x100\. The nearest that fits: width 96 or 128, height 96 or 128\.$"),
-    ({"width": 3}, r"3x416\. The nearest that fits: width 32\.$"),
+    (
+      {"width": 100},
+      r"config\.width and config\.height: .*'yolov3-tiny-prn'.*100x416.*fits: width 96 or 128 \(multiples of 32\)\.$",
+    ),
+    (
+      {"width": 100, "height": 100},
+      r"100x100\. The nearest that fits: width 96 or 128 \(multiples of 32\), height 96 or 128 \(multiples of 32\)\.$",
+    ),
+    ({"width": 3}, r"3x416\. The nearest that fits: width 32 \(multiples of 32\)\.$"),
   ],
 )
 def test_size_that_does_not_fit_names_the_nearest(size: dict[str, int], message: str) -> None:

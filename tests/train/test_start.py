@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from prn_jax.errors import PrnError, WeightsError
-from prn_jax.formats import darknet_cfg, darknet_weights
+from prn_jax.formats import convert, darknet_cfg, darknet_weights
 from prn_jax.formats.darknet_training import LayerTraining
+from prn_jax.formats.darknet_weights import Header
 from prn_jax.graph.graph import Graph
 from prn_jax.model import Model
 from prn_jax.models.registry import build_graph
@@ -108,7 +109,7 @@ def test_partial_backbone(tmp_path: Path) -> None:
   renamed = part.rename(tmp_path / "backbone")
   assert start_variables(model.graph, renamed, partial=True)[1].loaded == ("stem", "c1", "c2")
   with pytest.raises(WeightsError, match=r"ends exactly before layer .* 'p5' .*weights_model"):
-    start_variables(model.graph, renamed)
+    start_variables(model.graph, renamed, partial=False)
 
 
 def test_layers_that_the_file_lacks(tmp_path: Path) -> None:
@@ -253,3 +254,25 @@ def test_weights_that_fit_neither_network_say_so_of_the_original(tmp_path: Path)
   original = cifar().graph
   with pytest.raises(WeightsError, match=r"x\.weights.*weights_model"):
     start_variables(partial_residual.apply(original, "shrink:0.5"), tmp_path / "x.weights", original=original)
+
+
+@pytest.mark.parametrize("name", ["backbone_hp.3.conv", "backbone.bin", "net.weights"])
+def test_a_backbone_of_any_name_starts_a_training(tmp_path: Path, name: str) -> None:
+  model = random_model()
+  convert.convert(model, tmp_path / "net.conv.5")
+  file = (tmp_path / "net.conv.5").rename(tmp_path / name)
+  variables, report = start_variables(model.graph, file)
+  assert report.loaded == ("stem", "c1", "c2")
+  assert str(report).startswith(
+    f"start: 3 of {len(report.loaded) + len(report.random)} layers from '{file}', a part of"
+  )
+  check_layers(variables, model.graph, model.variables, report.loaded)
+  file.write_bytes(file.read_bytes()[:-4])
+  with pytest.raises(WeightsError, match="It ends inside layer"):
+    start_variables(model.graph, file)
+
+
+def test_an_empty_file_is_no_backbone(tmp_path: Path) -> None:
+  (tmp_path / "net.weights").write_bytes(Header().pack())
+  with pytest.raises(WeightsError, match="It ends exactly before layer 0 'stem'"):
+    start_variables(tiny_detector(), tmp_path / "net.weights")

@@ -1,0 +1,62 @@
+"""`prn completion`: a script that completes commands and options in a shell."""
+
+from __future__ import annotations
+
+import argparse
+
+from prn_jax.cli.common import add_json, print_json
+from prn_jax.errors import PrnError
+
+EPILOG = """The script is complete by itself: write it once for every version. Examples:
+  prn completion bash > ~/.local/share/bash-completion/completions/prn
+  prn completion zsh > ~/.zfunc/_prn        (with fpath+=~/.zfunc before compinit in ~/.zshrc)
+  prn completion fish > ~/.config/fish/completions/prn.fish"""
+FILES = (
+  "weights",
+  "weights_a",
+  "weights_b",
+  "names",
+  "out",
+  "workdir",
+  "config",
+  "model",
+  "a",
+  "b",
+  "dst",
+  "sources",
+  "to",
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  parser.epilog = EPILOG
+  parser.add_argument("shell", choices=("bash", "zsh", "fish"), help="for which shell")
+  add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+  import shtab
+
+  from prn_jax.cli.main import full_parser
+
+  if args.shell not in shtab.SUPPORTED_SHELLS:
+    raise PrnError(
+      f"this version of shtab ({shtab.__version__}) writes no script for {args.shell}: pip install -U shtab."
+    )
+  parser = full_parser()
+  for one in _all(parser):
+    for action in one._actions:
+      if action.dest in FILES and action.choices is None:
+        action.complete = shtab.FILE  # type: ignore[attr-defined]
+  script = shtab.complete(parser, args.shell)
+  if args.json:
+    print_json({"shell": args.shell, "script": script})
+  else:
+    print(script)
+  return 0
+
+
+def _all(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
+  from prn_jax.cli.main import subparsers
+
+  return [parser, *(one for sub in subparsers(parser) for one in _all(sub))]
