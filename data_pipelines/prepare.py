@@ -99,6 +99,15 @@ def default_split(spec: str) -> str:
   return "train"
 
 
+def each_split(spec: str) -> list[str]:
+  """The SPECs of `voc:ROOT:train,val`: one for each split that is listed; any other SPEC alone."""
+  source, parts = parse_spec(spec)
+  if not source.form.endswith(":SPLIT") or "," not in parts[-1]:
+    return [spec]
+  head = spec.removesuffix(parts[-1])
+  return [f"{head}{split}" for split in dict.fromkeys(re.split(r",(?![^\[\]]*\])", parts[-1]))]
+
+
 def prepare(
   spec: str,
   out: str | os.PathLike[str],

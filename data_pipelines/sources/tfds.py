@@ -1,22 +1,22 @@
 """TensorFlow Datasets without TensorFlow: `tfds:NAME:SPLIT`.
 
-NAME is a data set of the catalogue that has been prepared on this machine (cifar10, voc/2007), or a folder with a
-dataset_info.json, or one above it. SPLIT may be a slice: train[:10%]. Files must be ArrayRecord (or Parquet): those of
-TFRecord need TensorFlow. The images come through as they are stored; they are decoded by the pipeline.
+NAME is a data set of the catalogue that has been prepared on this machine (cifar10, voc/2007, coco/2017, imagenet2012), or
+a folder with a dataset_info.json, or one above it. SPLIT may be a slice: train[:10%]. Files are TFRecord, which tfds
+writes by default, ArrayRecord or Parquet. The images come through as they are stored; they are decoded by the pipeline.
 
 A top-level ClassLabel becomes the label of the image; a sequence with a BBoxFeature becomes objects. Boxes there are
 ymin, xmin, ymax, xmax relative to the image. What is wrong with a box shows when its record is read: the policy stop
 raises then, skip leaves the box out and adds it to `problems`.
 
-The catalogue's coco needs TensorFlow even to be named. Its files are read with `coco:ANNOTATIONS.json:IMAGES_DIR`, and
-`prn data prepare coco:... OUT` makes ArrayRecord files of them.
+Some data sets of the catalogue (coco, imagenet2012) can be prepared only where TensorFlow is; prepared once, they are
+read here. Without TensorFlow the original files do: `coco:ANNOTATIONS.json:IMAGES_DIR` and `imagenet:ROOT:SPLIT`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,11 +35,15 @@ from prn_jax.data_pipelines.records import (
   make_record,
 )
 from prn_jax.data_pipelines.spec import register_source
+from prn_jax.data_pipelines.tfrecord import FilePart, TfRecords
 from prn_jax.errors import did_you_mean
 from prn_jax.formats.files import expanded, is_folder
 
 _ID_KEYS = ("image/id", "image_id", "id", "image/filename", "file_name", "filename")
 _CLASS_KEYS = ("label", "category", "type", "class")
+FORMATS = ("tfrecord", "array_record", "parquet")
+# Data sets that tfds prepares with TensorFlow alone -> the SPEC that reads their original files.
+ORIGINALS = {"coco": "coco:ANNOTATIONS.json:IMAGES_DIR", "imagenet2012": "imagenet:ROOT:SPLIT"}
 _PREPARE = "python -c \"import tensorflow_datasets as tfds; tfds.builder('{}', file_format='array_record').download_and_prepare()\""
 
 
@@ -184,13 +188,40 @@ def open_tfds(parts: tuple[str, ...], log: ProblemLog) -> TfdsDataset:
   base = split.split("[")[0].split("+")[0]
   if base not in [*known, "all"]:
     raise DataError(f"data '{where}': there is no split '{base}'{did_you_mean(base, known)}; found {', '.join(known)}")
+  decoders = {layout.image: tfds.decode.SkipDecoding()}
   try:
-    source = builder.as_data_source(split=split, decoders={layout.image: tfds.decode.SkipDecoding()})
+    if builder.info.file_format.value == "tfrecord":
+      source: Any = _TfRecordSource(builder.info, split, decoders)
+    else:
+      source = builder.as_data_source(split=split, decoders=decoders)
   except Exception as error:  # what a wrong slice or a missing shard raises is not a closed list
     raise DataError(f"data '{where}' in {folder} cannot be opened: {error}") from error
   if not len(source):
     raise DataError(f"data '{where}' in {folder} holds no images")
   return TfdsDataset(source, layout, where, folder, log.policy)
+
+
+class _TfRecordSource:
+  """What tfds' data sources are, for the format that they do not read.
+
+  Args:
+    info: of the data set.
+    split: of it, or a slice.
+    decoders: as tfds takes them.
+  """
+
+  def __init__(self, info: Any, split: str, decoders: Mapping[str, Any]) -> None:
+    from tensorflow_datasets.core.data_sources.base import file_instructions
+
+    files = file_instructions(info, split)
+    self._records = TfRecords([FilePart(Path(f.filename), f.skip, f.take, f.examples_in_shard) for f in files])
+    self._features, self._decoders = info.features, decoders
+
+  def __len__(self) -> int:
+    return len(self._records)
+
+  def __getitem__(self, index: int) -> Any:
+    return self._features.deserialize_example_np(self._records[index], decoders=self._decoders)
 
 
 def _builder(name: str, where: str) -> Any:
@@ -211,7 +242,7 @@ def _builder(name: str, where: str) -> Any:
         "prepared data."
       ) from None
     except ImportError:
-      try:
+      try:  # what is prepared describes itself
         return tfds.core.read_only_builder.builder_from_files(name)
       except Exception:
         raise DataError(_needs_tensorflow(name, where)) from None
@@ -220,13 +251,12 @@ def _builder(name: str, where: str) -> Any:
 
 
 def _needs_tensorflow(name: str, where: str) -> str:
-  text = f"data '{where}': tfds needs TensorFlow to build it, which prn_jax does without."
-  if name.split("/")[0] == "coco":
-    return (
-      f"{text} Give COCO's own files: coco:ANNOTATIONS.json:IMAGES_DIR; `prn data prepare coco:... OUT` makes "
-      "ArrayRecord files of them."
-    )
-  return f"{text} Prepare it where TensorFlow is installed, with file_format='array_record', and give the folder."
+  own = ORIGINALS.get(name.split("/")[0])
+  instead = f"give the original files, {own}; or prepare" if own else "prepare"
+  return (
+    f"data '{where}' is not prepared (TFDS_DATA_DIR says where to look), and tfds needs TensorFlow to prepare it, which "
+    f"prn_jax does without: {instead} it where TensorFlow is installed, and give the folder."
+  )
 
 
 def _builder_of_folder(path: Path, where: str) -> Any:
@@ -249,16 +279,18 @@ def _builder_of_folder(path: Path, where: str) -> Any:
 def _check_files(builder: Any, name: str, folder: Path, where: str) -> None:
   """Raises DataError where the data is not there, or stored so that only TensorFlow can read it."""
   if not (folder / "dataset_info.json").is_file():
+    if name.split("/")[0] in ORIGINALS:
+      raise DataError(_needs_tensorflow(name, where))
     command = _PREPARE.format(name)
     raise DataError(
       f"data '{where}' is not prepared: there is no {folder}. Prepare it with\n  {command}\n"
-      "(it may need `pip install importlib_resources`), set TFDS_DATA_DIR, or give the folder of the prepared data."
+      "set TFDS_DATA_DIR, or give the folder of the prepared data."
     )
   stored = builder.info.file_format.value
-  if stored not in ("array_record", "parquet"):
+  if stored not in FORMATS:
     raise DataError(
-      f"data '{where}': {folder} is stored as {stored}, which only TensorFlow reads. Prepare it in another folder with "
-      "file_format='array_record'."
+      f"data '{where}': {folder} is stored as {stored}; expected one of {', '.join(FORMATS)}. Prepare it in another folder "
+      "with file_format='array_record'."
     )
 
 

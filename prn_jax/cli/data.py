@@ -6,16 +6,20 @@ import argparse
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prn_jax.cli.common import add_json, output_folder, parse_size, print_json, progress
 from prn_jax.errors import PrnError
+
+if TYPE_CHECKING:
+  from prn_jax.data_pipelines.shrink import ShrinkOptions
 
 MOST_LISTED = 20
 SPEC_HELP = """SPEC is KIND:PATHS, one of
   coco:ANNOTATIONS.json:IMAGES_DIR   voc:VOCROOT:SPLIT          darknet:FILE.data:train|valid
   yolo:DATA.yaml:SPLIT               imagefolder:DIR            (or a .zip, .tar, .tar.gz of such a folder)
-  arrayrecord:DIR:SPLIT              tfds:NAME:SPLIT            synthetic:traffic:N or N@valid"""
+  arrayrecord:DIR:SPLIT              tfds:NAME:SPLIT            imagenet:ROOT:train|val
+  synthetic:traffic:N or N@valid"""
 EXAMPLES = {
   "inspect": "prn data inspect voc:VOCdevkit/VOC2007:trainval --out look",
   "prepare": "prn data prepare coco:instances_train2017.json:train2017 prepared --max-side 608",
@@ -84,7 +88,12 @@ def _add_anchors(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_prepare(parser: argparse.ArgumentParser) -> None:
-  parser.add_argument("out", metavar="OUT", help="folder to write to; may hold other splits of the same classes")
+  parser.add_argument(
+    "out",
+    metavar="OUT",
+    help="folder to write to; may hold other splits of the same classes. A SPEC whose SPLIT is a list (train,val) "
+    "writes one after the other",
+  )
   parser.add_argument(
     "--split", metavar="NAME", help="name of the split (default: the one that SPEC names, else train)"
   )
@@ -165,9 +174,12 @@ def _anchors(args: argparse.Namespace) -> int:
 
 
 def _prepare(args: argparse.Namespace) -> int:
-  from prn_jax.data_pipelines.prepare import prepare
+  from prn_jax.data_pipelines.prepare import each_split
   from prn_jax.data_pipelines.shrink import ShrinkOptions
 
+  specs = each_split(args.spec)
+  if args.split and len(specs) > 1:
+    raise PrnError(f"--split {args.split} names one split, but '{args.spec}' lists {len(specs)}; leave it out.")
   options = ShrinkOptions(
     size=parse_size(args.size) if args.size else None,
     max_side=args.max_side,
@@ -175,8 +187,18 @@ def _prepare(args: argparse.Namespace) -> int:
     image_format=args.format,
     quality=args.quality,
   )
+  results = [_prepare_one(spec, args, options) for spec in specs]
+  if args.json:
+    print_json(results[0] if len(results) == 1 else {"splits": results})
+  return 0
+
+
+def _prepare_one(spec: str, args: argparse.Namespace, options: ShrinkOptions) -> dict[str, Any]:
+  """Prepares one split, says what was done, and gives it for --json."""
+  from prn_jax.data_pipelines.prepare import prepare
+
   done = prepare(
-    args.spec,
+    spec,
     args.out,
     split=args.split,
     options=options,
@@ -193,20 +215,16 @@ def _prepare(args: argparse.Namespace) -> int:
     f"use it as {done.spec}",
     file=sys.stderr if args.json else sys.stdout,
   )
-  if args.json:
-    print_json(
-      {
-        "spec": done.spec,
-        "images": done.num_records,
-        "shards": done.num_shards,
-        "shards_kept": done.num_kept,
-        "bytes": done.num_bytes,
-        "left_out": done.left_out,
-        "problems": done.problems,
-        "notes": done.notes,
-      }
-    )
-  return 0
+  return {
+    "spec": done.spec,
+    "images": done.num_records,
+    "shards": done.num_shards,
+    "shards_kept": done.num_kept,
+    "bytes": done.num_bytes,
+    "left_out": done.left_out,
+    "problems": done.problems,
+    "notes": done.notes,
+  }
 
 
 def _bar(items: Iterable[Any], total: int) -> Iterable[Any]:

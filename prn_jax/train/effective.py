@@ -17,7 +17,7 @@ from typing import Any
 from prn_jax.data_pipelines.records import Dataset, RecordList
 from prn_jax.errors import PrnError
 from prn_jax.formats import darknet_cfg
-from prn_jax.formats.darknet_training import HeadTraining, LayerTraining, Training
+from prn_jax.formats.darknet_training import HeadTraining, LayerTraining, RegionTraining, Training
 from prn_jax.graph.graph import Graph, Layer
 from prn_jax.train.config import DATA_KEYS
 from prn_jax.train.experiment import Experiment
@@ -132,11 +132,11 @@ def is_sound(found: Any) -> bool:
 # -- describing --------------------------------------------------------------------------------------------------------
 
 
-def _heads(graph: Graph, training: Training | None, loss: LossConfig) -> Mapping[str, HeadTraining]:
+def _heads(graph: Graph, training: Training | None, loss: LossConfig) -> Mapping[str, HeadTraining | RegionTraining]:
   return head_settings(graph, loss, training) if graph.detects else {}
 
 
-def _of_loss(head: HeadTraining) -> _Table:
+def _of_loss(head: HeadTraining | RegionTraining) -> _Table:
   return {f.name: getattr(head, f.name) for f in dataclasses.fields(head) if f.name not in _IDLE}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import pickle
 import sys
 from pathlib import Path
@@ -17,6 +18,9 @@ from PIL import Image
 from prn_jax.data_pipelines.prepare import default_split, prepare
 from prn_jax.data_pipelines.records import DataError
 from prn_jax.data_pipelines.spec import open_spec
+from prn_jax.evaluate import detection_data, run_model
+from tests.data_pipelines.test_tfrecord import write_tfrecord
+from tests.nets import random_model, tiny_detector
 
 JPEG = io.BytesIO()
 Image.new("RGB", (100, 50), "grey").save(JPEG, "JPEG")
@@ -41,23 +45,41 @@ CLASSIFICATION = {
 }
 
 
-def prepared(folder: Path, features: dict[str, Any], examples: list[dict[str, Any]], name: str = "toy") -> Path:
-  """Writes what tfds' own download_and_prepare writes."""
-  place = folder / name / "1.0.0"
+def prepared(
+  folder: Path,
+  features: dict[str, Any],
+  examples: list[dict[str, Any]],
+  name: str = "toy",
+  file_format: str = "array_record",
+  shards: int = 1,
+  version: str = "1.0.0",
+) -> Path:
+  """Writes what tfds' own download_and_prepare writes; `name` may have a config behind a "/"."""
+  place = folder / name / version
   place.mkdir(parents=True)
+  name = name.split("/")[0]
   content = tfds.features.FeaturesDict(features)
   rows = [content.serialize_example(content.encode_example(example)) for example in examples]
-  writer = ArrayRecordWriter(str(place / f"{name}-train.array_record-00000-of-00001"), "group_size:1")
-  for row in rows:
-    writer.write(row)
-  writer.close()
+  parts = [rows[k::shards] for k in range(shards)]
+  for k, part in enumerate(parts):
+    path = place / f"{name}-train.{file_format}-{k:05}-of-{shards:05}"
+    if file_format == "tfrecord":
+      write_tfrecord(path, part)
+      continue
+    writer = ArrayRecordWriter(str(path), "group_size:1")
+    for row in part:
+      writer.write(row)
+    writer.close()
   tfds.folder_dataset.write_metadata(
     data_dir=str(place),
     features=content,
-    split_infos=[tfds.core.SplitInfo(name="train", shard_lengths=[len(rows)], num_bytes=sum(map(len, rows)))],
+    split_infos=[tfds.core.SplitInfo(name="train", shard_lengths=list(map(len, parts)), num_bytes=sum(map(len, rows)))],
     filename_template="{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
     check_data=False,  # this would need TensorFlow
   )
+  if file_format != "array_record":
+    info = place / "dataset_info.json"
+    info.write_text(json.dumps(json.loads(info.read_text()) | {"fileFormat": file_format}))
   return place
 
 
@@ -170,9 +192,14 @@ def test_data_without_images_or_labels(tmp_path: Path) -> None:
 def test_names_of_the_catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
   monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(tmp_path))
   with pytest.raises(
-    DataError, match=r"tfds:coco/2017:train': tfds needs TensorFlow .*Give COCO's own files: coco:ANN"
+    DataError,
+    match=r"tfds:coco/2017:train' is not prepared .*give the original files, coco:ANNOTATIONS\.json:IMAGES_DIR; or",
   ):
     open_spec("tfds:coco/2017:train")
+  with pytest.raises(
+    DataError, match=r"imagenet2012:train' is not prepared .*give the original files, imagenet:ROOT:SPLIT"
+  ):
+    open_spec("tfds:imagenet2012:train")
   with pytest.raises(DataError, match=r"tfds knows no data set 'cifar11' \(did you mean 'cifar10\w*'\?\)"):
     open_spec("tfds:cifar11:train")
   with pytest.raises(DataError, match=r"(?s)is not prepared: .*tfds\.builder\('cifar10', file_format='array_record'\)"):
@@ -180,9 +207,70 @@ def test_names_of_the_catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
   assert "tensorflow.org" not in "".join(capfd.readouterr())
 
 
-def test_files_that_only_tensorflow_reads(tmp_path: Path) -> None:
+def test_files_of_another_format(tmp_path: Path) -> None:
   place = prepared(tmp_path, CLASSIFICATION, [{"file_name": "a", "image": JPEG.getvalue(), "label": 0}])
   info = place / "dataset_info.json"
-  info.write_text(info.read_text().replace("array_record", "tfrecord"))
-  with pytest.raises(DataError, match=r"1\.0\.0 is stored as tfrecord, which only TensorFlow reads\. Prepare it in"):
+  info.write_text(info.read_text().replace("array_record", "riegeli"))
+  with pytest.raises(DataError, match=r"1\.0\.0 is stored as riegeli; expected one of tfrecord, array_record, parquet"):
     open_spec(f"tfds:{place}:train")
+
+
+# -- the two that everybody has, as TFRecord ---------------------------------------------------------------------------
+
+COCO_NAMES = [f"class {n}" for n in range(80)]
+COCO = {  # the features of coco/2017
+  "image": tfds.features.Image(encoding_format="jpeg"),
+  "image/filename": tfds.features.Text(),
+  "image/id": np.int64,
+  "objects": tfds.features.Sequence(
+    {
+      "area": np.int64,
+      "bbox": tfds.features.BBoxFeature(),
+      "id": np.int64,
+      "is_crowd": np.bool_,
+      "label": tfds.features.ClassLabel(names=COCO_NAMES),
+    }
+  ),
+}
+
+
+def coco_rows(count: int) -> list[dict[str, Any]]:
+  box = tfds.features.BBox(ymin=0.1, xmin=0.2, ymax=0.5, xmax=0.6)
+  objects = [{"area": 800, "bbox": box, "id": 5, "is_crowd": False, "label": "class 2"}]
+  return [
+    {"image": JPEG.getvalue(), "image/filename": f"{n:012}.jpg", "image/id": n, "objects": objects * (n % 3)}
+    for n in range(count)
+  ]
+
+
+def test_coco_2017_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+  """TFRecord in three files, as it is found below TFDS_DATA_DIR; slices, evaluation, preparation; no TensorFlow."""
+  monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(tmp_path))
+  prepared(tmp_path, COCO, coco_rows(7), "coco/2017", "tfrecord", shards=3)
+  dataset = open_spec("tfds:coco/2017:train")
+  assert (len(dataset), len(dataset.names)) == (7, 80)
+  assert [dataset[n].image_id for n in range(7)] == [0, 3, 6, 1, 4, 2, 5]  # file by file
+  record = pickle.loads(pickle.dumps(dataset))[3]
+  np.testing.assert_allclose(record.boxes_xyxy_px, [[20, 5, 60, 25]], atol=1e-5)
+  assert (record.classes.tolist(), record.area_px.tolist()) == ([2], [800])
+  assert [open_spec("tfds:coco/2017:train[2:4]")[n].image_id for n in range(2)] == [6, 1]
+
+  done = prepare("tfds:coco/2017:train", tmp_path / "out")
+  assert done.num_records == 7
+  scored = detection_data(dataset, run_model(random_model(tiny_detector(32, 80)), dataset))
+  assert (len(scored.image_ids), len(scored.truth_classes)) == (7, 0 + 1 + 2 + 0 + 1 + 2 + 0)
+  assert "tensorflow" not in sys.modules
+
+
+def test_imagenet2012_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+  monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(tmp_path))
+  builder = tfds.builder("imagenet2012", data_dir=str(tmp_path))
+  features = dict(builder.info.features.items())
+  rows = [{"file_name": f"n01440764_{n}.JPEG", "image": JPEG.getvalue(), "label": n} for n in range(4)]
+  prepared(tmp_path, features, rows, "imagenet2012", "tfrecord", shards=2, version=str(builder.version))
+  dataset = open_spec("tfds:imagenet2012:train")
+  assert (len(dataset), len(dataset.names), dataset.names[0]) == (4, 1000, "n01440764")
+  assert [(dataset[n].image_id, dataset[n].label) for n in range(2)] == [
+    ("n01440764_0.JPEG", 0),
+    ("n01440764_2.JPEG", 2),
+  ]
