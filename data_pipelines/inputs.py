@@ -29,6 +29,12 @@ def is_url(source: str) -> bool:
   return source.startswith(("http://", "https://"))
 
 
+def is_several(source: str | os.PathLike[str]) -> bool:
+  """Whether a source is a folder or a pattern, and so stands for several images."""
+  text = os.fspath(source)
+  return not is_url(text) and (os.path.isdir(text) or (glob.has_magic(text) and not os.path.isfile(text)))
+
+
 def expand(sources: Sequence[str | os.PathLike[str]]) -> list[str]:
   """Paths and URLs of the images that `sources` name, in order, each once.
 

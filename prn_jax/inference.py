@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
+from prn_jax import compilation_cache
 from prn_jax.graph.graph import Graph
 from prn_jax.model import Model
 from prn_jax.network import Network, Variables
@@ -37,6 +38,7 @@ class Inference:
   """
 
   def __init__(self, model: Model, post: PostProcess | None = None, dtype: Any = None) -> None:
+    compilation_cache.use()
     graph, variables = optimized(model)
     self.graph = graph
     self._variables = jax.device_put(variables)
@@ -51,6 +53,11 @@ class Inference:
     self._run = jax.jit(run)
     self._compiled: dict[Any, Any] = {}
 
+  @property
+  def num_programs(self) -> int:
+    """Programs compiled so far: one for every shape of a batch."""
+    return len(self._compiled)
+
   def __call__(self, images: Any) -> Any:
     """Runs one batch.
 
@@ -64,6 +71,11 @@ class Inference:
     if key not in self._compiled:
       self._compiled[key] = compiled(self._run, self._variables, images)
     return self._compiled[key](self._variables, images)
+
+
+def padded_size(count: int, sizes: Sequence[int]) -> int:
+  """The smallest of the (rising) batch sizes that holds so many images."""
+  return next(size for size in sizes if size >= count)
 
 
 def compiled(function: Any, *args: Any) -> Any:

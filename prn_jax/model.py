@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
@@ -22,7 +22,17 @@ from prn_jax.graph.graph import Graph
 from prn_jax.models import registry
 
 if TYPE_CHECKING:
+  import os
+  from typing import IO
+
   import jax
+  from PIL import Image
+
+  from prn_jax.classify.predict import Classification, Classifier
+  from prn_jax.detect.detections import Detections
+  from prn_jax.detect.predict import Detector
+
+  OneImage = str | os.PathLike[str] | bytes | IO[bytes] | Image.Image | np.ndarray
 
 Resize = Literal["stretch", "letterbox"]
 Variables = dict[str, Any]
@@ -64,6 +74,7 @@ class Model:
     self._variables = variables
     self._is_random = False
     self._compiled: dict[Any, Any] = {}
+    self._last_predictor: tuple[Any, Detector | Classifier] | None = None
 
   @property
   def has_weights(self) -> bool:
@@ -96,8 +107,10 @@ class Model:
     """
     import jax
 
+    from prn_jax import compilation_cache
     from prn_jax.network import Network, wanted_layers
 
+    compilation_cache.use()
     x = _unit_range(np.asarray(x_nhwc), self.graph)
     graph = self._graph_for(x.shape)
     wanted = tuple(wanted_layers(graph, layers))
@@ -125,31 +138,77 @@ class Model:
       )
     return resized
 
+  # `str` and files are iterable, too, but name one image.
+  @overload
+  def __call__(self, images: OneImage, *, batch_size: int | None = None, **options: Any) -> Detections: ...
+  @overload
+  def __call__(
+    self, images: Iterable[OneImage], *, batch_size: int | None = None, **options: Any
+  ) -> list[Detections]: ...
+
   def __call__(self, images: Any, *, batch_size: int | None = None, **options: Any) -> Any:
     """Detects or classifies in images.
 
     Args:
-      images: one image, or a list: paths, URLs, bytes, PIL images or arrays ((h, w, 3) uint8, or float in [0, 1]).
-        A folder or pattern is not one image: use `prn_jax.data_pipelines.inputs.expand`.
-      batch_size: images per run of the network; by default all at once, at most 8.
-      **options: fields of `detect.predict.DetectOptions`: conf, nms, resize, max_detections, class_agnostic, nms_kind.
+      images: one image: a path, URL, bytes, open file (BytesIO), PIL image or array ((h, w, 3) uint8, or float in [0, 1];
+        (h, w) or (h, w, 1) are grey). Or many: a list, a generator, an array (n, h, w, 3), a folder, a pattern ("*.jpg").
+      batch_size: images per run of the network. By default 1, 2, 4 or 8, whichever holds what is there; a program is
+        compiled for each of these sizes once.
+      **options: fields of `detect.predict.DetectOptions`: conf, nms, classes, resize, max_detections, class_agnostic,
+        nms_kind.
 
     Returns:
-      `Detections` (or `Classification` for a classifier) for one image; a list of them for a list.
+      `Detections` for one image, a list of them for many. A classifier gives `Classification`, for which `classify` has
+      the types. A checker takes every `str` and array for one image; put a folder into a list where that matters.
 
     Raises:
       PrnError: an image cannot be read, or an option is wrong.
     """
     from prn_jax import predict
 
-    is_list = isinstance(images, list | tuple)
-    loaded = [predict.read(image) for image in (images if is_list else [images])]
-    size = batch_size or max(1, min(8, len(loaded)))
-    key = ("call", size, tuple(sorted(options.items())))
-    if key not in self._compiled:
-      self._compiled[key] = predict.predictor(self, predict.options(self, options), size)
-    results = self._compiled[key]([image for image, _ in loaded], [path for _, path in loaded])
-    return results if is_list else results[0]
+    if not predict.is_many(images):
+      run = self._predictor(options, batch_size)
+      image, path = predict.read(images)
+      return run([image], [path])[0]
+    return list(self.stream(images, batch_size=batch_size, **options))
+
+  @overload
+  def classify(self, images: OneImage, *, batch_size: int | None = None) -> Classification: ...  # type: ignore[overload-overlap]
+  @overload
+  def classify(self, images: Iterable[OneImage], *, batch_size: int | None = None) -> list[Classification]: ...
+
+  def classify(self, images: Any, *, batch_size: int | None = None) -> Any:
+    """`model(images)` of a classifier. PrnError: the network detects."""
+    if self.graph.detects:
+      raise PrnError(f"network '{self.graph.name}' detects; call it: model(images).")
+    return self(images, batch_size=batch_size)
+
+  def stream(self, images: Any, *, batch_size: int | None = None, **options: Any) -> Iterator[Any]:
+    """As `model(images)` for many images, one result after the other.
+
+    However many there are, few are in memory: the next ones are decoded while the network works on these.
+    """
+    from prn_jax import predict
+
+    run = self._predictor(options, batch_size)
+    for result in predict.stream(run, predict.each(images)):
+      if isinstance(result, predict.Failure):
+        raise PrnError(result.reason)
+      yield result
+
+  def _predictor(self, options: dict[str, Any], batch_size: int | None) -> Detector | Classifier:
+    """What runs with these options. All of them share the compiled network; the last one is kept."""
+    from prn_jax import predict
+    from prn_jax.inference import Inference
+
+    checked = predict.options(self, options)
+    sizes = predict.batch_sizes(batch_size)
+    if self._last_predictor is None or self._last_predictor[0] != (checked, sizes):
+      if "inference" not in self._compiled:
+        self._compiled["inference"] = Inference(self)
+      run = predict.predictor(self, checked, sizes, self._compiled["inference"])
+      self._last_predictor = (checked, sizes), run
+    return self._last_predictor[1]
 
   def digest(self) -> str:
     """sha256 over the names, shapes and bytes of all variables."""
@@ -161,6 +220,7 @@ class Model:
   def release(self) -> None:
     """Forgets compiled programs and the memory that they hold."""
     self._compiled.clear()
+    self._last_predictor = None
 
   def cfg(self) -> str:
     """The network and its training settings as Darknet cfg text."""
@@ -178,7 +238,9 @@ class Model:
   def __repr__(self) -> str:
     g = self.graph
     state = "" if self.has_weights else ", random weights"
-    return f"Model('{g.name}', {g.width}x{g.height}x{g.channels}, {len(g)} layers, {len(self.names)} classes{state})"
+    return (
+      f"Model('{g.name}', {g.width}x{g.height}x{g.channels}, {len(g)} layers, {labels.num_classes(g)} classes{state})"
+    )
 
 
 def colours(channels: int) -> str:

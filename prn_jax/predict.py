@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +19,11 @@ from prn_jax.detect.predict import DetectOptions, Detector
 from prn_jax.errors import PrnError, did_you_mean
 
 if TYPE_CHECKING:
+  from prn_jax.inference import Inference
   from prn_jax.model import Model
 
 Result = Detections | Classification
+BATCH_SIZES = (1, 2, 4, 8)  # of `model(images)`; a list of 5 runs as one of 8
 DECODE_THREADS = min(4, os.cpu_count() or 1)
 
 
@@ -39,17 +41,53 @@ def options(model: Model, given: Mapping[str, Any]) -> DetectOptions | None:
   return DetectOptions(**given) if is_detector(model) else None
 
 
-def predictor(model: Model, options: DetectOptions | None = None, batch_size: int = 1) -> Detector | Classifier:
-  """A detector, or a classifier for a network without detection heads."""
-  return Detector(model, options, batch_size) if is_detector(model) else Classifier(model, batch_size)
+def predictor(
+  model: Model,
+  options: DetectOptions | None = None,
+  batch_sizes: int | Sequence[int] = 1,
+  network: Inference | None = None,
+) -> Detector | Classifier:
+  """A detector, or a classifier for a network without detection heads; arguments as of `Detector`."""
+  if is_detector(model):
+    return Detector(model, options, batch_sizes, network)
+  return Classifier(model, batch_sizes, network)
+
+
+def batch_sizes(batch_size: int | None) -> tuple[int, ...]:
+  """Sizes for which programs are compiled: the one that was asked for, else `BATCH_SIZES`."""
+  if batch_size is None:
+    return BATCH_SIZES
+  if batch_size < 1:
+    raise PrnError(f"batch_size={batch_size}; expected at least 1.")
+  return (batch_size,)
+
+
+def is_many(images: Any) -> bool:
+  """Whether these are several images: a folder, a pattern, an array (n, h, w, c), a list or anything to iterate over."""
+  if isinstance(images, str | os.PathLike):
+    return inputs.is_several(images)
+  if hasattr(images, "ndim"):
+    return int(images.ndim) == 4
+  return (
+    isinstance(images, Iterable) and not isinstance(images, bytes | bytearray | memoryview) and not _is_file(images)
+  )
+
+
+def each(images: Any) -> Iterator[Any]:
+  """The single images of what `is_many`; folders and patterns, also among others, give theirs."""
+  for image in [images] if isinstance(images, str | os.PathLike) else images:
+    if isinstance(image, str | os.PathLike) and inputs.is_several(image):
+      yield from inputs.expand([image])
+    else:
+      yield image
 
 
 def read(source: Any) -> tuple[np.ndarray, str | None]:
   """One image in any form -> ((h, w, 3) uint8 RGB, its path or None).
 
   Args:
-    source: a path, a URL, encoded bytes, a PIL image, or an array: uint8, or float in [0, 1]; (h, w, 3) RGB, or
-      (h, w) or (h, w, 1) grey.
+    source: a path, a URL, encoded bytes, an open file, a PIL image, or an array: uint8, or float in [0, 1]; (h, w, 3)
+      RGB, or (h, w) or (h, w, 1) grey.
 
   Raises:
     PrnError: it cannot be read, or the array is of another form.
@@ -58,11 +96,33 @@ def read(source: Any) -> tuple[np.ndarray, str | None]:
     return images.read_image(inputs.fetch(source), name=source), source
   if isinstance(source, str | os.PathLike):
     return images.read_image(source), os.fspath(source)
-  if isinstance(source, bytes):
-    return images.read_image(source), None
+  if isinstance(source, bytes | bytearray | memoryview):
+    return images.read_image(bytes(source)), None
+  if _is_file(source):
+    return _read_file(source)
   if hasattr(source, "convert"):  # a PIL image
     return np.array(source.convert("RGB")), getattr(source, "filename", None) or None
+  if not hasattr(source, "__array__") and not isinstance(source, list | tuple):
+    raise PrnError(
+      f"{source!r:.60} ({type(source).__name__}) is no image; expected a path, URL, bytes, open file, PIL image or array"
+      f"{'. OpenCV gives None for a file that it cannot read' if source is None else ''}."
+    )
   return _array(np.asarray(source)), None
+
+
+def _is_file(source: Any) -> bool:
+  return hasattr(source, "read") and not hasattr(source, "convert")
+
+
+def _read_file(file: Any) -> tuple[np.ndarray, str | None]:
+  """The image in an open file, from where it stands to its end."""
+  name, data = getattr(file, "name", None), file.read()
+  path = name if isinstance(name, str) else None
+  if not isinstance(data, bytes):
+    raise PrnError(f"file '{path or file!r}' is open as text; open it as bytes: open(path, 'rb').")
+  if not data:
+    raise PrnError(f"file '{path or file!r}' has no bytes left to read. Was it read before? Then file.seek(0).")
+  return images.read_image(data, name=path), path
 
 
 def _array(array: np.ndarray) -> np.ndarray:

@@ -14,10 +14,11 @@ from prn_jax.data_pipelines.channels import check_channels, to_channels
 from prn_jax.errors import PrnError
 
 if TYPE_CHECKING:
+  from prn_jax.inference import Inference
   from prn_jax.model import Model
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Classification:
   """Class probabilities of one image.
 
@@ -44,6 +45,12 @@ class Classification:
     top = [{"class": i, "name": name, "probability": p} for i, name, p in self.top(count)]
     return {"path": self.path, "top": top}
 
+  def __repr__(self) -> str:
+    """One line: where, and the best classes."""
+    where = f"'{self.path}': " if self.path else ""
+    best = ", ".join(f"{name} {p:.1%}" for _, name, p in self.top(3))
+    return f"Classification({where}{best}; {len(self.probabilities)} classes)"
+
   def __str__(self) -> str:
     return "\n".join(f"{p:7.2%}  {name}" for _, name, p in self.top())
 
@@ -54,7 +61,7 @@ class Classifier:
 
   Args:
     model: a network without detection heads.
-    batch_size: images per run; the last batch is padded, so that one program serves all.
+    batch_sizes, network: as of a `Detector`.
 
   Attributes:
     seconds: as of a detector; a classifier's stages are not timed apart.
@@ -62,13 +69,14 @@ class Classifier:
 
   seconds: Mapping[str, float] = MappingProxyType({})
 
-  def __init__(self, model: Model, batch_size: int = 1) -> None:
+  def __init__(self, model: Model, batch_sizes: int | Sequence[int] = 1, network: Inference | None = None) -> None:
     from prn_jax.inference import Inference
 
     check_channels(model.graph.channels, model.graph.name)
     self.model = model
-    self.batch_size = batch_size
-    self._run = Inference(model)
+    self.batch_sizes = (batch_sizes,) if isinstance(batch_sizes, int) else tuple(batch_sizes)
+    self.batch_size = self.batch_sizes[-1]
+    self._run = network or Inference(model)
     self._head = model.graph.heads[-1].name
 
   def prepare(self, image_u8: np.ndarray) -> np.ndarray:
@@ -78,12 +86,14 @@ class Classifier:
 
   def probabilities(self, prepared: Sequence[np.ndarray]) -> np.ndarray:
     """Prepared images -> (n, num_classes)."""
-    batch = np.zeros((self.batch_size, *prepared[0].shape), np.float32)
+    from prn_jax.inference import padded_size
+
     results = []
     for start in range(0, len(prepared), self.batch_size):
       part = prepared[start : start + self.batch_size]
+      batch = np.zeros((padded_size(len(part), self.batch_sizes), *prepared[0].shape), np.float32)
       batch[: len(part)] = part
-      results.append(np.asarray(self._run(batch)[self._head]).reshape(self.batch_size, -1)[: len(part)])
+      results.append(np.asarray(self._run(batch)[self._head]).reshape(len(batch), -1)[: len(part)])
     return np.concatenate(results)
 
   def __call__(

@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from prn_jax import compilation_cache
 from prn_jax.cli.devices import announce_device
-from prn_jax.compiling import cache_folder
 from prn_jax.errors import PrnError
 
 if TYPE_CHECKING:
@@ -126,19 +125,8 @@ def _finite(value: Any) -> Any:
 
 def start_computing(command: str) -> None:
   """Before a command computes: compiled programs are kept on disk, and the device is named."""
-  use_compilation_cache()
+  compilation_cache.use()
   announce_device(command)
-
-
-def use_compilation_cache() -> None:
-  """Keeps compiled programs on disk, so that the second run of a command starts at once."""
-  import jax
-
-  if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-    return
-  jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
-  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-  jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def program_name(model: Model, batch_size: int = 1) -> str:

@@ -11,7 +11,8 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prn_jax.cli.common import add_json, add_lenient, output_folder, print_json, use_compilation_cache
+from prn_jax import compilation_cache
+from prn_jax.cli.common import add_json, add_lenient, output_folder, print_json
 from prn_jax.cli.devices import announce_device
 from prn_jax.errors import PrnError, did_you_mean
 from prn_jax.formats.files import is_file, is_folder
@@ -100,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
   if not args.workdir and (args.config or not args.model):
     raise PrnError("give a run directory: --workdir=DIR.")
   folder = output_folder(args.workdir or f"runs/{Path(args.model).stem}", "--workdir")
-  use_compilation_cache()
+  compilation_cache.use()
 
   from prn_jax.formats.checkpoints import FOLDER, complete_steps
   from prn_jax.train.advice import warnings

@@ -5,9 +5,13 @@ from __future__ import annotations
 import base64
 import dataclasses
 import html
+import importlib
 import io
+import os
+import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,13 +21,16 @@ from prn_jax.errors import PrnError
 from prn_jax.labels import coco_category_ids
 
 if TYPE_CHECKING:
+  import pandas
+  import supervision
   from PIL import Image
 
 _NOTEBOOK_SIDE_PX = 1024
 _TABLE_ROWS = 20
+_REPR_CLASSES = 5
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Detections:
   """What was found in one image, best score first.
 
@@ -50,7 +57,7 @@ class Detections:
   image_height: int = 0
   uncertainty: np.ndarray | None = None
   path: str | None = None
-  image: np.ndarray | None = dataclasses.field(default=None, repr=False)
+  image: np.ndarray | None = None
 
   def __post_init__(self) -> None:
     set_field = object.__setattr__
@@ -154,6 +161,44 @@ class Detections:
       lines.append(f"{label} " + " ".join(f"{v:.6f}" for v in values) + "\n")
     return "".join(lines)
 
+  def to_pandas(self) -> pandas.DataFrame:
+    """One row per detection: class, name, score, x1, y1, x2, y2 (pixels, not clipped), as in predictions.csv.
+
+    Raises:
+      PrnError: pandas is not installed.
+    """
+    frame = _optional("pandas", "to_pandas").DataFrame
+    x1, y1, x2, y2 = self.boxes_xyxy_px.T
+    columns = {"class": self.classes, "name": self.labels, "score": self.scores, "x1": x1, "y1": y1, "x2": x2, "y2": y2}
+    return frame(columns)
+
+  def to_supervision(self) -> supervision.Detections:
+    """For the package supervision (trackers, zones, annotators); names are its data["class_name"].
+
+    Raises:
+      PrnError: supervision is not installed.
+    """
+    return _optional("supervision", "to_supervision").Detections(
+      xyxy=self.boxes_xyxy_px.copy(),
+      confidence=self.scores.copy(),
+      class_id=self.classes.astype(int),
+      data={"class_name": np.array(self.labels, dtype=str)},
+    )
+
+  def save(self, path: str | os.PathLike[str]) -> Path:
+    """Writes the detections by the type of the file: a picture with the boxes, or their numbers.
+
+    Args:
+      path: .jpg, .png, .webp or .bmp is `draw`; .json is `to_dict`; .txt is `to_yolo_txt`; .csv has the columns of
+        `to_pandas`. The file appears whole or not at all.
+
+    Raises:
+      PrnError: another type, no image to draw on, or the place cannot be written.
+    """
+    from prn_jax.detect.save import save_one
+
+    return save_one(self, Path(path))
+
   # -- pictures --------------------------------------------------------------------------------------------------------
 
   def draw(
@@ -178,6 +223,21 @@ class Detections:
       )
     labels = [f"{name} {score:.2f}" for name, score in zip(self.labels, self.scores, strict=True)]
     return draw_boxes(image, self.boxes_xyxy_px, labels, self.classes, line_px=line_px, font_px=font_px)
+
+  def show(self) -> None:
+    """Shows the picture: in a notebook below the cell, elsewhere in a window.
+
+    Raises:
+      PrnError: there is no image, or nothing that could show it.
+    """
+    from PIL import ImageShow
+
+    picture = self.draw()
+    kernel = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    if kernel is not None and hasattr(kernel, "kernel"):
+      importlib.import_module("IPython.display").display(picture)
+    elif not ImageShow.show(picture, title=self.path or "detections"):
+      raise PrnError("no program that shows pictures was found. Write the picture instead: found.save('boxes.jpg').")
 
   def _pixels(self) -> np.ndarray:
     if self.image is not None:
@@ -207,6 +267,14 @@ class Detections:
       picture = f'<img src="data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"/>'
     return f"{picture}<pre>{html.escape(str(self))}</pre>"
 
+  def __repr__(self) -> str:
+    """One line: where, and how many of which class."""
+    counts = Counter(self.labels)
+    found = ", ".join(f"{number} {name}" for name, number in counts.most_common(_REPR_CLASSES))
+    more = ", ..." if len(counts) > _REPR_CLASSES else ""
+    where = f"'{self.path}' " if self.path else ""
+    return f"Detections({where}{self.image_width}x{self.image_height}: {found or 'nothing'}{more})"
+
   def __str__(self) -> str:
     """A table, best first."""
     title = f"{len(self)} detections in {self.path or 'an image'} ({self.image_width}x{self.image_height})"
@@ -219,3 +287,12 @@ class Detections:
     header = [f"  {'class':{width}}  score       x1       y1       x2       y2"] if rows else []
     more = [f"  ... and {len(self) - _TABLE_ROWS} more"] if len(self) > _TABLE_ROWS else []
     return "\n".join([title, *header, *rows, *more])
+
+
+def _optional(package: str, method: str) -> Any:
+  """A package that the project does not require; PrnError says how to get it."""
+  try:
+    return importlib.import_module(package)
+  except ModuleNotFoundError as error:
+    missing = error.name or package
+    raise PrnError(f"{method} needs the package '{missing}', which is not installed: pip install {missing}.") from None

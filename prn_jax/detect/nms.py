@@ -83,6 +83,7 @@ def postprocess(
   nms_kind: str | None = None,
   beta_nms: float | None = None,
   box_scale: jax.Array | None = None,
+  class_mask: jax.Array | None = None,
   max_candidates: int = MAX_CANDIDATES,
 ) -> Suppressed:
   """Head outputs -> detections, in one jit; may be called inside another.
@@ -96,6 +97,7 @@ def postprocess(
     class_agnostic: boxes of different classes suppress each other, and every box keeps its best class only.
     nms_kind, beta_nms: see `suppress`; by default those of the last head.
     box_scale: see `suppress`.
+    class_mask: (classes,) bool: which classes take part; None is all.
     max_candidates: largest number of pairs that take part.
 
   Raises:
@@ -111,6 +113,7 @@ def postprocess(
     nms_kind=getattr(last, "nms_kind", "default") if nms_kind is None else nms_kind,
     beta_nms=getattr(last, "beta_nms", DIOU_EXPONENT) if beta_nms is None else beta_nms,
     box_scale=box_scale,
+    class_mask=class_mask,
     max_candidates=max_candidates,
   )
 
@@ -125,6 +128,7 @@ def suppress(
   nms_kind: str = "default",
   beta_nms: float = DIOU_EXPONENT,
   box_scale: jax.Array | None = None,
+  class_mask: jax.Array | None = None,
   max_candidates: int = MAX_CANDIDATES,
 ) -> Suppressed:
   """Non-maximum suppression of the candidates of n images.
@@ -144,7 +148,7 @@ def suppress(
   finite = jnp.isfinite(candidates.boxes_cxcywh_rel).all(-1) & jnp.isfinite(candidates.scores).all(-1)
   wanted = finite & (candidates.objectness > conf)
   nonfinite = ~finite & ~(candidates.objectness <= conf)
-  scores = candidates.scores
+  scores = candidates.scores if class_mask is None else jnp.where(class_mask[None, None], candidates.scores, 0)
   if class_agnostic:
     classes, scores = jnp.argmax(scores, -1).astype(jnp.int32), jnp.max(scores, -1, keepdims=True)
   scores = jnp.where(wanted[..., None] & (scores > conf), scores, 0)

@@ -11,10 +11,13 @@ import numpy as np
 
 from prn_jax.data_pipelines import images
 from prn_jax.data_pipelines.channels import check_channels, to_channels
+from prn_jax.data_pipelines.class_names import match_names
 from prn_jax.detect.detections import Detections
-from prn_jax.errors import PrnError
+from prn_jax.errors import PrnError, did_you_mean
+from prn_jax.labels import num_classes
 
 if TYPE_CHECKING:
+  from prn_jax.inference import Inference
   from prn_jax.model import Model
 
 MOST_CANDIDATES = 131072  # more come only from random weights, and would take seconds per image
@@ -35,6 +38,7 @@ class DetectOptions:
     max_detections: most boxes per image, best first.
     class_agnostic: boxes of different classes suppress each other.
     nms_kind: "default", "greedynms", "diounms", "cornersnms"; None takes the cfg's.
+    classes: numbers or names of the classes that are looked for; None is all.
   """
 
   conf: float = 0.25
@@ -43,8 +47,12 @@ class DetectOptions:
   max_detections: int = 300
   class_agnostic: bool = False
   nms_kind: str | None = None
+  classes: Sequence[int | str] | int | str | None = None
 
   def __post_init__(self) -> None:
+    if self.classes is not None:
+      one = isinstance(self.classes, int | np.integer | str)
+      object.__setattr__(self, "classes", (self.classes,) if one else tuple(self.classes))  # type: ignore[arg-type]
     for name, value in (("conf", self.conf), ("nms", self.nms)):
       if not 0 <= value <= 1:
         raise PrnError(f"{name}={value}; expected 0 to 1.")
@@ -64,30 +72,41 @@ class Timing:
 
 
 class Detector:
-  """Runs a detection network on images of any size. Compiles once; images are padded to full batches.
+  """Runs a detection network on images of any size. Every batch is padded to a size for which a program is compiled
+  once; thresholds are arguments of that program.
 
   Args:
     model: a network with detection heads.
     options: see `DetectOptions`.
-    batch_size: images per run.
+    batch_sizes: images per run, or several such sizes, rising: a batch takes the smallest that holds it.
+    network: the model's `Inference`, where there is one already.
 
   Attributes:
+    batch_size: the largest.
     timing: where the time went. The stages are timed apart, each up to its result on the device.
   """
 
-  def __init__(self, model: Model, options: DetectOptions | None = None, batch_size: int = 1) -> None:
+  def __init__(
+    self,
+    model: Model,
+    options: DetectOptions | None = None,
+    batch_sizes: int | Sequence[int] = 1,
+    network: Inference | None = None,
+  ) -> None:
     from prn_jax.detect import nms
     from prn_jax.detect.decode import detection_heads
     from prn_jax.inference import Inference
 
     self.model = model
     self.options = options or DetectOptions()
-    self.batch_size = batch_size
+    self.batch_sizes = (batch_sizes,) if isinstance(batch_sizes, int) else tuple(batch_sizes)
+    self.batch_size = self.batch_sizes[-1]
     self.timing = Timing()
     detection_heads(model.graph)  # a classifier is refused here, in words
     check_channels(model.graph.channels, model.graph.name)
-    self._network = Inference(model)
+    self._network = network or Inference(model)
     self._resize = RESIZES[self.options.resize or model.resize]
+    self._class_mask = class_mask(model, self.options.classes)
     self._postprocess = nms.postprocess
     self._max_candidates = nms.MAX_CANDIDATES
 
@@ -102,12 +121,16 @@ class Detector:
     return self._resize(to_channels(image_u8, graph.channels), graph.width, graph.height)
 
   def run(self, prepared: Sequence[tuple[np.ndarray, images.Placement]]) -> Any:
-    """One batch of at most `batch_size` prepared images -> `nms.Suppressed`, relative to the network input."""
+    """One batch of at most `batch_size` prepared images -> `nms.Suppressed`, relative to the network input; rows beyond
+    the images belong to padding."""
     import jax
 
+    from prn_jax.inference import padded_size
+
     graph, options = self.model.graph, self.options
-    batch = np.zeros((self.batch_size, graph.height, graph.width, graph.channels), np.float32)
-    scale = np.ones((self.batch_size, 2), np.float32)
+    size = padded_size(len(prepared), self.batch_sizes)
+    batch = np.zeros((size, graph.height, graph.width, graph.channels), np.float32)
+    scale = np.ones((size, 2), np.float32)
     for i, (image, placement) in enumerate(prepared):
       batch[i] = image
       scale[i] = 1 / placement.scale_x, 1 / placement.scale_y
@@ -117,18 +140,19 @@ class Detector:
     found = self._postprocess(
       heads,
       graph,
-      conf=options.conf,
-      nms_threshold=options.nms,
+      conf=float(options.conf),  # as an integer it would be another program
+      nms_threshold=float(options.nms),
       max_detections=options.max_detections,
       class_agnostic=options.class_agnostic,
       nms_kind=options.nms_kind,
       box_scale=scale,
+      class_mask=self._class_mask,
       max_candidates=self._max_candidates,
     )
     found = jax.device_get(found)
     self.timing.network += after_network - start
     self.timing.boxes += time.perf_counter() - after_network
-    if found.overflow.any():  # rare: a lower threshold on a crowded scene; nothing may be lost
+    if found.overflow[: len(prepared)].any():  # rare: a lower threshold on a crowded scene; nothing may be lost
       if self._max_candidates >= MOST_CANDIDATES:
         raise PrnError(
           f"more than {MOST_CANDIDATES:,} boxes and classes exceed conf={options.conf:g} in one image. Raise conf; "
@@ -175,6 +199,34 @@ class Detector:
         f"{f' for {path}' if path else ''}: {why_not_finite(self.model.variables)}"
       )
     return detections_of(found, index, placement, self.model.names, image, path)
+
+
+def class_mask(model: Model, classes: Any) -> np.ndarray:
+  """(num_classes,) bool: which classes are looked for.
+
+  Args:
+    model: its names are matched as in `class_names.match_names`.
+    classes: of `DetectOptions`.
+
+  Raises:
+    PrnError: the network has no such class.
+  """
+  count = num_classes(model.graph)
+  if classes is None:
+    return np.ones(count, bool)
+  mask = np.zeros(count, bool)
+  for item in classes:
+    index = match_names([item], model.names)[0] if isinstance(item, str) else int(item)
+    if not 0 <= index < count:
+      known = (
+        f"'{model.names[0]}' to '{model.names[-1]}'" if model.names else "which has no names (names=FILE gives it some)"
+      )
+      hint = did_you_mean(item, model.names) if isinstance(item, str) else ""
+      raise PrnError(
+        f"classes: {item!r} is no class of network '{model.graph.name}'{hint}; expected 0 to {count - 1} or a name, {known}."
+      )
+    mask[index] = True
+  return mask
 
 
 def detections_of(

@@ -39,9 +39,9 @@ def execute(
     make_record: the record of what is finished in a folder.
     report: writes table and pictures into a folder.
   """
-  from prn_jax.cli.common import use_compilation_cache
+  from prn_jax import compilation_cache
 
-  use_compilation_cache()
+  compilation_cache.use()
   out = Path(args.out)
   try:
     for _ in run_missing(jobs, out, args.max_runs):
