@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
   from prn_jax.detect.predict import Detector
 
   OneImage = str | os.PathLike[str] | bytes | IO[bytes] | Image.Image | np.ndarray
+  Images = Sequence[OneImage] | Iterator[OneImage]
 
 Resize = Literal["stretch", "letterbox"]
 Variables = dict[str, Any]
@@ -142,9 +143,7 @@ class Model:
   @overload
   def __call__(self, images: OneImage, *, batch_size: int | None = None, **options: Any) -> Detections: ...
   @overload
-  def __call__(
-    self, images: Iterable[OneImage], *, batch_size: int | None = None, **options: Any
-  ) -> list[Detections]: ...
+  def __call__(self, images: Images, *, batch_size: int | None = None, **options: Any) -> list[Detections]: ...
 
   def __call__(self, images: Any, *, batch_size: int | None = None, **options: Any) -> Any:
     """Detects or classifies in images.
@@ -175,7 +174,7 @@ class Model:
   @overload
   def classify(self, images: OneImage, *, batch_size: int | None = None) -> Classification: ...  # type: ignore[overload-overlap]
   @overload
-  def classify(self, images: Iterable[OneImage], *, batch_size: int | None = None) -> list[Classification]: ...
+  def classify(self, images: Images, *, batch_size: int | None = None) -> list[Classification]: ...
 
   def classify(self, images: Any, *, batch_size: int | None = None) -> Any:
     """`model(images)` of a classifier. PrnError: the network detects."""

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, assert_type
+from typing import Any
 
 import jax
 import numpy as np
@@ -19,6 +19,7 @@ import prn_jax
 from prn_jax import Classification, Detections, Model, PrnError, compilation_cache
 from prn_jax.detect import nms
 from prn_jax.graph.builder import Builder
+from tests import typed_calls
 from tests.conftest import REPO
 from tests.nets import random_model
 
@@ -243,21 +244,19 @@ def test_short_names_of_results(model: Model) -> None:
   assert repr(random_model()) == "Model('tiny', 32x32x3, 13 layers, 2 classes)"
 
 
-def test_a_checker_knows_what_comes_back(model: Model, folder: Path) -> None:
-  """mypy reads the types; here only the values are looked at."""
-  one = assert_type(model(folder / "0.png", conf=CONF), Detections)
-  assert_type(model(str(folder / "0.png")), Detections)
-  assert_type(model(io.BytesIO((folder / "0.png").read_bytes())), Detections)
-  assert_type(model(PICTURES[0]), Detections)
-  several = assert_type(model([folder / "0.png"], conf=CONF, batch_size=1), list[Detections])
-  assert_type(model(picture for picture in PICTURES), list[Detections])
-  assert isinstance(several[0], type(one))
+def test_what_a_checker_knows_is_what_comes_back(model: Model, folder: Path, tmp_path: Path) -> None:
+  path = folder / "0.png"
+  assert all(isinstance(found, Detections) for found in typed_calls.one_detection(model, path))
+  assert all(isinstance(found[0], Detections) for found in typed_calls.many_detections(model, path))
   g = Builder(8, 8, name="classes")
   g.conv(3, name="scores")
   g.avgpool(name="pool")
   classifier = random_model(g.graph())
-  assert isinstance(assert_type(classifier.classify(PICTURES[0]), Classification), Classification)
-  assert len(assert_type(classifier.classify(list(PICTURES)), list[Classification])) == 3
+  one, several = typed_calls.classes(classifier, path)
+  assert isinstance(one, Classification)
+  assert isinstance(several[0], Classification)
+  classifier.save(tmp_path / "saved")
+  assert isinstance(typed_calls.loaded(tmp_path / "saved"), Model)
   with pytest.raises(PrnError, match="network 'tiny' detects; call it"):
     model.classify(PICTURES[0])
 
