@@ -21,7 +21,11 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from prn_jax.formats.files import expanded
+
 Test = Callable[[str], bool]
+
+_MAX_CHARS = 4096  # of a name; longer ones are no files
 
 
 class NamedFiles:
@@ -44,10 +48,12 @@ class NamedFiles:
     """`find` for every name of a file; an end that several different names share is nobody's."""
     first = str(self.folders[0])
     found: dict[str, Path | None] = {}
+    direct: set[str] = set()
     cut: dict[Path, list[str]] = defaultdict(list)
     for name in dict.fromkeys(names):
       if name and exists(os.path.join(first, name)):  # nearly always
         found[name] = self.folders[0] / name
+        direct.add(name)
         continue
       found[name], is_cut = self._search(name, exists)
       if is_cut and (place := found[name]):
@@ -56,12 +62,13 @@ class NamedFiles:
     for path, sharers in cut.items():
       if len(sharers) > 1 or path in whole:
         found |= dict.fromkeys(sharers)
-    self._forgiven |= {name: path for name, path in found.items() if path and not self._is_named_by(path, name)}
+    others = {name: path for name, path in found.items() if path and name not in direct}
+    self._forgiven |= {name: path for name, path in others.items() if not self._is_named_by(path, name)}
     return [found[name] for name in names]
 
   def missing(self, name: str) -> Path:
     """The path that a message gives for a name that is not found."""
-    return self.folders[0] / _home(_spellings(name)[-1])
+    return self.folders[0] / expanded(_spellings(name)[-1])
 
   def note(self, where: str) -> str | None:
     """What was forgiven, for people; None where every name was right."""
@@ -73,35 +80,38 @@ class NamedFiles:
 
   def _is_named_by(self, path: Path, name: str) -> bool:
     """Whether the name, as it stands, is one of this file."""
-    places = [folder / _home(name) for folder in self.folders]
+    places = [folder / expanded(name) for folder in self.folders]
     return path in places or any(os.path.exists(place) and os.path.samefile(place, path) for place in places)
 
   def _search(self, name: str, exists: Test) -> tuple[Path | None, bool]:
     """The file, and whether folders in front of its name were left out."""
-    spellings = [str(_home(spelling)) for spelling in _spellings(name)]
+    if len(name) > _MAX_CHARS:
+      return None, False
+    spellings = [str(expanded(spelling)) for spelling in _spellings(name)]
     for folder in self.folders:
-      places = [folder / spelling for spelling in spellings]  # an absolute name replaces the folder
-      place = next((place for place in places if exists(str(place))), None)
-      place = place or next((alike for place in places if (alike := self._alike(place)) and exists(str(alike))), None)
-      if place:
-        return place, False
-      if place := self._shortened(folder, spellings[-2:], exists):
-        return place, True
+      for spelling in spellings:  # an absolute name replaces the folder
+        if exists(os.path.join(folder, spelling)):
+          return folder / spelling, False
+      for spelling in spellings:
+        base, parts = ("/", spelling.split("/")) if os.path.isabs(spelling) else (str(folder), spelling.split("/"))
+        place = self._alike(base, parts)
+        if place and exists(place):
+          return Path(place), False
+      if place := self._shortened(str(folder), spellings[-2:], exists):
+        return Path(place), True
     return None, False
 
-  def _alike(self, path: Path) -> Path | None:
-    """The path with the case and accents that its parts have on disk; None where a part is not there, or not clear."""
-    parts = path.parts
-    start = len(path.parts)
-    while start > 1 and not os.path.isdir(Path(*parts[: start - 1])):
-      start -= 1
-    current = Path(*parts[: start - 1]) if start > 1 else Path()
-    for part in parts[start - 1 :]:
-      names = self._listing(str(current)).get(_key(part), [])
-      if len(names) != 1:
+  def _alike(self, base: str, parts: Sequence[str]) -> str | None:
+    """The path below `base` with the case and accents that its parts have on disk; None where one is not there, or not
+    clear."""
+    for part in parts:
+      if part in ("", "."):
+        continue
+      names = [".."] if part == ".." else self._listing(base).get(_key(part), [])
+      if len(names) != 1 and part not in names:
         return None
-      current /= names[0]
-    return current
+      base = os.path.join(base, part if part in names else names[0])
+    return base
 
   def _listing(self, folder: str) -> dict[str, list[str]]:
     if folder not in self._listings:
@@ -114,32 +124,26 @@ class NamedFiles:
       self._listings[folder] = listing
     return self._listings[folder]
 
-  def _shortened(self, folder: Path, spellings: Sequence[str], exists: Test) -> Path | None:
+  def _shortened(self, folder: str, spellings: Sequence[str], exists: Test) -> str | None:
     """The longest end of the name that exists in the folder; see the head of the file."""
     for spelling in spellings:
       if os.path.isabs(spelling) and os.path.isdir(os.path.dirname(spelling)):
         return None  # the very folder is here
       parts = [part for part in spelling.split("/") if part not in ("", ".", "..")]
-      for start in range(len(parts)):
-        end = folder.joinpath(*parts[start:])
-        place = end if exists(str(end)) else self._alike(end)
-        if place and exists(str(place)):
+      for start, first in enumerate(parts):
+        if _key(first) not in self._listing(folder):
+          continue
+        place = self._alike(folder, parts[start:])
+        if place and exists(place):
           return place
-        if start < len(parts) - 1 and os.path.isdir(end.parent):
-          break
+        parent = self._alike(folder, parts[start:-1])
+        if start < len(parts) - 1 and parent and os.path.isdir(parent):
+          break  # the folder is here, and lacks the file
     return None
 
 
 def _key(name: str) -> str:
   return unicodedata.normalize("NFC", name).casefold()
-
-
-def _home(name: str) -> Path:
-  """The name as a path, `~` being the user's folder."""
-  try:
-    return Path(name).expanduser()
-  except RuntimeError:  # ~somebody who is not known here
-    return Path(name)
 
 
 def _spellings(name: str) -> list[str]:
@@ -148,8 +152,8 @@ def _spellings(name: str) -> list[str]:
   address = re.match(r"([a-z][a-z0-9+.-]+)://([^/]*)", bare, re.IGNORECASE)
   plain = bare
   if address:
-    url = urllib.parse.urlsplit(bare)
-    plain = url.path if address[1].lower() != "file" else bare[address.end() :]
+    plain = bare[address.end() :]
+    plain = plain if address[1].lower() == "file" else re.split(r"[?#]", plain, maxsplit=1)[0]
   if "?d=" in plain or (address and "?d=" in bare):  # Label Studio's address of a file on its own machine
     plain = bare.partition("?d=")[2]
   return list(dict.fromkeys((name, bare, _of_unix(plain), _of_unix(urllib.parse.unquote(plain)))))
