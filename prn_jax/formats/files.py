@@ -61,6 +61,14 @@ def expanded(path: str | os.PathLike[str]) -> Path:
     return Path(path)
 
 
+def check_utf8(path: Path, error: type[PrnError] = PrnError) -> None:
+  """Raises `error` for a name that is no text: the libraries that store arrays take only UTF-8."""
+  try:
+    str(path).encode()
+  except UnicodeEncodeError:
+    raise error(f"the name '{path}' is no UTF-8 text, which arrays are stored under. Choose another place.") from None
+
+
 def is_file(path: Path) -> bool:
   """`Path.is_file`; False, not an error, for a name that no file can have: too long, or with a NUL."""
   return _asked(path.is_file)
