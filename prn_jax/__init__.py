@@ -9,10 +9,12 @@ JAX is imported when something is computed, not here.
 
 from __future__ import annotations
 
+import prn_jax.interrupts
+
+# isort: split
 import importlib
 from typing import TYPE_CHECKING, Any
 
-import prn_jax.interrupts
 import prn_jax.kinds  # noqa: F401  (registers every kind of layer)
 from prn_jax.errors import PrnError
 from prn_jax.examples import example_image

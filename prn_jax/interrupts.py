@@ -54,12 +54,24 @@ def install() -> None:
     return  # ignored: started in the background by a shell, or by nohup
   signal.signal(signal.SIGINT, _handle)
   is_installed = True
+  sys.unraisablehook = _raise_again
   if os.name == "nt":
     return  # no file descriptors to wait for; the handler alone
+  open_closed_descriptors()
   reader, writer = os.pipe()
   os.set_blocking(writer, False)
   signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
   threading.Thread(target=_watch, args=(reader,), name="ctrl-c", daemon=True).start()
+
+
+def open_closed_descriptors() -> None:
+  """Opens those of stdin, stdout and stderr that the caller closed on nothing: the next file that is opened would get
+  their number, and every message with it."""
+  for number in (0, 1, 2):
+    try:
+      os.fstat(number)
+    except OSError:
+      os.open(os.devnull, os.O_RDWR)
 
 
 @contextlib.contextmanager
@@ -111,7 +123,7 @@ def hasty() -> Iterator[None]:
 
 def leave(text: str = "interrupted") -> None:
   """Says one line and ends the process with 130, whatever its other threads do. Does not return."""
-  if _said.acquire(blocking=False):
+  if _said.acquire(timeout=FLUSH_SEC + 0.5):  # for good: a second thread waits until the first has ended the process
     flush = threading.Thread(target=_flush, daemon=True)
     with contextlib.suppress(RuntimeError):  # no new threads while Python ends
       flush.start()
@@ -125,6 +137,18 @@ def _handle(number: int, frame: FrameType | None) -> None:
   if not _in_order:
     leave()
   raise KeyboardInterrupt
+
+
+def _raise_again(unraisable: sys.UnraisableHookArgs) -> None:
+  """A KeyboardInterrupt that hit a destructor or a callback of the collector, where Python drops it, is raised again."""
+  if unraisable.exc_type is not KeyboardInterrupt:
+    sys.__unraisablehook__(unraisable)
+    return
+  import ctypes
+
+  thread = ctypes.c_ulong(threading.main_thread().ident or 0)
+  args = thread, ctypes.py_object(KeyboardInterrupt)
+  threading.Timer(0.05, ctypes.pythonapi.PyThreadState_SetAsyncExc, args).start()  # not in here, where it would be lost
 
 
 def _watch(reader: int) -> None:

@@ -59,7 +59,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return _main(list(argv))
   interrupts.install()
   streams.install()
-  code = _main(sys.argv[1:])
+  try:
+    code = _main(sys.argv[1:])
+  except SystemExit as ended:  # of argparse: --help, or a wrong option
+    code = ended.code if isinstance(ended.code, int) else 2
   if problem := streams.problem():
     print(f"prn: cannot write to standard output: {problem}.", file=sys.stderr)
     return code or 2

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
-import os
 import sys
 from typing import Any
+
+from prn_jax import interrupts
 
 _GONE = (errno.EPIPE, errno.ECONNRESET)
 
@@ -32,14 +33,9 @@ _stdout: _Stream | None = None
 
 
 def install() -> None:
-  """Puts streams that cannot fail in the place of stdout and stderr. Descriptors that the caller closed are opened on
-  nothing first: the next file that is opened would get their number, and every message with it."""
+  """Puts streams that cannot fail in the place of stdout and stderr."""
   global _stdout
-  for number in (0, 1, 2):
-    try:
-      os.fstat(number)
-    except OSError:
-      os.open(os.devnull, os.O_RDWR)
+  interrupts.open_closed_descriptors()
   for stream in (sys.stdout, sys.stderr):
     with contextlib.suppress(Exception):
       stream.flush()

@@ -8,6 +8,7 @@ import hashlib
 import itertools
 import math
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -61,14 +62,6 @@ def expanded(path: str | os.PathLike[str]) -> Path:
     return Path(path)
 
 
-def check_utf8(path: Path, error: type[PrnError] = PrnError) -> None:
-  """Raises `error` for a name that is no text: the libraries that store arrays take only UTF-8."""
-  try:
-    str(path).encode()
-  except UnicodeEncodeError:
-    raise error(f"the name '{path}' is no UTF-8 text, which arrays are stored under. Choose another place.") from None
-
-
 def is_file(path: Path) -> bool:
   """`Path.is_file`; False, not an error, for a name that no file can have: too long, or with a NUL."""
   return _asked(path.is_file)
@@ -93,6 +86,23 @@ def _asked(question: Callable[[], bool]) -> bool:
     if error.errno == errno.ENAMETOOLONG:
       return False
     raise
+
+
+def check_space(folder: Path, num_bytes: int) -> None:
+  """Raises PrnError where a disk has no room for so many bytes. What writes them in many threads and files would leave
+  hundreds of lines, and a part of them, before it says so."""
+  if not isinstance(folder, Path):  # a store elsewhere
+    return
+  place = next((one for one in (folder, *folder.parents) if one.is_dir()), None)
+  try:
+    free = shutil.disk_usage(place or ".").free
+  except OSError:  # a system that does not tell
+    return
+  if free < num_bytes:
+    raise PrnError(
+      f"cannot write '{folder}': {os.strerror(errno.ENOSPC)}. It takes {num_bytes / 1e6:,.1f} MB, and {free / 1e6:,.1f} MB "
+      "are free. Nothing was changed there; free some space, or write elsewhere."
+    )
 
 
 def write_text(path: Path, text: str) -> None:

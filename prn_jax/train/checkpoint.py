@@ -25,7 +25,7 @@ import orbax.checkpoint as ocp
 from prn_jax.errors import CheckpointError, PrnError
 from prn_jax.formats import checkpoints as files
 from prn_jax.formats.checkpoints import Rating, load_params
-from prn_jax.formats.files import write_text
+from prn_jax.formats.files import check_space, write_text
 from prn_jax.formats.orbax import check_keys
 from prn_jax.version import __version__
 
@@ -248,6 +248,7 @@ class Checkpoints:
           "Move them away, or use another workdir."
         )
       files.delete(checkpoint)
+      check_space(self.folder, sum(int(array.nbytes) for array in arrays.values()))
       checkpoint.mkdir(parents=True)
       write_text(checkpoint / files.META, json.dumps(_described(step, arrays, meta), indent=1))
     except CheckpointError as error:
