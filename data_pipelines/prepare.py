@@ -47,7 +47,7 @@ from prn_jax.data_pipelines.sources.arrayrecord import (
 )
 from prn_jax.data_pipelines.spec import open_spec, parse_spec
 from prn_jax.errors import PrnError
-from prn_jax.formats.files import expanded, write_text
+from prn_jax.formats.files import check_utf8, expanded, write_text
 from prn_jax.formats.structured import MAX_DATA_BYTES, Node, read_json
 
 RECORDS_PER_SHARD = 2000
@@ -140,6 +140,7 @@ def prepare(
     PrnError: `out` cannot be written, or another process is writing this split.
   """
   folder = expanded(out)
+  check_utf8(folder)
   name = split or default_split(spec)
   if not re.fullmatch(r"\w[\w.-]*", name):
     raise DataError(f"'{name}' is no name for a split: expected letters, digits, '_', '-' and '.'. Give another one.")

@@ -30,7 +30,7 @@ from prn_jax.data_pipelines.record_bytes import decode_record
 from prn_jax.data_pipelines.records import DataError, Problem, ProblemKind, ProblemLog, Record
 from prn_jax.data_pipelines.spec import register_source
 from prn_jax.errors import did_you_mean
-from prn_jax.formats.files import expanded, is_file, is_folder
+from prn_jax.formats.files import check_utf8, expanded, is_file, is_folder
 from prn_jax.formats.structured import MAX_DATA_BYTES, Node, read_json, shown
 
 INDEX_FILE = "dataset.json"
@@ -282,6 +282,7 @@ def open_arrayrecord(parts: tuple[str, ...], log: ProblemLog) -> ArrayRecordData
     DataError: the folder, the split or a shard is missing or damaged (a shard: policy stop), or nothing is left.
   """
   folder, name = expanded(parts[0]), parts[1]
+  check_utf8(folder, DataError)
   index = read_index(folder)
   if name not in index.splits:
     known = ", ".join(index.splits) or "none"

@@ -41,7 +41,16 @@ from prn_jax.data_pipelines.records import (
 from prn_jax.data_pipelines.spec import register_source
 from prn_jax.errors import did_you_mean
 from prn_jax.formats.files import expanded, is_file, is_folder
-from prn_jax.formats.structured import Misfit, decode_xml, load_bytes, load_xml, read_lines, shown, truth_of
+from prn_jax.formats.structured import (
+  MAX_XML_BYTES,
+  Misfit,
+  decode_xml,
+  load_bytes,
+  load_xml,
+  read_lines,
+  shown,
+  truth_of,
+)
 
 VOC_NAMES = (
   "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
@@ -208,7 +217,7 @@ def _names(parsed: Mapping[str, _Parsed | None], files: Mapping[str, Path]) -> l
   for stem, path in files.items():
     if stem not in parsed:
       with contextlib.suppress(Misfit):
-        every.append(_classes(load_xml(load_bytes(path))))
+        every.append(_classes(load_xml(load_bytes(path, MAX_XML_BYTES))))
   names = frozenset[str]().union(*(classes.names for classes in every))
   is_excerpt = names <= set(VOC_NAMES) and 2 * len(names) >= len(VOC_NAMES) and all(one.is_voc for one in every)
   return sorted(VOC_NAMES if is_excerpt else names)
@@ -225,7 +234,7 @@ def _parse(path: Path, log: ProblemLog) -> _Parsed | None:
     log.report(path, None, "the annotation file does not exist", ProblemKind.MISSING_LABEL, "the image is left out")
     return None
   try:
-    root = load_xml(load_bytes(path))
+    root = load_xml(load_bytes(path, MAX_XML_BYTES))
   except Misfit as error:
     log.report(path, error.line, f"it {error}", ProblemKind.MALFORMED, "the image is left out")
     return None
@@ -276,7 +285,7 @@ def _line_of(path: Path, tag: str, number: int) -> int | None:
       lines.append(parser.CurrentLineNumber)
 
   parser.StartElementHandler = start
-  parser.Parse(decode_xml(load_bytes(path)), True)
+  parser.Parse(decode_xml(load_bytes(path, MAX_XML_BYTES)), True)
   return lines[number - 1] if number <= len(lines) else None
 
 

@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -62,6 +62,14 @@ def expanded(path: str | os.PathLike[str]) -> Path:
     return Path(path)
 
 
+def check_utf8(path: Path, error: type[PrnError] = PrnError) -> None:
+  """Raises `error` for a name that is no text: the libraries that store arrays take only UTF-8."""
+  try:
+    str(path).encode()
+  except UnicodeEncodeError:
+    raise error(f"the name '{path}' is no UTF-8 text, which arrays are stored under. Choose another place.") from None
+
+
 def is_file(path: Path) -> bool:
   """`Path.is_file`; False, not an error, for a name that no file can have: too long, or with a NUL."""
   return _asked(path.is_file)
@@ -88,10 +96,10 @@ def _asked(question: Callable[[], bool]) -> bool:
     raise
 
 
-def check_space(folder: Path, num_bytes: int) -> None:
+def check_space(folder: Any, num_bytes: int) -> None:
   """Raises PrnError where a disk has no room for so many bytes. What writes them in many threads and files would leave
-  hundreds of lines, and a part of them, before it says so."""
-  if not isinstance(folder, Path):  # a store elsewhere
+  hundreds of lines, and a part of them, before it says so. Of a `folder` in a store elsewhere nothing is asked."""
+  if not isinstance(folder, Path):
     return
   place = next((one for one in (folder, *folder.parents) if one.is_dir()), None)
   try:

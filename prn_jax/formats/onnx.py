@@ -160,7 +160,7 @@ def differences(model: Model, path: str | Path, size: tuple[int, int] | None = N
 
   probe = probe_input(model, size)
   x = np.concatenate([probe, 1 - probe])
-  session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+  session = onnxruntime.InferenceSession(Path(path).read_bytes(), providers=["CPUExecutionProvider"])
   names = [output.name for output in session.get_outputs()]
   theirs = session.run(names, {INPUT: np.ascontiguousarray(x.transpose(0, 3, 1, 2))})
   ours = model.forward(x)

@@ -24,7 +24,7 @@ import numpy as np
 
 from prn_jax.errors import CheckpointError
 from prn_jax.formats.description import cannot_restore, check_version, description, file_hashes
-from prn_jax.formats.files import aligned, check_space, is_folder, sha256, write_text
+from prn_jax.formats.files import aligned, check_space, check_utf8, is_folder, sha256, write_text
 from prn_jax.formats.structured import read_json, shown
 
 INDEX = "model.json"
@@ -49,6 +49,7 @@ def save(path: str | Path, graph_cfg: str, variables: Mapping[str, Any], extra: 
   path = Path(path)
   if path.exists() and (not path.is_dir() or (any(path.iterdir()) and not is_model_directory(path))):
     raise CheckpointError(f"'{path}' exists and is not a saved model; it is left alone. Choose another place.")
+  check_utf8(path, CheckpointError)
   check_space(path, _num_bytes(variables))
   payload = path / f"payload-{secrets.token_hex(4)}"
   payload.mkdir(parents=True)
@@ -77,6 +78,7 @@ def load_index(path: str | Path) -> dict[str, Any]:
     added or changed.
   """
   path = Path(path)
+  check_utf8(path, CheckpointError)
   if not (path / INDEX).is_file():
     raise CheckpointError(
       f"'{path}' holds no finished model (there is no {INDEX}): the save was interrupted, or this is another "

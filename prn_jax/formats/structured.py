@@ -36,8 +36,9 @@ from xml.etree import ElementTree
 
 from prn_jax.errors import PrnError, did_you_mean
 
-MAX_BYTES = 16 << 20
-"""Of a file that is not data by the million. Its tree needs less than half a gigabyte and a second or two."""
+MAX_BYTES = 4 << 20
+"""Of a file that is not data by the million: whatever is in it costs a second or two, and less than half a gigabyte."""
+MAX_XML_BYTES = 2 << 20
 MAX_DATA_BYTES = 4 << 30
 """Of annotations and lists, whose cost is that of their size."""
 MAX_DEPTH = 100
@@ -536,7 +537,7 @@ def load_xml(data: bytes) -> ElementTree.Element:
 def read_xml(path: Readable, error: type[PrnError] = PrnError, advice: str = "") -> ElementTree.Element:
   """The root of an XML file; see `load_xml` and `read_bytes`."""
   with _named(str(path), error, advice):
-    return load_xml(load_bytes(path))
+    return load_xml(load_bytes(path, MAX_XML_BYTES))
 
 
 def decode_xml(data: bytes) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from prn_jax.errors import PrnError
 from prn_jax.formats import checkpoints
-from prn_jax.formats.files import write_text
+from prn_jax.formats.files import check_utf8, write_text
 from prn_jax.formats.structured import Misfit, load_bytes, load_json
 from prn_jax.train import diagnose
 from prn_jax.train.config import ConfigError, differences, to_dict
@@ -53,6 +53,7 @@ def prepare(experiment: Experiment, workdir: Path, allow_changes: bool = False) 
   Raises:
     ConfigError: it holds another run, or things that are no run's.
   """
+  check_utf8(workdir, ConfigError)
   file, asked = workdir / CONFIG, _asked(experiment)
   now = effective(experiment) | {"start": str(experiment.start)}
   if file.is_file():

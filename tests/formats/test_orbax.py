@@ -170,3 +170,9 @@ def test_edited_index(tmp_path: Path, change: dict[str, object], said: str) -> N
   (tmp_path / "m" / "model.json").write_text(json.dumps(index | change))
   with pytest.raises(CheckpointError, match=rf"m/model\.json: {said}.*\. Convert the model again\.$"):
     prn_jax.load(tmp_path / "m")
+
+
+def test_names_that_are_no_text_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+  with pytest.raises(CheckpointError, match=r"the name '.*caf\\udce9' is no UTF-8 text, .* Choose another place\.$"):
+    random_model().save(tmp_path / "caf\udce9")
+  assert not list(tmp_path.iterdir())

@@ -285,13 +285,35 @@ BOMBS = {
 }
 
 
+JSON_BOMBS = {
+  "lists": b"[" + b"[]," * (structured.MAX_BYTES // 3 - 2) + b"[]]",
+  "cut short": b"[" + b"{}," * (structured.MAX_BYTES // 3 - 2),
+  "keys": b"{" + b",".join(b'"%d":[]' % number for number in range(300_000)) + b"}",
+}
+XML_BOMBS = {
+  "open": b"<a>" * (structured.MAX_XML_BYTES // 3),
+  "siblings": b"<a>" + b"<b/>" * (structured.MAX_XML_BYTES // 4 - 3) + b"</a>",
+  "attributes": b"<a " + b" ".join(b'a%d="1"' % number for number in range(150_000)) + b"/>",
+}
+
+
+@pytest.mark.parametrize("content", [*JSON_BOMBS.values(), *XML_BOMBS.values()], ids=[*JSON_BOMBS, *XML_BOMBS])
+def test_the_largest_files_cost_little(content: bytes) -> None:
+  before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  start = time.process_time()
+  with contextlib.suppress(structured.Misfit):
+    (structured.load_xml if content[:1] == b"<" else structured.load_json)(content)
+  assert time.process_time() - start < 4  # under 1 s; CI machines are busy
+  assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 20  # KiB
+
+
 @pytest.mark.parametrize("name", BOMBS)
-def test_no_bomb_takes_two_seconds_of_the_processor(name: str) -> None:
+def test_no_bomb_takes_long(name: str) -> None:
   before = resource.getrusage(resource.RUSAGE_SELF)
   start = time.process_time()
   with contextlib.suppress(BadFile):
     structured.parse_yaml(BOMBS[name][: 1 << 20], "bomb", BadFile)
-  assert time.process_time() - start < 2
+  assert time.process_time() - start < 4  # under 1 s; CI machines are busy
   grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before.ru_maxrss
   assert grown < 1 << 20  # KiB
 
