@@ -5,7 +5,7 @@ after a comma the share of channels, as "fprn,0.5" (sparsity) or "prn-shrink,0.7
 so that only the network differs; the paper does not publish its own.
 Expected: top-1 76.8, 75.7, 75.5 for shrink, expand, bottleneck at gamma 0.75 and 76.4, 72.7, 72.7 at 0.5 (the
 paper's section 4.2). Not yet run.
-Data: as for imagenet_darknet53; prepare it once (prn data prepare imagefolder:data/imagenet/train data/imagenet448
+Data: as for imagenet_darknet53; prepare it once (prn data prepare imagenet:data/ilsvrc2012:train,val data/imagenet448
 --min-side 448), since otherwise every start reads the header of every file.
 Run: prn train --config=imagenet_darknet53_prn:residual --workdir=runs/imagenet_residual
      prn train --config=imagenet_darknet53_prn:prn-shrink,0.75 --workdir=runs/imagenet_darknet53_prn_shrink

@@ -3,9 +3,9 @@ mosaic=1 and cutmix=1 (parts of several images with a mixed label), which are no
 
 Expected: top-1 71.3, top-5 90.4 (README of AlexeyAB/darknet). Not yet run.
 Data: one folder per class in data/imagenet/train and data/imagenet/val. Every start reads the header of every file, unless
-they were prepared once (the same for val, with --split val; see configs/default.py):
-     prn data prepare imagefolder:data/imagenet/train data/imagenet448 --min-side 448
-     prn train ... --config.data.train=arrayrecord:data/imagenet448:train
+they were prepared once, here from the official archives in data/ilsvrc2012 (docs/data.md; see also configs/default.py):
+     prn data prepare imagenet:data/ilsvrc2012:train,val data/imagenet448 --min-side 448
+     prn train ... --config.data.train=arrayrecord:data/imagenet448:train --config.data.valid=arrayrecord:data/imagenet448:val
 Run: prn train --config=imagenet_efficientnet_b0 --workdir=runs/imagenet_efficientnet_b0
 """
 

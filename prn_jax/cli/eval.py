@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     metavar="SPEC",
     required=True,
     help="coco:ANNOTATIONS.json:IMAGES, voc:ROOT:SPLIT, darknet:FILE.data:valid, yolo:DATA.yaml:SPLIT, "
-    "imagefolder:DIR, arrayrecord:DIR:SPLIT, tfds:NAME:SPLIT or synthetic:traffic:N@valid",
+    "imagefolder:DIR, imagenet:ROOT:val, arrayrecord:DIR:SPLIT, tfds:NAME:SPLIT or synthetic:traffic:N@valid",
   )
   add_weights(parser)
   parser.add_argument("--protocol", choices=PROTOCOLS, help="default: coco for detectors, top1 for classifiers")

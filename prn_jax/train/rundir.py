@@ -8,10 +8,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 from prn_jax.errors import PrnError
 from prn_jax.formats import checkpoints
 from prn_jax.formats.files import check_utf8, write_text
 from prn_jax.formats.structured import Misfit, load_bytes, load_json
+from prn_jax.graph.graph import Graph
+from prn_jax.network import expected_variables
 from prn_jax.train import diagnose
 from prn_jax.train.config import ConfigError, differences, to_dict
 from prn_jax.train.effective import FILE as EFFECTIVE
@@ -89,8 +94,21 @@ def _write(experiment: Experiment, workdir: Path, now: Mapping[str, Any]) -> Non
   write_text(workdir / CONFIG, json.dumps(_asked(experiment), indent=1))
   write_text(workdir / EFFECTIVE, json.dumps(now, indent=1))
   write_text(workdir / GRAPH, experiment.graph_cfg())
+  write_text(workdir / "parameters.txt", parameter_overview(experiment.graph) + "\n")
   write_text(workdir / "env.json", json.dumps(environment(experiment), indent=1))
   (workdir / diagnose.FILE).unlink(missing_ok=True)  # of an earlier part of the run
+
+
+def parameter_overview(graph: Graph) -> str:
+  """A table of the learnable arrays of a network: name, shape, type, size; and their sum."""
+  from clu.parameter_overview import get_parameter_overview
+
+  learned = {
+    name.removeprefix("params/"): jax.ShapeDtypeStruct(shape, jnp.float32)
+    for name, shape in expected_variables(graph).items()
+    if name.startswith("params/")
+  }
+  return str(get_parameter_overview(learned, include_stats=False))
 
 
 def _asked(experiment: Experiment) -> dict[str, Any]:

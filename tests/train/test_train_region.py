@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -142,5 +143,11 @@ def test_train_evaluate_and_resume(cfg: Path, tmp_path: Path, capsys: pytest.Cap
   for layer, arrays in whole["params"].items():
     np.testing.assert_array_equal(arrays["conv"]["kernel"], parts["params"][layer]["conv"]["kernel"], err_msg=layer)
   assert json.loads((tmp_path / "whole" / "config.json").read_text())["task"] == "detect"
+  overview = (tmp_path / "whole" / "parameters.txt").read_text()
+  # 3x3 convolutions of 3 to 8 and 8 to 12 channels; behind reorg 12 * 4 to 18
+  kernels = {"conv_0": 3 * 3 * 3 * 8, "conv_1": 3 * 3 * 8 * 12, "conv_3": 48 * 18}
+  for layer, size in kernels.items():
+    assert re.search(rf"\| {layer}/conv/kernel +\|.*\| {size:,} +\|", overview)
+  assert f"Total: {sum(kernels.values()) + 8 + 12 + 18:,}" in overview
   model = prn_jax.load(tmp_path / "whole")
   assert model.graph.heads[-1].kind == "region"
