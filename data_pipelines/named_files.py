@@ -25,6 +25,7 @@ from prn_jax.formats.files import expanded
 
 Test = Callable[[str], bool]
 
+_MOST_SHOWN = 300
 _MAX_CHARS = 4096  # of a name; longer ones are no files
 
 
@@ -67,8 +68,12 @@ class NamedFiles:
     return [found[name] for name in names]
 
   def missing(self, name: str) -> Path:
-    """The path that a message gives for a name that is not found."""
-    return self.folders[0] / expanded(_spellings(name)[-1])
+    """The path that a message gives for a name that is not found, shortened to what can be read."""
+    return self.folders[0] / _readable(_spellings(name)[-1])
+
+  def options(self, name: str) -> str:
+    """The places where a name was looked for, for a message."""
+    return " or ".join(dict.fromkeys(str(folder / _readable(name)) for folder in self.folders))
 
   def note(self, where: str) -> str | None:
     """What was forgiven, for people; None where every name was right."""
@@ -144,6 +149,10 @@ class NamedFiles:
 
 def _key(name: str) -> str:
   return unicodedata.normalize("NFC", name).casefold()
+
+
+def _readable(name: str) -> Path:
+  return expanded(name if len(name) <= _MOST_SHOWN else f"{name[:_MOST_SHOWN]}...")
 
 
 def _spellings(name: str) -> list[str]:

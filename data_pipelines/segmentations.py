@@ -117,6 +117,8 @@ def usable_box(annotation: dict[str, Any]) -> tuple[Sequence[Any] | None, bool]:
     Misfit: there is no usable box, and the segmentation is none; the text goes on after "segmentation".
   """
   box = annotation.get("bbox")
+  if isinstance(box, list) and len(box) == 4 and box[2] and box[3]:  # nearly always
+    return box, False
   is_numbers = isinstance(box, list) and all(type(value) in (int, float) for value in box)
   has_none = box is None or box == [] or (is_numbers and len(box) == 4 and (box[2] == 0 or box[3] == 0))
   around = box_around(annotation.get("segmentation")) if has_none else None

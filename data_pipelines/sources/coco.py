@@ -152,9 +152,9 @@ def _objects(
 ) -> dict[int, list[Object]]:
   """The usable annotations of every image."""
   objects: dict[int, list[Object]] = {image_id: [] for image_id in images}
-  seen: set[tuple[int, Any]] = set()
-  num_around = num_again = 0
-  ids: set[Any] = set()
+  owners: dict[Any, int] = {}  # the first image of every id, and further ones
+  others: set[tuple[int, Any]] = set()
+  num_around = 0
   for position, annotation in enumerate(annotations):
     if not isinstance(annotation, dict):
       reason = f"annotation number {position} is {shown(annotation)}; expected keys with values"
@@ -168,13 +168,14 @@ def _objects(
       reason = f"{prefix}image_id {shown(annotation.get('image_id'))} is not among the {len(images)} images"
       log.report(path, None, reason, ProblemKind.UNKNOWN_IMAGE, "the annotation is left out")
       continue
-    if own_id is not None and (image_id, own_id) in seen:
+    if own_id in owners and (owners[own_id] == image_id or (image_id, own_id) in others):
       reason = f"two annotations of image {image_id} have id {_plain(own_id)}"
       log.report(path, None, reason, ProblemKind.DUPLICATE, "the second annotation is left out")
       continue
-    seen.add((image_id, own_id))
-    num_again += own_id is not None and own_id in ids
-    ids.add(own_id)
+    if own_id in owners:
+      others.add((image_id, own_id))
+    elif own_id is not None:
+      owners[own_id] = image_id
     found, is_around = _object(annotation, images[image_id], index_of, prefix, path, log)
     if found is not None:
       objects[image_id].append(found)
@@ -183,8 +184,8 @@ def _objects(
     log.note(
       f"{num_around:,} annotations have no bbox, or one without size; the boxes around their segmentations are used"
     )
-  if num_again:
-    log.note(f"{num_again:,} annotations have the id of one of another image; all are used")
+  if others:
+    log.note(f"{len(others):,} annotations have the id of one of another image; all are used")
   return objects
 
 

@@ -103,8 +103,7 @@ def _find(text: str, data_file: Path, what: str) -> Path:
   files = _named_files(data_file, data_file)
   found = files.find(text)
   if found is None:
-    places = ", ".join(str(folder / expanded(text)) for folder in files.folders)
-    raise DataError(f"{what}: there is no file '{text}'; looked for {places}")
+    raise DataError(f"{what}: there is no file {shown(text)}; looked for {files.options(text)}")
   return found
 
 

@@ -113,8 +113,7 @@ def _place(text: str, root: Path, path: Path, key: str) -> Path:
   files = NamedFiles([root, path.parent, Path()])
   found = files.find(text, os.path.exists) if text else None
   if found is None:
-    options = dict.fromkeys(str(folder / expanded(text)) for folder in files.folders)
-    raise DataError(f"{path}: '{key}' is '{text}', but there is no {' or '.join(options)}")
+    raise DataError(f"{path}: '{key}' is {shown(text)}, but there is no {files.options(text)}")
   if found.resolve() == Path(found.resolve().anchor):
     raise DataError(f"{path}: '{key}' is '{text}', which is the whole disk; expected a folder of images")
   return found
