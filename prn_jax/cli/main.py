@@ -45,7 +45,7 @@ class _Parser(argparse.ArgumentParser):
 
   def error(self, message: str) -> NoReturn:
     if message.startswith("unrecognized arguments: "):
-      word = message.removeprefix("unrecognized arguments: ").split()[0]
+      word = message.removeprefix("unrecognized arguments: ").partition(" ")[0]
       message += did_you_mean(word.partition("=")[0], self.known_options)
     super().error(message)
 

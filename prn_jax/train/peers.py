@@ -32,6 +32,19 @@ from prn_jax.train.roster import MAX_LINE, RESTART, Roster
 Message = dict[str, Any]
 
 
+def read_message(line: bytes, address: tuple[str, int]) -> Message:
+  """What process 0 at `address` says; PrnError for what is no message of ours."""
+  root = parse_json(line, f"what process 0 ({address[0]}:{address[1]}) says")
+  for key in ("text", "tick", "gathered"):
+    if not isinstance(root.get(key, "").raw, str):
+      raise root[key].fault(f"is {shown(root[key].raw)}; expected text")
+  if "gathered" in root:
+    root["values"].items()
+  if "end" in root:
+    root["end"].whole(0, 255)
+  return dict(root.raw)
+
+
 class Peers:
   """One process's end of the wire; process 0 also runs the `Roster` that all, itself included, are connected to."""
 
@@ -144,7 +157,7 @@ class Peers:
         heard = time.monotonic()
         *lines, buffer = (buffer + data).split(b"\n")
         for line in lines:
-          self._handle(self._message(line))
+          self._handle(read_message(line, self._address))
       elif data is not None:
         self._coordinator_lost("closed its connection, so it died or was killed: its own log says why")
       elif time.monotonic() - heard > self._silence_sec:
@@ -152,19 +165,6 @@ class Peers:
     with contextlib.suppress(OSError):
       assert self._socket is not None
       self._socket.close()
-
-  def _message(self, line: bytes) -> Message:
-    """What process 0 says; PrnError for what is no message of ours."""
-    host, port = self._address
-    root = parse_json(line, f"what process 0 ({host}:{port}) says")
-    for key in ("text", "tick", "gathered"):
-      if not isinstance(root.get(key, "").raw, str):
-        raise root[key].fault(f"is {shown(root[key].raw)}; expected text")
-    if "gathered" in root:
-      root["values"].items()
-    if "end" in root:
-      root["end"].whole(0, 255)
-    return dict(root.raw)
 
   def _handle(self, message: Message) -> None:
     if "go" in message:
@@ -207,7 +207,7 @@ class Peers:
         if answer.startswith(b"{"):
           wire.settimeout(5.0)
           self._socket = wire
-          self._handle(self._message(answer))
+          self._handle(read_message(answer, self._address))
           return
         trouble = "another program answers there, perhaps an earlier run that has not ended"
         wire.close()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from prn_jax.cli.main import COMMANDS
+from prn_jax.cli.main import COMMANDS, main
 from tests.conftest import REPO
 from tests.nets import random_model
 
@@ -147,3 +147,14 @@ def test_partial_weights_are_reported(tmp_path: Path, shared: Path) -> None:
   refused = prn("convert", cfg, "--weights", tmp_path / "face.bin", tmp_path / "out", expect=2).stderr
   assert "say so: --partial" in refused
   prn("convert", cfg, "--weights", tmp_path / "face.bin", "--partial", tmp_path / "out")
+
+
+@pytest.mark.parametrize("arguments", [["summary", "a.cfg", ""], [""], ["", ""], ["summary", ""], ["data", ""]])
+def test_empty_arguments(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+  """As a script gives for a variable that is not set."""
+  try:
+    code = main(arguments)
+  except SystemExit as end:
+    code = int(end.code or 0)
+  assert code == 2
+  assert "Traceback" not in capsys.readouterr().err

@@ -14,6 +14,7 @@ import pytest
 from launch.fake_pod import free_port
 from prn_jax.errors import PrnError
 from prn_jax.train.exit_codes import BAD_INPUT, HOST_LOST
+from prn_jax.train.peers import read_message
 from prn_jax.train.roster import LAST, Roster
 
 
@@ -216,3 +217,19 @@ def test_port_that_is_taken() -> None:
       PrnError, match=rf"process 0 cannot listen on port {port} .*Address already in use.*another port"
     ):
       Roster(("node-0", port), 2, 1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+  ("line", "said"),
+  [
+    (b"GET / HTTP/1.1", r":1 is no valid JSON: Expecting value at column 1"),
+    (b"[" * 5000, r"is nested too deeply"),
+    (b"[1]", r"is \[1\]; expected keys with values"),
+    (b'{"end": "soon", "text": "x"}', r": end is 'soon'; expected a whole number from 0 to 255"),
+    (b'{"gathered": "losses"}', r"has no 'values'; it has 'gathered'"),
+    (b'{"tick": 3}', r": tick is 3; expected text"),
+  ],
+)
+def test_what_is_no_message(line: bytes, said: str) -> None:
+  with pytest.raises(PrnError, match=rf"what process 0 \(a:1\) says ?{said}"):
+    read_message(line, ("a", 1))
