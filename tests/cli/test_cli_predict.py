@@ -119,7 +119,7 @@ def test_a_broken_image_does_not_stop_the_rest(fastest: tuple[object, ...], odd_
 
 def test_nothing_readable_exits_2(fastest: tuple[object, ...], odd_folder: Path) -> None:
   model, *weights = fastest
-  prn("predict", model, odd_folder / "empty.jpg", odd_folder / "text.jpg", *weights, expect=2)
+  prn("predict", model, odd_folder / "empty.jpg", odd_folder / "text.jpg", *weights, "--save", "none", expect=2)
 
 
 def test_sources_that_name_no_image(fastest: tuple[object, ...], tmp_path: Path) -> None:
