@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from prn_jax.cli.common import add_json, print_json
+from prn_jax.cli.devices import announce_device
 from prn_jax.cli.train import add_config, open_config
 from prn_jax.compiling import compiling
 
@@ -32,6 +33,7 @@ def run(args: argparse.Namespace) -> int:
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", args.devices)
   config = open_config(args)
+  announce_device("plan")
   with compiling(f"the steps of a training of {config.model}, batch {config.batch_size}, {args.topology or 'here'}"):
     plan = make_plan(config, args.topology)
   if args.json:
