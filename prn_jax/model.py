@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 
 from prn_jax import labels
+from prn_jax.data_pipelines.channels import check_channels
 from prn_jax.errors import ModelNotFoundError, PrnError, WeightsError, did_you_mean
 from prn_jax.examples import ASSETS
 from prn_jax.formats import checkpoints, darknet_cfg, darknet_weights, orbax
@@ -200,6 +201,7 @@ class Model:
     from prn_jax import predict
     from prn_jax.inference import Inference
 
+    check_channels(self.graph.channels, self.graph.name)  # before anything is computed
     checked = predict.options(self, options)
     sizes = predict.batch_sizes(batch_size)
     if self._last_predictor is None or self._last_predictor[0] != (checked, sizes):
