@@ -19,7 +19,7 @@ from prn_jax.data_pipelines.channels import seen_in
 from prn_jax.data_pipelines.decoding import SampleMemory, make_sample
 from prn_jax.data_pipelines.records import DataError, Dataset, OnBadData, Problem, Record, image_name
 from prn_jax.data_pipelines.shrink import image_problem
-from prn_jax.errors import PrnError
+from prn_jax.errors import BucketError, PrnError
 
 Batch = dict[str, np.ndarray]
 Size = tuple[int, int]
@@ -90,7 +90,7 @@ class Rows:
     truths: (max_boxes, 5) float32 for every row; empty in classification.
     problems: record index and what is wrong with it, of records that were replaced.
     overflows: images that lost objects.
-    error: the message of a problem that stops the run, in which case there are no samples.
+    error: what stops the run, in which case there are no samples.
   """
 
   samples: tuple[Sample, ...] = ()
@@ -98,7 +98,7 @@ class Rows:
   truths: tuple[NDArray[np.float32], ...] = ()
   problems: tuple[tuple[int, Problem], ...] = ()
   overflows: tuple[Overflow, ...] = ()
-  error: str = ""
+  error: PrnError | None = None
 
 
 class EpochOrder:
@@ -172,8 +172,8 @@ class GroupMaker:
     for position in range(group * count, (group + 1) * count):
       try:
         sample, index = self._sample(position, problems)
-      except DataError as error:
-        return Rows(error=str(error))
+      except (DataError, BucketError) as error:
+        return Rows(error=error)
       samples.append(sample)
       indices.append(index)
     rng = np.random.default_rng((self.seed, AUGMENT_STREAM, group))
@@ -208,6 +208,8 @@ class GroupMaker:
     try:
       record = self.dataset[index]
       sample = make_sample(record, self.decode_size)
+    except BucketError:  # nothing is known of the image
+      raise
     except PrnError as error:
       if self.on_bad_data is OnBadData.STOP:
         raise DataError(stop_text(error, index)) from None
@@ -270,7 +272,7 @@ def stack(groups: Sequence[Rows]) -> Batch:
   """
   for rows in groups:
     if rows.error:
-      raise DataError(rows.error)
+      raise rows.error
   samples = [sample for rows in groups for sample in rows.samples]
   batch: Batch = {
     "image": np.stack([sample.image for sample in samples]),

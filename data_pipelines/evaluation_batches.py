@@ -17,7 +17,7 @@ from prn_jax.data_pipelines.channels import to_channels
 from prn_jax.data_pipelines.images import Placement
 from prn_jax.data_pipelines.parallel import OrderedMap, default_threads
 from prn_jax.data_pipelines.records import DataError, Dataset, OnBadData, Problem, Record, check_stated_size, image_name
-from prn_jax.errors import PrnError
+from prn_jax.errors import BucketError, PrnError
 
 _LOG = logging.getLogger(__name__)
 PADDING = -1
@@ -45,7 +45,7 @@ class _Row:
   placement: Placement | None = None
   label: int | None = None
   problem: Problem | None = None
-  error: str = ""
+  error: PrnError | None = None
 
 
 def placement_of(values: np.ndarray, size: Size) -> Placement:
@@ -101,9 +101,11 @@ class _RowMaker:
       name = image_name(record)
       pixels = images.read_image(record.image, name=name)
       check_stated_size(record, name, (pixels.shape[1], pixels.shape[0]))
+    except BucketError as error:  # nothing is known of the image
+      return _Row(index, error=error)
     except PrnError as error:
       if self.on_bad_data is OnBadData.STOP:
-        return _Row(index, error=stop_text(error, index))
+        return _Row(index, error=DataError(stop_text(error, index)))
       return _Row(index, problem=unusable(record, index, error))
     image, placement = _RESIZE[self.resize](to_channels(pixels, self.channels), *self.size)
     return _Row(index, image, placement, record.label)
@@ -219,7 +221,7 @@ class EvalBatches:
     for position, row in enumerate(rows):
       if row.error:
         self.close()
-        raise DataError(row.error)
+        raise row.error
       if row.problem is not None:
         self.problems.append(row.problem)
         _LOG.warning("%s. It is left out of the evaluation.", row.problem.reason)

@@ -16,7 +16,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from prn_jax.data_pipelines.image_formats import open_image, why_unreadable
-from prn_jax.errors import PrnError
+from prn_jax.errors import BucketError, PrnError
+from prn_jax.formats.places import to_path
 
 MAX_PIXELS = 89_478_485  # a quarter of a gigabyte as RGB; where Pillow starts to suspect a decompression bomb
 CANVAS = np.float32(0.5)  # Darknet's grey around a letterboxed picture
@@ -111,7 +112,7 @@ def read_image(source: str | os.PathLike[str] | bytes, *, name: str | None = Non
     where, data = f"image '{name}'" if name else f"image of {len(source):,} bytes", source
   else:
     where, data = f"image '{name or os.fspath(source)}'", b""
-    data = _read_file(Path(source), where)
+    data = _read_file(to_path(source), where)
   image = _decode(data, where)
   return np.array(_to_rgb(image, where))
 
@@ -123,6 +124,8 @@ def _read_file(path: Path, where: str) -> bytes:
     raise ImageError(f"{where} does not exist.") from None
   except IsADirectoryError:
     raise ImageError(f"{where} is a folder; expected an image file.") from None
+  except BucketError:
+    raise
   except (OSError, ValueError) as error:  # ValueError: a NUL in the path
     raise ImageError(f"{where} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
 

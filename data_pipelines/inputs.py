@@ -14,6 +14,7 @@ from prn_jax.data_pipelines.image_formats import IMAGE_SUFFIXES, is_image_name
 from prn_jax.data_pipelines.named_files import NamedFiles
 from prn_jax.errors import PrnError, did_you_mean
 from prn_jax.formats.files import is_folder
+from prn_jax.formats.places import files_below, is_remote, to_path
 from prn_jax.formats.structured import read_lines
 
 LIST_SUFFIXES = (".txt", ".lst", ".list")
@@ -49,7 +50,9 @@ def expand(sources: Sequence[str | os.PathLike[str]]) -> list[str]:
   """
   found: list[str] = []
   for source in [os.fspath(source) for source in sources]:
-    if os.path.isfile(source) and Path(source).suffix.lower() in LIST_SUFFIXES:
+    if not is_url(source) and is_remote(path := to_path(source)):
+      found += _in_bucket(path)
+    elif os.path.isfile(source) and Path(source).suffix.lower() in LIST_SUFFIXES:
       found += _listed(source, is_alone=len(sources) == 1)
     elif is_url(source) or os.path.isfile(source):
       found.append(source)
@@ -65,6 +68,18 @@ def expand(sources: Sequence[str | os.PathLike[str]]) -> list[str]:
       nearby = [path.name for path in folder.iterdir()] if is_folder(folder) else []
       raise InputError(f"'{source}' does not exist{did_you_mean(Path(source).name, nearby)}.")
   return list(dict.fromkeys(found))
+
+
+def _in_bucket(path: Path) -> list[str]:
+  """What a path in a bucket names, as `expand` says; a list is no source there."""
+  if path.is_file():
+    return [str(path)]
+  is_pattern = glob.has_magic(path.name)
+  files = path.parent.glob(path.name) if is_pattern else (path / name for name in files_below(path))
+  found = [str(file) for file in files if is_pattern or is_image_name(file)]
+  if not found:
+    raise InputError(f"'{path}' names no image: there is none of this name, and none below it.")
+  return found
 
 
 def _listed(source: str, *, is_alone: bool) -> list[str]:

@@ -21,7 +21,8 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from prn_jax.formats.files import expanded
+from prn_jax.formats.files import is_file, is_folder, is_there
+from prn_jax.formats.places import expanded, is_remote, to_path
 
 Test = Callable[[str], bool]
 
@@ -52,6 +53,9 @@ class NamedFiles:
     direct: set[str] = set()
     cut: dict[Path, list[str]] = defaultdict(list)
     for name in dict.fromkeys(names):
+      if is_remote(self.folders[0]) or name.startswith("gs://"):
+        found[name] = self._in_bucket(name, exists)
+        continue
       if name and exists(os.path.join(first, name)):  # nearly always
         found[name] = self.folders[0] / name
         direct.add(name)
@@ -63,7 +67,7 @@ class NamedFiles:
     for path, sharers in cut.items():
       if len(sharers) > 1 or path in whole:
         found |= dict.fromkeys(sharers)
-    others = {name: path for name, path in found.items() if path and name not in direct}
+    others = {name: path for name, path in found.items() if path and name not in direct and not is_remote(path)}
     self._forgiven |= {name: path for name, path in others.items() if not self._is_named_by(path, name)}
     return [found[name] for name in names]
 
@@ -87,6 +91,15 @@ class NamedFiles:
     """Whether the name, as it stands, is one of this file."""
     places = [folder / expanded(name) for folder in self.folders]
     return path in places or any(os.path.exists(place) and os.path.samefile(place, path) for place in places)
+
+  def _in_bucket(self, name: str, exists: Test) -> Path | None:
+    """As `_search` does for another spelling; folders in front of a name are not left out, nor case forgiven."""
+    asks = is_file if exists is os.path.isfile else is_folder if exists is os.path.isdir else is_there
+    for spelling in _spellings(name):
+      places = [to_path(spelling)] if spelling.startswith("gs://") else [folder / spelling for folder in self.folders]
+      if place := next((place for place in places if asks(place)), None):
+        return place
+    return None
 
   def _search(self, name: str, exists: Test) -> tuple[Path | None, bool]:
     """The file, and whether folders in front of its name were left out."""

@@ -359,7 +359,7 @@ class TrainBatches:
     for rows in groups:
       if rows.error:
         self.close()
-        raise DataError(rows.error)
+        raise rows.error
       for index, problem in rows.problems:
         if index not in self._problems:
           self._problems[index] = problem

@@ -47,7 +47,8 @@ from prn_jax.data_pipelines.sources.arrayrecord import (
 )
 from prn_jax.data_pipelines.spec import open_spec, parse_spec
 from prn_jax.errors import PrnError
-from prn_jax.formats.files import check_utf8, expanded, write_text
+from prn_jax.formats.files import check_utf8, write_text
+from prn_jax.formats.places import is_remote, to_path
 from prn_jax.formats.structured import MAX_DATA_BYTES, Node, read_json
 
 RECORDS_PER_SHARD = 2000
@@ -139,7 +140,12 @@ def prepare(
     DataError: the data is bad (policy stop), no image is left, or `out` holds this split of other data or options.
     PrnError: `out` cannot be written, or another process is writing this split.
   """
-  folder = expanded(out)
+  folder = to_path(out)
+  if is_remote(folder):
+    raise PrnError(
+      f"cannot write to '{out}': data is prepared on this machine. Give a folder, then copy it (gcloud storage cp -r FOLDER "
+      f"{out}); arrayrecord:{out}:SPLIT reads it there."
+    )
   check_utf8(folder)
   name = split or default_split(spec)
   if not re.fullmatch(r"\w[\w.-]*", name):

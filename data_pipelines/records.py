@@ -19,6 +19,7 @@ from prn_jax.data_pipelines.class_names import match_names
 from prn_jax.data_pipelines.image_formats import open_image, why_unreadable
 from prn_jax.errors import PrnError, did_you_mean, printable
 from prn_jax.formats.files import is_file
+from prn_jax.formats.places import is_remote
 
 EDGE_TOLERANCE_PX = 1.0
 """A box may reach this far outside its image: labels are rounded, and some tools count pixels from 1."""
@@ -393,6 +394,11 @@ def image_size(image_file: Path | bytes) -> tuple[int, int]:
   Raises:
     DataError: the file is empty, or no image of a known format.
   """
+  if not isinstance(image_file, bytes) and is_remote(image_file):
+    try:
+      image_file = image_file.read_bytes()
+    except OSError as error:
+      raise DataError(f"not a readable image ({error.strerror})") from error
   try:
     with warnings.catch_warnings():
       warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # only the header is read

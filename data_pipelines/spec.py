@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from prn_jax.data_pipelines.records import DataError, Dataset, OnBadData, ProblemLog, with_names
 from prn_jax.errors import did_you_mean
+from prn_jax.formats.places import listed_once
 
 Opener = Callable[[tuple[str, ...], ProblemLog], Dataset]
 
@@ -94,5 +95,6 @@ def open_spec(spec: str, on_bad_data: OnBadData | str = "stop", names: Sequence[
       uses a class that is not among `names`.
   """
   source, parts = parse_spec(spec)
-  dataset = source.open(parts, ProblemLog(on_bad_data))
+  with listed_once():
+    dataset = source.open(parts, ProblemLog(on_bad_data))
   return dataset if names is None or tuple(names) == dataset.names else with_names(dataset, names)

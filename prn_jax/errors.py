@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import re
 from collections.abc import Iterable
+from typing import Any
+
+BAD_INPUT, RUN_AGAIN = 2, 76  # exit codes, see prn_jax.train.exit_codes
 
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
@@ -42,6 +46,24 @@ class WeightsError(PrnError):
 
 class CheckpointError(PrnError):
   """A saved model that is incomplete, damaged, or of another network."""
+
+
+class BucketError(PrnError):
+  """A bucket that cannot be used: no right, no such bucket, no credentials, or out of reach.
+
+  It never means that something is missing or damaged: who catches other errors of a file must let this one through.
+
+  Attributes:
+    is_transient: the same request may succeed later; `prn train` then ends with the exit code that means "run again".
+  """
+
+  def __init__(self, text: str, *, is_transient: bool) -> None:
+    super().__init__(text)
+    self.is_transient = is_transient
+    self.exit_code = RUN_AGAIN if is_transient else BAD_INPUT
+
+  def __reduce__(self) -> Any:
+    return functools.partial(BucketError, is_transient=self.is_transient), (str(self),)
 
 
 class ModelNotFoundError(PrnError):

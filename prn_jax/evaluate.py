@@ -155,7 +155,7 @@ def _checked(record: Record, result: Result | Failure) -> Result | Failure:
   """The result; a failure where truths and detections would be in pixels of different images."""
   name = image_name(record)
   if isinstance(result, Failure):
-    is_file = isinstance(record.image, Path)
+    is_file = not isinstance(record.image, bytes)
     return result if is_file else Failure(name, f"image '{name}' in memory: {result.reason}")
   if isinstance(result, Detections):
     try:

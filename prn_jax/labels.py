@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from prn_jax.data_pipelines.class_names import match_names
 from prn_jax.errors import PrnError
-from prn_jax.formats.files import expanded
+from prn_jax.formats.places import to_path
 from prn_jax.formats.structured import MAX_BYTES, read_lines
 from prn_jax.graph.graph import Graph
 
@@ -54,10 +55,10 @@ def coco_category_ids(names: Sequence[str]) -> tuple[int, ...] | None:
 
 def read_names(names: str | Path | Sequence[str]) -> tuple[str, ...]:
   """Names from a sequence, or from a text file with one name per line; blank lines at the end are dropped."""
-  if not isinstance(names, str | Path):
+  if not isinstance(names, str | os.PathLike):
     return tuple(names)
   advice = "Give a text file with one class name per line."
-  lines = read_lines(expanded(names), PrnError, MAX_BYTES, advice)
+  lines = read_lines(to_path(names), PrnError, MAX_BYTES, advice)
   while lines and not lines[-1].strip():
     lines.pop()
   if not lines:

@@ -19,6 +19,7 @@ from prn_jax.formats import checkpoints, darknet_cfg, darknet_weights, orbax
 from prn_jax.formats.darknet_training import Training
 from prn_jax.formats.darknet_weights import Header
 from prn_jax.formats.files import is_file, is_folder, is_there
+from prn_jax.formats.places import to_path
 from prn_jax.graph.graph import Graph
 from prn_jax.models import registry
 
@@ -317,7 +318,7 @@ def _assume_names(model: Model) -> None:
 
 
 def _open(model: str | Path, strict: bool, options: dict[str, Any]) -> Model:
-  path = Path(model)
+  path = to_path(model)
   if is_folder(path) or darknet_cfg.is_cfg(path):
     if options:
       raise PrnError(f"options {sorted(options)} are for registered models; '{model}' already has its shape.")
@@ -399,7 +400,7 @@ def check_variables(variables: Variables, graph: Graph, where: str) -> None:
 
 def with_weights(model: Model, weights: str | Path, partial: bool | None = None) -> Model:
   """The model with the weights of a Darknet file or of a saved model of the same network."""
-  path = Path(weights)
+  path = to_path(weights)
   if is_folder(path) or path.suffix == ".safetensors":
     source = _open(path, True, {})
     check_variables(source.variables, model.graph, f"'{path}'")

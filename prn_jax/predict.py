@@ -16,7 +16,7 @@ from prn_jax.classify.predict import Classification, Classifier
 from prn_jax.data_pipelines import images, inputs
 from prn_jax.detect.detections import Detections
 from prn_jax.detect.predict import DetectOptions, Detector
-from prn_jax.errors import PrnError, did_you_mean
+from prn_jax.errors import BucketError, PrnError, did_you_mean
 
 if TYPE_CHECKING:
   from prn_jax.inference import Inference
@@ -187,6 +187,8 @@ def stream(
 def _read_or_fail(source: Any) -> tuple[np.ndarray | Failure, str | None]:
   try:
     return read(source)
+  except BucketError:  # nothing is known of the image
+    raise
   except PrnError as error:
     where = os.fspath(source) if isinstance(source, str | os.PathLike) else "an image in memory"
     return Failure(where, str(error)), where

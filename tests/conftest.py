@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+  from tests.object_store import ObjectStore
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
@@ -40,6 +45,23 @@ def strict_jax() -> None:
   jax.config.update("jax_numpy_rank_promotion", "raise")
   jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "prn_jax_tests"))
   logging.getLogger("jax").setLevel(logging.ERROR)
+
+
+@pytest.fixture(scope="session")
+def _store() -> Iterator[ObjectStore]:
+  from tests.object_store import connect, environment, serving
+
+  with serving() as store:  # one for the session: its clients keep the address
+    connect(environment(store))
+    yield store
+
+
+@pytest.fixture
+def store(_store: ObjectStore) -> Iterator[ObjectStore]:
+  """An empty object store on this machine, which is what this process sees behind gs://bucket."""
+  _store.clear()
+  yield _store
+  _store.clear()
 
 
 def shared_params(*patterns: str) -> list[object]:

@@ -28,9 +28,11 @@ from typing import Any
 
 from prn_jax.data_pipelines.record_bytes import decode_record
 from prn_jax.data_pipelines.records import DataError, Problem, ProblemKind, ProblemLog, Record
+from prn_jax.data_pipelines.shard_cache import check_room, copied
 from prn_jax.data_pipelines.spec import register_source
 from prn_jax.errors import did_you_mean
-from prn_jax.formats.files import check_utf8, expanded, is_file, is_folder
+from prn_jax.formats.files import check_utf8, is_file, is_folder
+from prn_jax.formats.places import is_remote, to_path
 from prn_jax.formats.structured import MAX_DATA_BYTES, Node, read_json, shown
 
 INDEX_FILE = "dataset.json"
@@ -250,9 +252,11 @@ class ArrayRecordDataset:
       with self._lock:
         reader = self._readers[number]
         if reader is None:
+          shard = self._shards[number]
+          path = self.folder / shard.file
           # Without read-ahead: random access would throw it away.
           reader = ArrayRecordReader(
-            str(self.folder / self._shards[number].file),
+            str(copied(path, shard.sha256) if is_remote(path) else path),
             options="readahead_buffer_size:0",
             file_reader_buffer_size=32768,
           )
@@ -281,7 +285,7 @@ def open_arrayrecord(parts: tuple[str, ...], log: ProblemLog) -> ArrayRecordData
   Raises:
     DataError: the folder, the split or a shard is missing or damaged (a shard: policy stop), or nothing is left.
   """
-  folder, name = expanded(parts[0]), parts[1]
+  folder, name = to_path(parts[0]), parts[1]
   check_utf8(folder, DataError)
   index = read_index(folder)
   if name not in index.splits:
@@ -295,6 +299,8 @@ def open_arrayrecord(parts: tuple[str, ...], log: ProblemLog) -> ArrayRecordData
       continue
     reason = f"{fault}. To repair it, {AGAIN}"
     log.report(folder / shard.file, None, reason, ProblemKind.MALFORMED, f"its {shard.records} records are left out")
+  if is_remote(folder):
+    check_room({shard.sha256: shard.bytes for shard in shards}, f"{folder}, split '{name}'")
   dataset = ArrayRecordDataset(folder, name, index, shards, log.problems)
   if not len(dataset):
     raise DataError(f"{folder}, split '{name}', holds no images. To repair it, {AGAIN}.")

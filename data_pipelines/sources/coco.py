@@ -27,7 +27,8 @@ from prn_jax.data_pipelines.records import (
 from prn_jax.data_pipelines.segmentations import usable_box
 from prn_jax.data_pipelines.spec import register_source
 from prn_jax.formats import structured
-from prn_jax.formats.files import expanded, is_folder
+from prn_jax.formats.files import is_folder
+from prn_jax.formats.places import to_path
 from prn_jax.formats.structured import Misfit, shown, text_of, truth_of, whole_of
 
 _MAX_ID = 2**63 - 1  # as int64, which is what evaluations number images by
@@ -41,7 +42,7 @@ def open_coco(parts: tuple[str, ...], log: ProblemLog) -> RecordList:
   Raises:
     DataError: a file is missing or is no COCO JSON, no image is left, or an entry is bad (policy stop).
   """
-  path, folder = expanded(parts[0]), expanded(parts[1])
+  path, folder = to_path(parts[0]), to_path(parts[1])
   content = _read_json(path)
   if not is_folder(folder):
     raise DataError(f"data 'coco:{parts[0]}:{parts[1]}': there is no folder {folder}; expected the images there")

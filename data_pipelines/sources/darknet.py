@@ -16,7 +16,7 @@ from prn_jax.data_pipelines.named_files import NamedFiles
 from prn_jax.data_pipelines.records import DataError, ProblemLog, RecordList, finish
 from prn_jax.data_pipelines.spec import register_source
 from prn_jax.errors import did_you_mean
-from prn_jax.formats.files import expanded
+from prn_jax.formats.places import to_path
 from prn_jax.formats.structured import Node, read_lines, shown
 
 _FOLDERS = (
@@ -36,7 +36,7 @@ def darknet_label_path(image: Path) -> Path:
   text = image.as_posix()
   for images, labels in _FOLDERS:
     text = text.replace(images, labels, 1)
-  return Path(text).with_suffix(".txt") if image.name else image  # "/" is no image, which is said elsewhere
+  return to_path(text).with_suffix(".txt") if image.name else image  # "/" is no image, which is said elsewhere
 
 
 @register_source("darknet:FILE.data:train|valid")
@@ -46,7 +46,7 @@ def open_darknet(parts: tuple[str, ...], log: ProblemLog) -> RecordList:
   Raises:
     DataError: a file or key is missing, no image is left, or an entry is bad (policy stop).
   """
-  path, split = expanded(parts[0]), parts[1]
+  path, split = to_path(parts[0]), parts[1]
   if split not in ("train", "valid"):
     raise DataError(f"data 'darknet:{parts[0]}:{split}': the split is '{split}'; expected train or valid")
   options = read_data_file(path)

@@ -29,7 +29,8 @@ from prn_jax.data_pipelines.records import (
   make_record,
 )
 from prn_jax.data_pipelines.spec import register_source
-from prn_jax.formats.files import expanded, is_file, is_folder
+from prn_jax.formats.files import is_file, is_folder
+from prn_jax.formats.places import is_remote, to_path
 from prn_jax.formats.structured import shown
 
 
@@ -40,10 +41,12 @@ def open_imagefolder(parts: tuple[str, ...], log: ProblemLog) -> Dataset:
   Raises:
     DataError: the folder or its class folders are missing, no image is left, or an entry is bad (policy stop).
   """
-  root = expanded(parts[0])
+  root = to_path(parts[0])
   if is_folder(root):
     return _open_folder(root, log)
   if is_archive(root):
+    if is_remote(root):
+      raise DataError(f"data 'imagefolder:{parts[0]}': an archive is read on this machine only; copy it here first.")
     return _open_archive(root, log)
   what = "is a file" if is_file(root) else "does not exist"
   raise DataError(

@@ -25,7 +25,7 @@ from prn_jax.data_pipelines.archives import Archive
 from prn_jax.data_pipelines.records import DataError, Problem, ProblemKind, ProblemLog, Record, image_size, make_record
 from prn_jax.data_pipelines.spec import register_source
 from prn_jax.errors import did_you_mean
-from prn_jax.formats.files import expanded
+from prn_jax.formats.places import is_remote, to_path
 
 TRAIN, VAL, DEVKIT = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz"
 GROUND_TRUTH, META = "ILSVRC2012_validation_ground_truth.txt", "meta.mat"
@@ -101,7 +101,11 @@ def open_imagenet(parts: tuple[str, ...], log: ProblemLog) -> ImageNet:
   Raises:
     DataError: an archive is missing, damaged or another one, or an entry is bad (policy stop).
   """
-  root, split = expanded(parts[0]), parts[1]
+  root, split = to_path(parts[0]), parts[1]
+  if is_remote(root):
+    raise DataError(
+      f"data 'imagenet:{parts[0]}:{split}': archives are read on this machine only; copy them here first."
+    )
   if split not in SPLITS:
     raise DataError(
       f"data 'imagenet:{parts[0]}:{split}': there is no split '{split}'{did_you_mean(split, SPLITS)}; expected train or val"

@@ -37,7 +37,8 @@ from prn_jax.data_pipelines.records import (
 from prn_jax.data_pipelines.spec import register_source
 from prn_jax.data_pipelines.tfrecord import FilePart, TfRecords
 from prn_jax.errors import did_you_mean
-from prn_jax.formats.files import expanded, is_folder
+from prn_jax.formats.files import is_folder
+from prn_jax.formats.places import is_remote, to_path
 
 _ID_KEYS = ("image/id", "image_id", "id", "image/filename", "file_name", "filename")
 _CLASS_KEYS = ("label", "category", "type", "class")
@@ -227,7 +228,12 @@ class _TfRecordSource:
 def _builder(name: str, where: str) -> Any:
   import tensorflow_datasets as tfds
 
-  path = expanded(name)
+  path = to_path(name)
+  if is_remote(path):
+    raise DataError(
+      f"data '{where}': what tfds has prepared is read on this machine only, because its readers do not know gs://. Copy it "
+      f"here (gcloud storage cp -r {name} FOLDER), or mount the bucket (gcsfuse)."
+    )
   if is_folder(path):
     return _builder_of_folder(path, where)
   if path.is_absolute() or name.startswith(("~", ".")):

@@ -40,7 +40,8 @@ from prn_jax.data_pipelines.records import (
 )
 from prn_jax.data_pipelines.spec import register_source
 from prn_jax.errors import did_you_mean
-from prn_jax.formats.files import expanded, is_file, is_folder
+from prn_jax.formats.files import is_file, is_folder
+from prn_jax.formats.places import to_path
 from prn_jax.formats.structured import (
   MAX_XML_BYTES,
   Misfit,
@@ -93,7 +94,7 @@ def open_voc(parts: tuple[str, ...], log: ProblemLog) -> RecordList:
   Raises:
     DataError: a file or folder is missing, no image is left, or an entry is bad (policy stop).
   """
-  root, split = expanded(parts[0]), parts[1]
+  root, split = to_path(parts[0]), parts[1]
   list_path = _list_path(root, split)
   folder = root / "Annotations"
   files = {file.stem: file for file in sorted(folder.iterdir()) if file.suffix.lower() == ".xml"}

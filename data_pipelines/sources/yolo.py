@@ -17,7 +17,8 @@ from prn_jax.data_pipelines.label_txt import Listed, read_records
 from prn_jax.data_pipelines.named_files import NamedFiles
 from prn_jax.data_pipelines.records import DataError, ProblemLog, RecordList, finish
 from prn_jax.data_pipelines.spec import register_source
-from prn_jax.formats.files import expanded, is_file, is_folder
+from prn_jax.formats.files import is_file, is_folder
+from prn_jax.formats.places import to_path
 from prn_jax.formats.structured import Misfit, Node, read_lines, read_yaml, shown, whole_of
 
 
@@ -28,7 +29,7 @@ def yolo_label_path(image: Path) -> Path:
     if parts[position] == "images":
       parts[position] = "labels"
       break
-  return Path(*parts).with_suffix(".txt") if image.name else image  # "/" is no image, which is said elsewhere
+  return type(image)(*parts).with_suffix(".txt") if image.name else image  # "/" is no image, which is said elsewhere
 
 
 @register_source("yolo:DATA.yaml:SPLIT")
@@ -38,7 +39,7 @@ def open_yolo(parts: tuple[str, ...], log: ProblemLog) -> RecordList:
   Raises:
     DataError: a file or key is missing, no image is left, or an entry is bad (policy stop).
   """
-  path, split = expanded(parts[0]), parts[1]
+  path, split = to_path(parts[0]), parts[1]
   content = _read_yaml(path)
   names = _names(content)
   images: list[Listed] = []

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from prn_jax import compilation_cache
 from prn_jax.cli.devices import announce_device
 from prn_jax.errors import PrnError
+from prn_jax.formats.places import make_folder, to_path
 
 if TYPE_CHECKING:
   from prn_jax.graph.graph import Graph
@@ -61,7 +62,7 @@ def load_model(args: argparse.Namespace) -> Model:
   """
   from prn_jax.model import load
 
-  if args.partial and not (args.weights and not Path(args.weights).is_dir() and not is_saved_file(args.weights)):
+  if args.partial and not (args.weights and not to_path(args.weights).is_dir() and not is_saved_file(args.weights)):
     given = f"'{args.weights}' is a saved model, which is whole" if args.weights else "no --weights is given"
     raise PrnError(f"--partial says that a Darknet weights file may end early, but {given}. Leave it out.")
   return load(args.model, args.weights, args.names, strict=not args.lenient, partial=args.partial)
@@ -99,9 +100,9 @@ def resized(graph: Graph, size: str) -> Graph:
 
 def output_folder(path: str, option: str = "--out") -> Path:
   """Makes a folder for results before the work starts; PrnError, naming the `option`, if that cannot be."""
-  folder = Path(path)
+  folder = to_path(path)
   try:
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
   except OSError as error:
     reason = "it is a file" if folder.is_file() else error.strerror
     raise PrnError(f"cannot write results to '{path}': {reason}. Give a folder with {option}.") from None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import functools
 from collections.abc import Sequence
-from pathlib import Path
 
 from prn_jax.cli.common import (
   add_json,
@@ -20,6 +19,7 @@ from prn_jax.cli.common import (
 from prn_jax.compiling import compiling
 from prn_jax.formats import convert as converter
 from prn_jax.formats.files import is_file
+from prn_jax.formats.places import to_path
 from prn_jax.model import Model
 
 
@@ -95,7 +95,7 @@ def transformed(model: Model, transforms: Sequence[str]) -> Model:
 
 def _same_bytes(args: argparse.Namespace) -> bool | None:
   """Whether a weights file came out as it went in; None where that cannot be asked."""
-  source = args.weights and Path(args.weights)
-  if args.transform or not source or not is_file(source) or Path(args.dst).suffix != source.suffix:
+  source = args.weights and to_path(args.weights)
+  if args.transform or not source or not is_file(source) or to_path(args.dst).suffix != source.suffix:
     return None
   return converter.same_bytes(source, args.dst)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prn_jax.cli.common import add_json, output_folder, parse_size, print_json, progress
 from prn_jax.errors import PrnError
+from prn_jax.formats.places import to_path
 
 if TYPE_CHECKING:
   from prn_jax.data_pipelines.shrink import ShrinkOptions
@@ -166,7 +166,7 @@ def _anchors(args: argparse.Namespace) -> int:
   lines += [anchors.cfg_line]
   print("\n".join(lines), file=sys.stderr if args.json else sys.stdout)
   if args.out:
-    write_text(Path(args.out), json.dumps(result, indent=1) + "\n")
+    write_text(to_path(args.out), json.dumps(result, indent=1) + "\n")
     print(f"wrote {args.out}", file=sys.stderr)
   if args.json:
     print_json(result)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from prn_jax.cli.common import (
@@ -22,6 +21,7 @@ from prn_jax.cli.common import (
 )
 from prn_jax.cli.predict import add_detection, detection_options
 from prn_jax.compiling import first_is_compiled
+from prn_jax.formats.places import to_path
 
 PROTOCOLS = ("coco", "voc07", "voc", "darknet", "top1")
 NUM_EXAMPLES = 16
@@ -100,7 +100,7 @@ def _detector(args: argparse.Namespace, protocol: str, dataset: Any, done: Any) 
     if explanation:
       print(f"\n{explanation.text()}")
   if args.out:
-    out = Path(args.out)
+    out = to_path(args.out)
     metrics.write_report(
       out,
       data,
@@ -147,7 +147,7 @@ def _classifier(args: argparse.Namespace, dataset: Any, done: Any) -> dict[str, 
     print(f"{result.images:,} images\n  top-1  {result.top1:.4f}\n  top-5  {result.top5:.4f}")
   if args.out:
     content = result.to_json() | {"per_class": list(result.per_class)}
-    write_text(Path(args.out) / "top1.json", json.dumps(content, indent=1))
+    write_text(to_path(args.out) / "top1.json", json.dumps(content, indent=1))
     print(f"wrote {args.out}/top1.json", file=sys.stderr)
   return result.to_json()
 

@@ -7,7 +7,6 @@ import dataclasses
 import sys
 import time
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prn_jax import interrupts
@@ -25,6 +24,7 @@ from prn_jax.cli.common import (
   start_computing,
 )
 from prn_jax.compiling import first_is_compiled
+from prn_jax.formats.places import to_path
 
 if TYPE_CHECKING:
   from prn_jax.classify.predict import Classifier
@@ -118,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
     raise PrnError(
       f"--save {','.join(sorted(useless))}: network '{model.graph.name}' classifies; it can save json and csv."
     )
-  writer = ResultWriter(Path(args.out or DEFAULT_OUT), kinds, sources)
+  writer = ResultWriter(to_path(args.out or DEFAULT_OUT), kinds, sources)
   found = _Found(writer)
   try:
     _predict_all(run_model, sources, found, is_json=args.json, name=program_name(model, args.batch))

@@ -23,11 +23,10 @@ import json
 import logging
 import os
 import re
-import shutil
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -35,6 +34,7 @@ import numpy as np
 from prn_jax.errors import CheckpointError, PrnError
 from prn_jax.formats.description import cannot_restore, check_version, description, file_hashes
 from prn_jax.formats.files import is_file, is_folder, sha256, write_text
+from prn_jax.formats.places import files_below, is_remote, listed_once, remove_tree, to_path
 from prn_jax.formats.structured import Node, read_json, shown
 
 FOLDER = "checkpoints"
@@ -107,6 +107,7 @@ def read_manifest(checkpoint: Path) -> dict[str, Any]:
 
   Raises:
     CheckpointError: there is none (the save was interrupted), it is damaged, or of a newer format.
+    BucketError: nobody knows, because the bucket could not be asked.
   """
   path = checkpoint / MANIFEST
   if not is_file(path):
@@ -159,10 +160,8 @@ def _type_and_shape(value: Node) -> tuple[str, list[int]]:
 
 def hash_files(checkpoint: Path, *, durable: bool = False) -> dict[str, str]:
   """sha256 of every file but the manifest, by its path below `checkpoint`; `durable` also forces them to the disk."""
-  names = sorted(
-    str(path.relative_to(checkpoint)) for path in checkpoint.rglob("*") if path.is_file() and not _is_manifest(path)
-  )
-  if durable:
+  names = [name for name in files_below(checkpoint) if not _is_manifest(name)]
+  if durable and not is_remote(checkpoint):
     for name in names:
       _force_to_disk(checkpoint / name)
   with ThreadPoolExecutor(max_workers=8) as pool:  # hashing releases the GIL
@@ -180,7 +179,8 @@ def verify(checkpoint: Path, *, part: int = 0, parts: int = 1) -> None:
     CheckpointError: naming the first file that is missing or changed.
   """
   expected: dict[str, str] = read_manifest(checkpoint)["sha256"]
-  missing = [name for name in expected if not is_file(checkpoint / name)]
+  with listed_once():
+    missing = [name for name in expected if not is_file(checkpoint / name)]
   if missing:
     raise CheckpointError(f"'{checkpoint / missing[0]}' is missing, one of {len(missing)} missing files.")
   names = sorted(expected)[part::parts]
@@ -200,7 +200,7 @@ def verify(checkpoint: Path, *, part: int = 0, parts: int = 1) -> None:
 def delete(checkpoint: Path) -> None:
   """Deletes a checkpoint; a kill on the way leaves an unfinished one, never a damaged one."""
   (checkpoint / MANIFEST).unlink(missing_ok=True)
-  shutil.rmtree(checkpoint, ignore_errors=True)
+  remove_tree(checkpoint)
 
 
 def restore_arrays(checkpoint: Path, targets: Mapping[str, Any]) -> dict[str, Any]:
@@ -229,7 +229,7 @@ def restore_arrays(checkpoint: Path, targets: Mapping[str, Any]) -> dict[str, An
   with contextlib.closing(ocp.Checkpointer(handler, multiprocessing_options=alone)) as checkpointer:
     try:
       restored = checkpointer.restore(
-        (checkpoint / STATE).resolve(),
+        str((checkpoint / STATE).resolve()),
         args=ocp.args.PyTreeRestore(item=items, restore_args=arguments, partial_restore=True),
       )
       flat = flattened(restored)
@@ -255,7 +255,7 @@ def load_params(path: str | Path, step: Which = "best", *, ema: bool = True) -> 
   Raises:
     CheckpointError: there is no finished checkpoint, no such step, or a file of it is missing or damaged.
   """
-  checkpoint = _choose(Path(path), step)
+  checkpoint = _choose(to_path(path), step)
   try:
     verify(checkpoint)
   except CheckpointError as error:
@@ -378,9 +378,9 @@ def _is_checkpoint(path: Path) -> bool:
   return (path / MANIFEST).is_file() and (path / META).is_file()
 
 
-def _is_manifest(path: Path) -> bool:
+def _is_manifest(name: str) -> bool:
   """Also what a kill left while the manifest was being written."""
-  return path.name == MANIFEST or path.name.startswith(f".{MANIFEST}.")
+  return PurePosixPath(name).name == MANIFEST or PurePosixPath(name).name.startswith(f".{MANIFEST}.")
 
 
 def _checksum(manifest: Mapping[str, Any]) -> str:

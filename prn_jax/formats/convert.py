@@ -13,6 +13,7 @@ from prn_jax.formats import darknet_cfg, darknet_weights, orbax, safetensors
 from prn_jax.formats.darknet_training import Training
 from prn_jax.formats.darknet_weights import Variables
 from prn_jax.formats.files import is_folder, sha256, write_text
+from prn_jax.formats.places import to_path
 from prn_jax.formats.verify import probe_input
 from prn_jax.graph.graph import Graph, Layer, WeightArray
 from prn_jax.model import Model, load, with_weights
@@ -45,7 +46,7 @@ class Proof:
 
 def file_type(dst: str | Path) -> str:
   """ "directory", ".conv.N" (the first N layers), or the suffix of a file type that we write; PrnError for another."""
-  path = Path(dst)
+  path = to_path(dst)
   if darknet_weights.backbone_layers(path) and not is_folder(path):
     return BACKBONE
   if str(dst).endswith("/") or is_folder(path) or not path.suffix:
@@ -71,9 +72,9 @@ def save(model: Model, dst: str | Path, *, any_size: bool = False) -> None:
   if any_size:
     from prn_jax.formats import onnx
 
-    onnx.save(Path(dst), model, any_size=True)
+    onnx.save(to_path(dst), model, any_size=True)
   else:
-    (_save_directory if kind == DIRECTORY else WRITERS[kind])(model, Path(dst))
+    (_save_directory if kind == DIRECTORY else WRITERS[kind])(model, to_path(dst))
 
 
 def check_any_size(any_size: bool, dst: str | Path) -> None:
@@ -256,4 +257,4 @@ WITHOUT_RUN: dict[str, Callable[[Model, str | Path], Proof]] = {
 
 def same_bytes(a: str | Path, b: str | Path) -> bool:
   """True if two files are equal (by sha256)."""
-  return sha256(Path(a)) == sha256(Path(b))
+  return sha256(to_path(a)) == sha256(to_path(b))

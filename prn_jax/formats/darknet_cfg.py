@@ -24,6 +24,7 @@ from prn_jax.formats.darknet_training import (
   read_table,
   table_keys,
 )
+from prn_jax.formats.places import to_path
 from prn_jax.formats.structured import Misfit, decode_utf16, load_bytes, split_lines
 from prn_jax.graph.graph import INPUT, MAX_VALUES, SECTIONS, Graph, Layer, Shape, Wiring, checked_shape, default_name
 from prn_jax.graph.section import Section, Value, Wires, shortened
@@ -74,7 +75,7 @@ def is_cfg(path: str | Path) -> bool:
 
 def read(path: str | Path, strict: bool = True) -> DarknetCfg:
   """Reads a cfg file. See `parse`."""
-  path = Path(path)
+  path = to_path(path)
   try:
     data = load_bytes(path)
   except Misfit as error:

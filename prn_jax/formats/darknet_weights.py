@@ -21,6 +21,7 @@ import numpy as np
 
 from prn_jax.errors import WeightsError
 from prn_jax.formats.files import aligned, written_beside
+from prn_jax.formats.places import local_copy, to_path
 from prn_jax.graph.graph import Graph, Layer, WeightArray
 
 Variables = dict[str, Any]
@@ -119,13 +120,13 @@ def load(
   Raises:
     WeightsError: the file cannot be read, is too short, too long, or ends inside a layer.
   """
-  path = Path(path)
+  path = to_path(path)
   partial = bool(_PARTIAL_NAME.search(path.name)) if partial is None else partial
   arrays = list(stored_arrays(graph, skip, skip_scales))
   floats = sum(array.size for _, array in arrays)
   flat: dict[str, np.ndarray] = {}
   try:
-    with path.open("rb") as file:
+    with local_copy(path) as copy, copy.open("rb") as file:
       size = os.fstat(file.fileno()).st_size
       fitting = _layer_ends(arrays) if partial else [floats]
       header = _choose_header(file.read(20), size, path.name, fitting)
@@ -181,7 +182,7 @@ def save(
   """
   header = header or Header()
   _check_all_stored(graph, variables)
-  with written_beside(Path(path)) as file:
+  with written_beside(to_path(path)) as file:
     file.write(header.pack())
     for layer, array in stored_arrays(graph, [layer.name for layer in graph.layers[num_layers:]] if num_layers else ()):
       file.write(to_file(lookup(variables, layer, array), array, header.transposed).tobytes())

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from prn_jax.errors import CheckpointError, printable
+from prn_jax.errors import CheckpointError, PrnError, printable
+from prn_jax.formats.places import bucket_error, is_remote
 from prn_jax.formats.structured import Misfit, Node, shown, text_of
 
 RESIZES = ("stretch", "letterbox")
@@ -48,8 +49,10 @@ def check_version(root: Node, where: str, name: str, version: int) -> None:
     )
 
 
-def cannot_restore(folder: object, error: Exception) -> CheckpointError:
+def cannot_restore(folder: Path, error: Exception) -> PrnError:
   """The error that says why arrays could not be read; what Orbax and TensorStore raise is no closed list."""
+  if is_remote(folder):  # its files were as they should be when they were hashed
+    return bucket_error(folder, error)
   lines = printable(str(error)).strip().splitlines() or [type(error).__name__]
   return CheckpointError(f"'{folder}' cannot be restored: {lines[0][:300].rstrip('.')}. Restore it from a copy.")
 

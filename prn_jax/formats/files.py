@@ -1,4 +1,4 @@
-"""Writing files so that a kill leaves either the old one or the new one, whole."""
+"""Writing files, here or in a bucket, so that a kill leaves either the old one or the new one, whole."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
-from prn_jax.errors import PrnError
+from prn_jax.errors import BucketError, PrnError
+from prn_jax.formats.places import bucket_path, is_remote
 
 _ALIGNMENT_BYTES = 64
 
@@ -28,6 +29,12 @@ def written_beside(path: Path) -> Iterator[BinaryIO]:
   Raises:
     PrnError: the place cannot be written: no permission, no space, a folder of that name, ...
   """
+  if is_remote(path):  # an upload is one step
+    with tempfile.NamedTemporaryFile(prefix="prn-jax-") as temporary:
+      yield cast(BinaryIO, temporary)
+      temporary.flush()
+      bucket_path(path).upload(temporary.name)
+    return
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
@@ -52,14 +59,6 @@ def written_beside(path: Path) -> Iterator[BinaryIO]:
 
 def _cannot_write(path: Path, error: OSError) -> PrnError:
   return PrnError(f"cannot write '{path}': {error.strerror or error}. Nothing was changed there.")
-
-
-def expanded(path: str | os.PathLike[str]) -> Path:
-  """The path with `~` and `~user` replaced by home directories; a name without one stays as it is, as in a shell."""
-  try:
-    return Path(path).expanduser()
-  except (RuntimeError, ValueError):  # ValueError: "~" followed by a NUL
-    return Path(path)
 
 
 def check_utf8(path: Path, error: type[PrnError] = PrnError) -> None:
@@ -88,6 +87,8 @@ def is_there(path: Path) -> bool:
 def _asked(question: Callable[[], bool]) -> bool:
   try:
     return question()
+  except BucketError:  # nobody knows
+    raise
   except ValueError:
     return False
   except OSError as error:

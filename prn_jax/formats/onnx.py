@@ -16,6 +16,7 @@ import numpy as np
 from prn_jax.errors import OutOfScopeError, PrnError
 from prn_jax.formats.darknet_weights import to_file
 from prn_jax.formats.files import written_beside
+from prn_jax.formats.places import to_path
 from prn_jax.graph.graph import INPUT, Graph, Shape
 from prn_jax.graph.onnx_builder import OnnxBuilder
 from prn_jax.transforms.fold_batchnorm import fold_batchnorm
@@ -160,7 +161,7 @@ def differences(model: Model, path: str | Path, size: tuple[int, int] | None = N
 
   probe = probe_input(model, size)
   x = np.concatenate([probe, 1 - probe])
-  session = onnxruntime.InferenceSession(Path(path).read_bytes(), providers=["CPUExecutionProvider"])
+  session = onnxruntime.InferenceSession(to_path(path).read_bytes(), providers=["CPUExecutionProvider"])
   names = [output.name for output in session.get_outputs()]
   theirs = session.run(names, {INPUT: np.ascontiguousarray(x.transpose(0, 3, 1, 2))})
   ours = model.forward(x)

@@ -14,7 +14,6 @@ import contextlib
 import json
 import re
 import secrets
-import shutil
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,6 +24,7 @@ import numpy as np
 from prn_jax.errors import CheckpointError
 from prn_jax.formats.description import cannot_restore, check_version, description, file_hashes
 from prn_jax.formats.files import aligned, check_space, check_utf8, is_folder, sha256, write_text
+from prn_jax.formats.places import explained, files_below, remove_tree, to_path
 from prn_jax.formats.structured import read_json, shown
 
 INDEX = "model.json"
@@ -46,7 +46,7 @@ def save(path: str | Path, graph_cfg: str, variables: Mapping[str, Any], extra: 
     variables: nested dicts of arrays.
     extra: JSON values to keep (name, class names, resize mode, weights header).
   """
-  path = Path(path)
+  path = to_path(path)
   if path.exists() and (not path.is_dir() or (any(path.iterdir()) and not is_model_directory(path))):
     raise CheckpointError(f"'{path}' exists and is not a saved model; it is left alone. Choose another place.")
   check_utf8(path, CheckpointError)
@@ -59,11 +59,11 @@ def save(path: str | Path, graph_cfg: str, variables: Mapping[str, Any], extra: 
     index = {"format": FORMAT, "version": VERSION, "payload": payload.name, **extra, "sha256": _hashes(payload)}
     write_text(path / INDEX, json.dumps(index, indent=1))
   except BaseException:
-    shutil.rmtree(payload, ignore_errors=True)
+    remove_tree(payload)
     raise
   for old in path.glob("payload-*"):
     if old != payload:
-      shutil.rmtree(old, ignore_errors=True)
+      remove_tree(old)
 
 
 def _num_bytes(tree: Any) -> int:
@@ -77,7 +77,7 @@ def load_index(path: str | Path) -> dict[str, Any]:
     CheckpointError: an unfinished save, a foreign directory, a newer format, or files that are missing,
     added or changed.
   """
-  path = Path(path)
+  path = to_path(path)
   check_utf8(path, CheckpointError)
   if not (path / INDEX).is_file():
     raise CheckpointError(
@@ -94,7 +94,7 @@ def load_index(path: str | Path) -> dict[str, Any]:
 
 
 def load_graph_cfg(path: str | Path, index: Mapping[str, Any]) -> str:
-  return (Path(path) / index["payload"] / "graph.cfg").read_text(encoding="utf-8", errors="surrogateescape")
+  return (to_path(path) / index["payload"] / "graph.cfg").read_text(encoding="utf-8", errors="surrogateescape")
 
 
 def load_variables(path: str | Path, index: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,9 +102,9 @@ def load_variables(path: str | Path, index: Mapping[str, Any]) -> dict[str, Any]
   import orbax.checkpoint as ocp
 
   with _quiet(), contextlib.closing(ocp.PyTreeCheckpointer()) as checkpointer:
-    folder = (Path(path) / index["payload"] / "variables").resolve()
+    folder = (to_path(path) / index["payload"] / "variables").resolve()
     try:
-      restored = checkpointer.restore(folder)
+      restored = checkpointer.restore(str(folder))
     except Exception as error:
       raise cannot_restore(folder, error) from error
   return _map_arrays(aligned, restored)
@@ -132,8 +132,9 @@ def _save_variables(folder: Path, variables: Mapping[str, Any]) -> None:
   import orbax.checkpoint as ocp
 
   # Compressing trained weights saves a tenth of the size, and costs as much memory again as the weights take.
-  with _quiet(), contextlib.closing(ocp.PyTreeCheckpointer(use_compression=False)) as checkpointer:
-    checkpointer.save(folder.resolve(), _numpy(variables))
+  checkpointer = ocp.PyTreeCheckpointer(use_compression=False)
+  with _quiet(), contextlib.closing(checkpointer), explained(folder):
+    checkpointer.save(str(folder.resolve()), _numpy(variables))
 
 
 def _numpy(tree: Any) -> Any:
@@ -152,9 +153,9 @@ def _map_arrays(function: Callable[[Any], np.ndarray], tree: Any) -> Any:
 
 
 def _hashes(payload: Path) -> dict[str, str]:
-  files = sorted(path for path in payload.rglob("*") if path.is_file())
+  names = files_below(payload)
   with ThreadPoolExecutor() as pool:  # hashing releases the GIL
-    return dict(zip((str(f.relative_to(payload)) for f in files), pool.map(sha256, files), strict=True))
+    return dict(zip(names, pool.map(sha256, [payload / name for name in names]), strict=True))
 
 
 def _verify(path: Path, payload: Path, expected: Mapping[str, str]) -> None:

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from prn_jax.errors import CheckpointError, PrnError
+from prn_jax.errors import BucketError, CheckpointError, PrnError
 from prn_jax.formats.description import description
 from prn_jax.formats.files import written_beside
+from prn_jax.formats.places import local_copy
 from prn_jax.formats.structured import parse_json
 
 FORMAT = "prn_jax model"
@@ -40,9 +41,11 @@ def load(path: Path) -> tuple[str, dict[str, Any], dict[str, np.ndarray]]:
   import safetensors
 
   try:
-    with safetensors.safe_open(path, framework="np") as file:
+    with local_copy(path) as copy, safetensors.safe_open(copy, framework="np") as file:
       metadata = file.metadata() or {}
       flat = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dict)
+  except BucketError:
+    raise
   except Exception as error:  # the library raises its own type for every kind of damage
     raise CheckpointError(f"'{path}' is not a readable safetensors file: {error}.") from None
   if metadata.get("format") != FORMAT:

@@ -18,7 +18,7 @@ import numpy as np
 
 from prn_jax.data_pipelines.pipeline import PipelineReport
 from prn_jax.data_pipelines.records import Problem
-from prn_jax.errors import PrnError
+from prn_jax.errors import BucketError, PrnError
 from prn_jax.formats.files import set_aside, write_text
 from prn_jax.formats.structured import MAX_DATA_BYTES, Node, parse_json, read_json
 from prn_jax.train.experiment import Experiment
@@ -139,6 +139,8 @@ def write(found: BadData, workdir: Path, *, is_resumed: bool) -> BadData:
   if is_resumed and file.is_file():
     try:
       found = found.merged(BadData.from_json(read_json(file, max_bytes=MAX_DATA_BYTES)))
+    except BucketError:
+      raise
     except PrnError as error:
       _LOG.warning(
         "%s That is kept as '%s'; what this part of the run has met is written anew.", error, set_aside(file)

@@ -22,11 +22,12 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from prn_jax.errors import CheckpointError, PrnError
+from prn_jax.errors import BucketError, CheckpointError, PrnError
 from prn_jax.formats import checkpoints as files
 from prn_jax.formats.checkpoints import Rating, load_params
 from prn_jax.formats.files import check_space, write_text
 from prn_jax.formats.orbax import check_keys
+from prn_jax.formats.places import bucket_error, is_remote, to_path
 from prn_jax.version import __version__
 
 __all__ = ["Checkpoints", "load_params"]
@@ -36,7 +37,7 @@ Meta = dict[str, Any]
 _LOG = logging.getLogger(__name__)
 _SHARED_TOKEN = ".shared-"
 _EXIT_WAIT_S = 30.0  # for a save in flight when training ends by an exception: a dead peer must not hold us for long
-_GO, _ALREADY_SAVED, _FAILED = range(3)
+_GO, _ALREADY_SAVED, _FAILED, _OUT_OF_REACH = range(4)
 
 
 class Checkpoints:
@@ -60,7 +61,7 @@ class Checkpoints:
     """Makes the folder.
 
     Args:
-      folder: RUN/checkpoints; with several hosts on a file system that all of them see.
+      folder: RUN/checkpoints; with several hosts on a file system that all of them see, or in a bucket.
       keep: newest checkpoints to keep; with 2, a damaged newest one costs one interval and not the run.
       keep_best: also keep the one with the highest metric.
       on_damage: what `restore` does if the newest checkpoint is damaged: warn and take the next older, or stop.
@@ -71,11 +72,7 @@ class Checkpoints:
     """
     if keep < 1:
       raise PrnError(f"checkpoints to keep: {keep}; at least 1 is needed to resume.")
-    if "://" in str(folder):
-      raise PrnError(
-        f"checkpoints go to a mounted folder, not to '{folder}'. Mount the bucket (gcsfuse, mountpoint-s3)."
-      )
-    self.folder = Path(folder).resolve()
+    self.folder = to_path(folder).resolve()
     self.blocking_s = 0.0
     self.writing_s = math.nan
     self._keep, self._keep_best, self._on_damage = keep, keep_best, on_damage
@@ -116,6 +113,7 @@ class Checkpoints:
 
     Raises:
       CheckpointError: this or the last save failed, or there are checkpoints of later steps.
+      BucketError: this or the last save failed, in a bucket.
     """
     started = time.perf_counter()
     self.wait()
@@ -124,12 +122,13 @@ class Checkpoints:
     rating = Rating(value, None if metric_of is None else json.loads(json.dumps(metric_of)))
     plan, error = self._prepare(step, arrays, meta, rating) if self._writes else (_GO, None)
     plan = _from_first_process(plan)
-    if plan == _FAILED:
-      raise error or CheckpointError(f"process 0 could not start the checkpoint of step {step}; see its message.")
+    if plan in (_FAILED, _OUT_OF_REACH):
+      text = f"process 0 could not start the checkpoint of step {step}; see its message."
+      raise error or (CheckpointError(text) if plan == _FAILED else BucketError(text, is_transient=True))
     if plan == _GO:
       try:
         self._checkpointer.save(
-          self.folder / str(step) / files.STATE, args=ocp.args.PyTreeSave(files.nested(arrays)), force=True
+          str(self.folder / str(step) / files.STATE), args=ocp.args.PyTreeSave(files.nested(arrays)), force=True
         )
       except Exception as failure:
         raise self._save_error(step, failure) from failure
@@ -226,13 +225,12 @@ class Checkpoints:
     elif self._thread is not None:
       self._thread.join(_EXIT_WAIT_S)
       if self._thread.is_alive() or self._failure:
-        _LOG.warning(
-          "the checkpoint in flight could not be finished; the latest stays %s.", max(self._complete(), default=None)
-        )
+        latest = "the one before" if is_remote(self.folder) else max(self._complete(), default=None)
+        _LOG.warning("the checkpoint in flight could not be finished; the latest stays %s.", latest)
 
   def _prepare(
     self, step: int, arrays: Mapping[str, Any], meta: Mapping[str, Any], rating: Rating
-  ) -> tuple[int, CheckpointError | None]:
+  ) -> tuple[int, PrnError | None]:
     """What process 0 does before all of them write: decides, clears remains, writes meta.json."""
     checkpoint = self.folder / str(step)
     complete = self._complete()
@@ -251,6 +249,8 @@ class Checkpoints:
       check_space(self.folder, sum(int(array.nbytes) for array in arrays.values()))
       checkpoint.mkdir(parents=True)
       write_text(checkpoint / files.META, json.dumps(_described(step, arrays, meta), indent=1))
+    except BucketError as error:
+      return _OUT_OF_REACH if error.is_transient else _FAILED, error
     except CheckpointError as error:
       return _FAILED, error
     except (PrnError, OSError) as error:
@@ -264,7 +264,10 @@ class Checkpoints:
       if self._writes:
         checkpoint = self.folder / str(step)
         files.write_manifest(checkpoint, step, rating, files.hash_files(checkpoint, durable=True))
-        self._prune()
+        try:
+          self._prune()
+        except BucketError as error:  # this checkpoint is finished; the next one clears up
+          _LOG.warning("old checkpoints in '%s' were not deleted: %s", self.folder, error)
       self.writing_s = time.perf_counter() - started
       _LOG.debug("checkpoint of step %d finished after %.3f s", step, self.writing_s)
     except Exception as error:  # raised where the caller can act on it: by the next save, wait or close
@@ -279,8 +282,8 @@ class Checkpoints:
       if step not in kept and step != best:
         try:
           files.delete(self.folder / str(step))
-        except OSError as error:
-          _LOG.warning("cannot delete the old checkpoint '%s': %s", self.folder / str(step), error.strerror)
+        except (OSError, BucketError) as error:
+          _LOG.warning("cannot delete the old checkpoint '%s': %s", self.folder / str(step), _reason(error))
 
   def _complete(self) -> dict[int, Rating]:
     return {step: rating for step, rating in files.complete_steps(self.folder).items() if step not in self._damaged}
@@ -344,7 +347,13 @@ class Checkpoints:
       "versions": stored["versions"],
     }
 
-  def _save_error(self, step: int, error: Exception) -> CheckpointError:
+  def _save_error(self, step: int, error: Exception) -> PrnError:
+    if is_remote(self.folder):  # which is not asked for the latest one: it may be out of reach
+      cause = bucket_error(self.folder, error)
+      return BucketError(
+        f"the checkpoint of step {step} could not be written: {cause} The finished ones are as they were.",
+        is_transient=cause.is_transient,
+      )
     latest = max(self._complete(), default=None)
     return CheckpointError(
       f"the checkpoint of step {step} could not be written to '{self.folder}': {_first_line(error)} "
@@ -406,24 +415,26 @@ def _check_state(stored: Mapping[str, list[Any]], targets: Mapping[str, Any], ch
 
 def _make_shared_folder(folder: Path) -> None:
   """Makes the folder, and checks that it can be written and that all processes see the same one."""
-  problem: OSError | None = None
+  problem: OSError | BucketError | None = None
   token = folder / f"{_SHARED_TOKEN}{_from_first_process(secrets.randbits(30))}"
   if jax.process_index() == 0:
     try:
       folder.mkdir(parents=True, exist_ok=True)
       token.touch()
-    except OSError as error:
+    except (OSError, BucketError) as error:
       problem = error
   if _processes_where(problem is not None):
+    if isinstance(problem, BucketError):
+      raise problem
     reason = (problem.strerror or str(problem)) if problem else "see the message of process 0"
     raise PrnError(f"cannot write checkpoints to '{folder}': {reason}. Give another workdir.") from problem
   blind = _processes_where(not token.exists())
   if jax.process_index() == 0:
-    token.unlink()
+    token.unlink(missing_ok=True)
   if blind:
     raise PrnError(
       f"checkpoint folder '{folder}': processes {', '.join(map(str, blind))} do not see what process 0 wrote there. "
-      "Put the workdir on a file system that all hosts share (NFS, Filestore, a mounted bucket)."
+      "Put the workdir on a file system that all hosts share (NFS, Filestore), or in a bucket (gs://BUCKET/NAME)."
     )
 
 
@@ -443,6 +454,10 @@ def _processes_where(flag: bool) -> list[int]:
   from jax.experimental import multihost_utils
 
   return np.flatnonzero(multihost_utils.process_allgather(np.int32(flag))).tolist()
+
+
+def _reason(error: OSError | BucketError) -> str:
+  return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def _optional(step: int) -> int | None:

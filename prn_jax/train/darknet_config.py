@@ -6,12 +6,13 @@ from __future__ import annotations
 import dataclasses
 import logging
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prn_jax.data_pipelines.pipeline import darknet_sizes
 from prn_jax.formats import darknet_cfg
 from prn_jax.formats.darknet_training import HeadTraining, NetTraining, RegionTraining
+from prn_jax.formats.files import is_file
+from prn_jax.formats.places import to_path
 from prn_jax.train.config import ConfigError, TrainConfig, default_config
 from prn_jax.train.optim import darknet_optim
 
@@ -74,7 +75,7 @@ def config_from_cfg(path: str, lenient: bool = False) -> ml_collections.ConfigDi
   """
   if not path:
     raise ConfigError("from_cfg needs a file: --config=from_cfg:FILE.cfg")
-  cfg = darknet_cfg.read(Path(path), strict=not lenient)
+  cfg = darknet_cfg.read(path, strict=not lenient)
   net = cfg.training.net
   head = _last_head(cfg) if cfg.graph.detects else None
   optim = darknet_optim(net)
@@ -102,9 +103,9 @@ def config_from_cfg(path: str, lenient: bool = False) -> ml_collections.ConfigDi
 def warn_of_unused(config: TrainConfig) -> None:
   """Warns where a cfg hardly says what was meant: one image per update, and values that do not count because their key
   stands twice. Darknet's own cfgs begin with a batch of 1 for testing, and the lines for training below it."""
-  if not darknet_cfg.is_cfg(config.model) or not Path(config.model).is_file():
+  if not darknet_cfg.is_cfg(config.model) or not is_file(to_path(config.model)):
     return
-  cfg = darknet_cfg.read(Path(config.model), strict=not config.lenient)
+  cfg = darknet_cfg.read(config.model, strict=not config.lenient)
   for one in cfg.repeated:
     if one.key == "batch" and config.batch_size not in (1, cfg.training.net.batch):
       continue  # given otherwise

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -21,6 +20,7 @@ from prn_jax.errors import GraphError, PrnError, did_you_mean
 from prn_jax.formats import darknet_cfg
 from prn_jax.formats.darknet_training import Training
 from prn_jax.formats.files import is_folder
+from prn_jax.formats.places import to_path
 from prn_jax.graph.graph import Graph
 from prn_jax.graph.sizes import Size, resized
 from prn_jax.labels import num_classes
@@ -155,7 +155,7 @@ def build_network(config: TrainConfig, classes: int) -> tuple[Graph, Training | 
   Raises:
     PrnError: the config names a model, option or transform that does not exist or does not fit.
   """
-  path = Path(config.model)
+  path = to_path(config.model)
   if darknet_cfg.is_cfg(path) or is_folder(path):
     if config.model_options:
       raise ConfigError(f"config.model_options are for registered models; '{config.model}' already has its shape.")

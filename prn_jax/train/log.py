@@ -1,6 +1,7 @@
 """What a run leaves for people: metrics.csv, metrics.jsonl, TensorBoard events, and a line of progress.
 
-A run that is taken up again at step n first drops what was written after n, so that every step stands there once.
+A run that is taken up again at step n first drops what was written after n, so that every step stands there once. In a
+bucket the files appear every half minute, and before each checkpoint, so that what a kill costs are rows to be dropped.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import io
 import json
 import logging
 import math
+import secrets
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -22,6 +24,7 @@ from PIL import Image
 
 from prn_jax.errors import PrnError
 from prn_jax.formats.files import is_file, set_aside, write_text
+from prn_jax.formats.mirror import Mirror
 from prn_jax.formats.structured import MAX_DATA_BYTES, Misfit, Node, load_bytes, parse_json, text_of
 
 SHOWN = ("recall50", "grad_norm", "learning_rate")  # in the line of progress, beside the loss; the rest is in the files
@@ -41,7 +44,8 @@ class MetricsLog:
   """
 
   def __init__(self, folder: Path, start_step: int = 0) -> None:
-    self._folder = folder
+    self._mirror = Mirror(folder)
+    self._folder = self._mirror.local
     self._rows = [row for row in _kept_metrics(folder) if row["step"] <= start_step]
     self._columns: list[str] = []
     for row in self._rows:
@@ -93,6 +97,11 @@ class MetricsLog:
         file.close()
     if self._events is not None:
       self._events.close()
+    self._mirror.close()
+
+  def push(self) -> None:
+    """Makes sure that a run directory in a bucket has all rows; call it before a checkpoint is declared finished."""
+    self._mirror.push()
 
   def _add_columns(self, row: Mapping[str, Any]) -> bool:
     new = [key for key in row if key not in self._columns]
@@ -117,7 +126,9 @@ class MetricsLog:
     if self._events is None:
       from tensorboardX import SummaryWriter
 
-      self._events = SummaryWriter(str(self._folder), purge_step=self._purge_step)
+      # A name of its own also where two lives of a run begin in one second: in a bucket the second would replace the first.
+      suffix = f".{secrets.token_hex(3)}"
+      self._events = SummaryWriter(str(self._folder), purge_step=self._purge_step, filename_suffix=suffix)
     return self._events
 
 

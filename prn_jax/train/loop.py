@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import json
 import math
-import shutil
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -23,9 +22,10 @@ import jax
 from prn_jax import interrupts
 from prn_jax.compiling import compiling
 from prn_jax.data_pipelines.pipeline import TrainBatches, batch_at, size_of_step, train_batches
-from prn_jax.errors import PrnError
+from prn_jax.errors import BucketError, PrnError
 from prn_jax.formats.checkpoints import FOLDER
 from prn_jax.formats.files import write_text
+from prn_jax.formats.places import folder_beside
 from prn_jax.formats.safetensors import digest
 from prn_jax.graph.sizes import Size
 from prn_jax.network import flatten_variables
@@ -151,7 +151,7 @@ class _Run:
 
   def run(self) -> Outcome:
     began, done = time.perf_counter(), self.start_step
-    with self.watchdog, self.tracer, self._batches() as batches:
+    with self._rows_kept(), self.watchdog, self.tracer, self._batches() as batches:
       is_stopped = done < self.experiment.total_steps and self.preemption.requested(done)
       is_stopped = is_stopped or not self._make_up_evaluation()
       if not is_stopped:
@@ -166,6 +166,17 @@ class _Run:
       seconds=time.perf_counter() - began,
       digest=digest(flatten_variables(jax.device_get(self.state.params))),
     )
+
+  @contextlib.contextmanager
+  def _rows_kept(self) -> Iterator[None]:
+    """Brings the last rows to a run directory in a bucket when the run ends early, unless it ends because of that."""
+    try:
+      yield
+    except BaseException as error:
+      if self.log and not isinstance(error, BucketError):
+        with contextlib.suppress(BucketError):
+          self.log.push()
+      raise
 
   def _train(self, batches: Iterator[tuple[int, Any]]) -> tuple[int, bool]:
     """All steps; gives how many updates are done, and whether the run was asked to stop before its end."""
@@ -349,6 +360,8 @@ class _Run:
     self._check_finite()
     began = time.perf_counter()
     with self.watchdog.phase("saving a checkpoint", self.pause_sec):
+      if self.log:
+        self.log.push()
       self.checkpoints.save(done, self.state, run_metadata(self.experiment), **rating)
     self.watch.paused(time.perf_counter() - began)
 
@@ -377,7 +390,7 @@ class _Run:
 
   def _report(self, done: int) -> bool:
     """Tables, curves and pictures of the last evaluation, once in a run's life; False if it was asked to stop before."""
-    evaluator, folder, part = self.experiment.evaluator, self.workdir / "eval", self.workdir / ".eval.tmp"
+    evaluator, folder = self.experiment.evaluator, self.workdir / "eval"
     if evaluator is None:
       return True
     is_reported = self.hosts.gather("reported step", reported_step(folder))[0] == done
@@ -386,15 +399,13 @@ class _Run:
     if self.figures is None and not self._evaluate(done):  # killed between the last evaluation and the report
       return False
     if self.log and self.figures is not None:
-      shutil.rmtree(part, ignore_errors=True)
-      with self.watchdog.phase("the report", self.pause_sec):
+      # In place of that of the run before it was made longer, if it was.
+      with self.watchdog.phase("the report", self.pause_sec), folder_beside(folder, STEP_FILE) as part:
         evaluator.report(self.figures, part, self.config.eval.num_pictures)
+        self.log.pictures(done, part / "examples")
         if reason := self._why_zero(done):
           write_text(part / WHY_ZERO, f"{reason}\n")
         write_text(part / STEP_FILE, f"{done}\n")
-      shutil.rmtree(folder, ignore_errors=True)  # of the run before it was made longer
-      part.rename(folder)
-      self.log.pictures(done, folder / "examples")
     return True
 
   def _check_finite(self) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 
 import jax
 
+from prn_jax.formats.mirror import Mirror
+
 
 class Tracer:
   """Traces the steps of a window that a run comes through, also if it starts or ends within; use it as a context."""
@@ -23,6 +25,7 @@ class Tracer:
     """
     self._folder, self._window = folder, window
     self._is_on = False
+    self._mirror: Mirror | None = None
 
   def __enter__(self) -> Tracer:
     return self
@@ -34,7 +37,8 @@ class Tracer:
   def before(self, step: int) -> None:
     """Call it before a step is started."""
     if self._window and not self._is_on and self._window[0] <= step <= self._window[-1]:
-      jax.profiler.start_trace(str(self._folder))
+      self._mirror = Mirror(self._folder)
+      jax.profiler.start_trace(str(self._mirror.local))
       self._is_on = True
 
   def after(self, step: int, result: Any) -> None:
@@ -48,6 +52,8 @@ class Tracer:
       self._is_on = False
       jax.block_until_ready(result)
       jax.profiler.stop_trace()
+      if self._mirror is not None:
+        self._mirror.close()
 
   def problem(self) -> str:
     """Why there is no trace although one was asked for, at the end of a run, or ""."""

@@ -11,9 +11,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from prn_jax.errors import PrnError
+from prn_jax.errors import BucketError, PrnError
 from prn_jax.formats import checkpoints
 from prn_jax.formats.files import check_utf8, write_text
+from prn_jax.formats.places import WRITE_TEST
 from prn_jax.formats.structured import Misfit, load_bytes, load_json
 from prn_jax.graph.graph import Graph
 from prn_jax.network import expected_variables
@@ -145,14 +146,17 @@ def _effective_before(workdir: Path, step: int) -> dict[str, Any]:
     pass
   try:
     return of_checkpoint(checkpoints.read_meta(workdir / checkpoints.FOLDER / str(step))["meta"])
+  except BucketError:
+    raise
   except (OSError, PrnError, KeyError, TypeError):
     return {}  # a damaged checkpoint: who restores it says so
 
 
 def _read(file: Path) -> dict[str, Any]:
   """The configuration in a run directory; another program's file of that name is not overwritten."""
+  text = file.read_bytes()
   try:
-    old = json.loads(file.read_text(encoding="utf-8"))
+    old = json.loads(text)
   except ValueError:
     raise ConfigError(f"'{file}' is damaged. Restore it, or use another --workdir.") from None
   if not isinstance(old, dict) or any(key not in old for key in ALWAYS):
@@ -162,14 +166,18 @@ def _read(file: Path) -> dict[str, Any]:
 
 def _may_be_there(path: Path) -> bool:
   """Files of a directory that no run has used: what a killed start left, and the log that a user's shell writes."""
-  return path.name.startswith(f".{CONFIG}.") or path.suffix in LOG_SUFFIXES
+  return path.name.startswith((f".{CONFIG}.", WRITE_TEST)) or path.suffix in LOG_SUFFIXES
 
 
 def reported_step(folder: Path) -> int | None:
   """Updates done at the report in `folder`; None if there is none."""
   try:
-    return int((folder / STEP_FILE).read_text(encoding="utf-8"))
-  except (OSError, ValueError):
+    text = (folder / STEP_FILE).read_bytes()
+  except OSError:
+    return None
+  try:
+    return int(text)
+  except ValueError:
     return None
 
 

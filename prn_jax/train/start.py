@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from prn_jax.errors import GraphError, PrnError, WeightsError
 from prn_jax.formats import darknet_weights
 from prn_jax.formats.darknet_training import LayerTraining
 from prn_jax.formats.files import is_file, is_folder
+from prn_jax.formats.places import to_path
 from prn_jax.graph.graph import Graph
 from prn_jax.labels import num_classes
 from prn_jax.model import Model, load
@@ -113,7 +113,7 @@ def start_variables(
     return unflatten_variables(flat), StartReport("", (), dict.fromkeys(names, "no weights were given"))
   graphs = [graph] if original is None else [original, graph]
   other = None if weights_model is None else load(weights_model, strict=strict)
-  source = _open_one_of(graphs, Path(weights), other, partial, layers or {})
+  source = _open_one_of(graphs, to_path(weights), other, partial, layers or {})
   chosen, report = _match(graph, source) if original is None else _match_or_cut(graph, original, source)
   _check_any_fits(graph, source, report)
   _check_finite(chosen, source.text)
@@ -198,7 +198,7 @@ def _other_classes(path: Path, graph: Graph) -> _Source | None:
   except PrnError:
     return None
   for header_bytes in _HEADER_BYTES:
-    classes, rest = divmod((os.path.getsize(path) - header_bytes) / 4 - one, two - one)
+    classes, rest = divmod((path.stat().st_size - header_bytes) / 4 - one, two - one)
     if rest or classes < 0 or classes + 1 == num_classes(graph):
       continue
     try:

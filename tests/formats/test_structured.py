@@ -13,7 +13,8 @@ import pytest
 
 from prn_jax.errors import PrnError
 from prn_jax.formats import structured
-from prn_jax.formats.files import expanded, is_file, is_folder, is_there
+from prn_jax.formats.files import is_file, is_folder, is_there
+from prn_jax.formats.places import to_path
 from prn_jax.formats.structured import Node
 
 
@@ -152,7 +153,7 @@ def test_names_that_no_file_has(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["~nobody_of_this_name/x", "~\0/x"])
 def test_a_home_that_does_not_exist_is_a_plain_name(name: str) -> None:
-  assert expanded(name) == Path(name)
+  assert to_path(name) == Path(name)
 
 
 def test_a_file_without_end_is_read_to_the_limit() -> None:

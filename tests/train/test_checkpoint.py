@@ -238,7 +238,7 @@ POINTS = {
   "files.write_manifest before": 2,
   "files.os.replace before": 4,  # of the second manifest: its temporary file is there
   "files.write_manifest after": 2,  # finished, but nothing pruned
-  "files.shutil.rmtree before": 3,  # the old one has lost its manifest
+  "files.remove_tree before": 3,  # the old one has lost its manifest
 }
 
 
