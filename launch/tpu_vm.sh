@@ -37,7 +37,7 @@ mkdir -p ~/prn_jax ~/runs ~/logs
 tar xzf ~/prn_jax.tar.gz -C ~/prn_jax
 python3 -m pip install --quiet --user uv
 ~/.local/bin/uv venv --quiet --allow-existing --python 3.12 ~/prn_jax/.venv
-~/.local/bin/uv pip install --quiet --python ~/prn_jax/.venv -e ~/prn_jax 'jax[tpu]>=0.7.2,<0.13'
+~/.local/bin/uv pip install --quiet --python ~/prn_jax/.venv -e ~/prn_jax'[gcs]' 'jax[tpu]>=0.7.2,<0.13'
 if ! command -v gcsfuse; then
   curl -fsSL https://packages.cloud.google.com/apt/doc/apt-key.gpg | sudo tee /usr/share/keyrings/cloud.google.asc > /dev/null
   echo \"deb [signed-by=/usr/share/keyrings/cloud.google.asc] https://packages.cloud.google.com/apt gcsfuse-\$(lsb_release -cs) main\" |
