@@ -42,6 +42,8 @@ def open_imagefolder(parts: tuple[str, ...], log: ProblemLog) -> Dataset:
     DataError: the folder or its class folders are missing, no image is left, or an entry is bad (policy stop).
   """
   root = to_path(parts[0])
+  if is_folder(root) and not is_remote(root) and root.resolve().parent == root.resolve():
+    raise DataError(f"data 'imagefolder:{parts[0]}' is the whole disk; expected a folder of class folders")
   if is_folder(root):
     return _open_folder(root, log)
   if is_archive(root):

@@ -82,3 +82,8 @@ def test_files_that_are_not_taken_for_images_are_counted(tmp_path: Path) -> None
   assert notes_of(open_spec(spec)) == (
     "files in the class folders that are not taken for images, by their ending: 2 .psd, 1 without, 1 .txt",
   )
+
+
+def test_the_whole_disk_is_refused() -> None:
+  with pytest.raises(DataError, match="'imagefolder:/' is the whole disk; expected a folder of class folders"):
+    open_spec("imagefolder:/")
