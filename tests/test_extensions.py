@@ -35,7 +35,7 @@ def mine(tmp_path: Path) -> Path:
   (tmp_path / "mine_configs" / "mine_small.py").write_text(
     '"""Two steps on six squares."""\nfrom prn_jax.train.config import default_config\n\n\ndef get_config():\n'
     '  config = default_config("detect")\n  config.model, config.data.train = "mine-tiny", "squares:6"\n'
-    "  config.batch_size, config.total.steps = 2, 2\n  return config\n"
+    "  config.batch_size, config.total.steps = 8, 2\n  return config\n"
   )
   return tmp_path
 
