@@ -98,7 +98,11 @@ class Experiment:
 
 
 def open_experiment(
-  config: TrainConfig, mesh: jax.sharding.Mesh | None = None, *, is_resumed: bool = False
+  config: TrainConfig,
+  mesh: jax.sharding.Mesh | None = None,
+  *,
+  is_resumed: bool = False,
+  dataset: Dataset | None = None,
 ) -> Experiment:
   """Opens the data, builds the network, prepares the steps; nothing is compiled yet.
 
@@ -106,11 +110,15 @@ def open_experiment(
     config: see `TrainConfig`.
     mesh: where to train; by default on all devices of all processes.
     is_resumed: a checkpoint will take the place of the variables, so that `config.weights` is not read.
+    dataset: in place of all data of the config, which is not opened then; there is no evaluation.
 
   Raises:
     PrnError: data, network and settings do not fit together, or one of them is wrong.
   """
-  dataset = open_spec(config.data.train, config.data.on_bad_data)
+  if dataset is not None:
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, valid=""))
+  else:
+    dataset = open_spec(config.data.train, config.data.on_bad_data)
   graph, training, resize = build_network(config, len(dataset.names))
   _check_task(config, graph, dataset)
   mesh = mesh or make_mesh()
@@ -146,6 +154,14 @@ def open_experiment(
     variables=variables,
     start=start,
   )
+
+
+def own_classes(config: TrainConfig) -> int:
+  """Number of classes that the model has by itself."""
+  path = Path(config.model)
+  if path.suffix == ".cfg" or path.is_dir():
+    return num_classes(load(path).graph)
+  return num_classes(build_graph(config.model, **dict(config.model_options)))
 
 
 def build_network(config: TrainConfig, classes: int) -> tuple[Graph, Training | None, str]:

@@ -10,15 +10,15 @@ from typing import Any
 import jax
 import numpy as np
 
+from prn_jax.data_pipelines.records import Dataset, Problem, Record
 from prn_jax.errors import PrnError
 from prn_jax.graph.cost import cost
 from prn_jax.graph.sizes import Size
-from prn_jax.train.config import TrainConfig
-from prn_jax.train.experiment import Experiment, open_experiment
+from prn_jax.train.config import ConfigError, TrainConfig
+from prn_jax.train.experiment import Experiment, open_experiment, own_classes
+from prn_jax.train.roofline import DEVICES, TRAIN_FORWARD_RATIO, Estimate, device_of_kind, estimate, parse_hardware
 from prn_jax.train.sharding import make_mesh, replicated, split
 from prn_jax.train.step import init_state
-
-TRAIN_FORWARD_RATIO = 3  # a backward pass costs two forward passes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +32,7 @@ class StepPlan:
     memory_bytes: on one device: state, batch, and what the step keeps for its backward pass; None where the compiler
       does not say.
     collectives: communication between devices, by kind.
+    is_compiled: False where only arithmetic was done: memory and communication are not known then.
   """
 
   size: Size
@@ -39,6 +40,7 @@ class StepPlan:
   tflops_per_step: float
   memory_bytes: dict[str, int] | None
   collectives: dict[str, int]
+  is_compiled: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Plan:
     total_steps, epochs: length of the run.
     state_bytes: of the state on each device; a checkpoint is as large.
     steps: one entry for every size of multi-scale training.
+    estimate: of time; None for hardware of which no peaks are known.
   """
 
   model: str
@@ -67,6 +70,7 @@ class Plan:
   epochs: float
   state_bytes: int
   steps: tuple[StepPlan, ...]
+  estimate: Estimate | None
 
   def to_json(self) -> dict[str, Any]:
     return dataclasses.asdict(self)
@@ -83,42 +87,138 @@ class Plan:
       memory = step.memory_bytes
       needs = f"{_mb(sum(memory.values()))} per device ({_mb(memory['temporary'])} of it temporary)" if memory else "?"
       talk = ", ".join(f"{count} {kind}" for kind, count in step.collectives.items()) or "no communication"
+      compiled = f", memory {needs}, {talk}" if step.is_compiled else ""
       lines.append(
-        f"  {step.size[0]}x{step.size[1]}: {step.bflops:.3f} BFLOPs forward, {step.tflops_per_step:.3f} TFLOPs per step, "
-        f"memory {needs}, {talk}"
+        f"  {step.size[0]}x{step.size[1]}: {step.bflops:.3f} BFLOPs forward, {step.tflops_per_step:.3f} TFLOPs per step{compiled}"
       )
+    if not all(step.is_compiled for step in self.steps):
+      lines.append(
+        "memory and communication are known only for what is compiled: --topology for TPUs, or no --hardware"
+      )
+    if self.estimate:
+      lines.append(self.estimate.text())
     return "\n".join(lines)
 
 
-def make_plan(config: TrainConfig, topology: str = "") -> Plan:
+@dataclasses.dataclass(frozen=True)
+class Counts:
+  """What a plan needs of data that is not here.
+
+  Attributes:
+    images: of the training.
+    classes: 0: those of the model.
+  """
+
+  images: int
+  classes: int = 0
+
+
+def make_plan(
+  config: TrainConfig,
+  topology: str = "",
+  *,
+  counts: Counts | None = None,
+  size: Size | None = None,
+  hardware: str = "",
+) -> Plan:
   """Opens the data, compiles every step, runs none.
 
   Args:
     config: of the run.
     topology: hardware that need not be here, as "v5e:2x4" (needs libtpu); by default the devices of this machine.
+    counts: in place of the data, which is not opened then.
+    size: width and height in place of all that the configuration has.
+    hardware: see `roofline.parse_hardware`. Nothing is compiled then: there is a time, but no memory.
 
   Raises:
     PrnError: the configuration does not fit, or the topology cannot be compiled for here.
   """
+  if topology and hardware:
+    raise PrnError("--topology compiles for hardware, --hardware calculates without compiling: give one of them.")
+  wanted = parse_hardware(hardware) if hardware else None
+  if size:
+    config = dataclasses.replace(config, width=size[0], height=size[1], sizes=())
   mesh = make_mesh(topology_devices(topology) if topology else None)
-  experiment = open_experiment(config, mesh)
-  config = experiment.config
+  if wanted:
+    mesh = make_mesh(list(mesh.devices.flat)[:1])
+  experiment = open_experiment(config, mesh, dataset=stand_in(config, counts) if counts else None)
+  config, devices = experiment.config, wanted[1] if wanted else mesh.size
+  _check_divisible(config, devices)
   state = jax.eval_shape(lambda: init_state(experiment.variables, experiment.recipe))
-  device = mesh.devices.flat[0]
+  kind = wanted[0] if wanted else mesh.devices.flat[0].device_kind
   return Plan(
     model=experiment.graph.name,
     params=cost(experiment.graph).params,
-    devices=mesh.size,
-    device_kind=device.device_kind,
+    devices=devices,
+    device_kind=kind,
     train_images=len(experiment.dataset),
     valid_images=len(experiment.evaluator.dataset) if experiment.evaluator else 0,
     batch_size=config.batch_size,
-    images_per_device=config.batch_size / mesh.size / config.optim.accumulate,
+    images_per_device=config.batch_size / devices / config.optim.accumulate,
     total_steps=experiment.total_steps,
     epochs=experiment.total_steps * config.batch_size / len(experiment.dataset),
     state_bytes=sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state)),
-    steps=tuple(_step_plan(experiment, size, state) for size in experiment.steps),
+    steps=tuple(_step_plan(experiment, one, state, compile_it=not wanted) for one in experiment.steps),
+    estimate=_estimate(experiment, kind if wanted else device_of_kind(kind), devices),
   )
+
+
+def _check_divisible(config: TrainConfig, devices: int) -> None:
+  """Raises PrnError unless the batch can be divided among so many devices."""
+  parts = config.optim.accumulate * devices
+  if config.batch_size % parts:
+    near = max(1, round(config.batch_size / parts)) * parts
+    raise PrnError(
+      f"batch_size {config.batch_size} cannot be divided among {devices} devices x {config.optim.accumulate} micro-batches "
+      f"(optim.accumulate). Choose a multiple of {parts}, such as --config.batch_size={near}."
+    )
+
+
+def _estimate(experiment: Experiment, name: str | None, devices: int) -> Estimate | None:
+  if name is None:
+    return None
+  graphs = [recipe.network.graph for recipe in experiment.recipes.values()]
+  config = experiment.config
+  return estimate(
+    graphs, name, devices, batch_size=config.batch_size, total_steps=experiment.total_steps, dtype=config.dtype
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class StandIn:
+  """A data set of which only the numbers are known: every image is the same, and none can be decoded."""
+
+  names: tuple[str, ...]
+  images: int
+  record: Record
+  problems: tuple[Problem, ...] = ()
+
+  @property
+  def category_ids(self) -> tuple[int, ...]:
+    return tuple(range(len(self.names)))
+
+  def __len__(self) -> int:
+    return self.images
+
+  def __getitem__(self, index: int) -> Record:
+    return self.record
+
+
+def stand_in(config: TrainConfig, counts: Counts) -> Dataset:
+  """Data for a plan; the number of classes is the model's where none is given.
+
+  Raises:
+    PrnError: no model is named, or the counts cannot be.
+  """
+  if not config.model:
+    raise ConfigError("config.model is empty; give a registered model or a .cfg file: --config.model=NAME.")
+  if counts.images < 1 or counts.classes < 0:
+    raise PrnError(f"--images {counts.images} --classes {counts.classes}: expected at least one image and one class.")
+  classes = counts.classes or own_classes(config)
+  no = np.zeros(0, np.bool_)
+  label = None if config.task == "detect" else 0
+  record = Record(b"", 0, None, None, np.zeros((0, 4), np.float32), no.astype(np.int32), no, no, label=label)
+  return StandIn(tuple(f"class_{i}" for i in range(classes)), counts.images, record)
 
 
 def topology_devices(name: str) -> list[Any]:
@@ -132,22 +232,41 @@ def topology_devices(name: str) -> list[Any]:
   try:
     return list(topologies.get_topology_desc(platform="tpu", topology_name=name).devices)
   except Exception as error:  # libtpu's own errors have no common type
-    raise PrnError(
-      f"cannot compile for topology '{name}': {str(error).splitlines()[0][:200]}. Expected as in v5e:2x4 or v4:2x2x1, "
-      "with the package libtpu of this JAX installed (docs/pods.md)."
-    ) from None
+    reason = (str(error).splitlines() or [type(error).__name__])[0][:200].rstrip(".")
+    raise PrnError(f"cannot compile for topology '{name}': {reason}. {_tpu_advice(str(error), name)}") from None
 
 
-def _step_plan(experiment: Experiment, size: Size, state: Any) -> StepPlan:
+def _tpu_advice(error: str, name: str) -> str:
+  """What to do about what libtpu says; docs/pods.md has the list."""
+  text = error.lower()
+  if "lockfile" in text or "already in use" in text:
+    return (
+      "Another process has the TPU: end it ('sudo lsof -w /dev/accel* /dev/vfio/*' shows which), and if none is left, "
+      'remove /tmp/libtpu_lockfile (docs/pods.md, "No TPU, or a locked one").'
+    )
+  if "not installed" in text or "libtpu.so" in text:
+    chip = name.partition(":")[0].lower()
+    hardware = chip if chip in DEVICES else "v5e"
+    return (
+      "Compiling for a TPU needs the package libtpu: pip install 'jax[tpu]' of the same version as this JAX. A time "
+      f'without it, by roofline: --hardware {hardware}:8 (docs/pods.md, "No TPU, or a locked one").'
+    )
+  return "Expected as in v5e:2x4 or v4:2x2x1; libtpu knows which exist (docs/pods.md)."
+
+
+def _step_plan(experiment: Experiment, size: Size, state: Any, *, compile_it: bool) -> StepPlan:
   recipe, mesh = experiment.recipes[size], experiment.mesh
+  bflops = cost(recipe.network.graph).bflops
+  tflops = TRAIN_FORWARD_RATIO * bflops * experiment.config.batch_size / 1000
+  if not compile_it:
+    return StepPlan(size, bflops, tflops, None, {}, is_compiled=False)
   placed = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated(mesh)), state)
   step: Any = experiment.steps[size]
   compiled = step.lower(placed, _batch_shapes(experiment, size)).compile()
-  bflops = cost(recipe.network.graph).bflops
   return StepPlan(
     size=size,
     bflops=bflops,
-    tflops_per_step=TRAIN_FORWARD_RATIO * bflops * experiment.config.batch_size / 1000,
+    tflops_per_step=tflops,
     memory_bytes=_memory(compiled),
     collectives=_collectives(compiled.as_text()),
   )
