@@ -51,11 +51,13 @@ class Figures:
     values: name -> figure; NaN where it is not defined, as VOC's mAP without any box.
     results: image id -> detections; empty for classifiers.
     scored: what the figures come from: `metrics.EvalData` with `metrics.Evaluation`, or `ClassificationMetrics`.
+    point: precision and recall of a detector at confidence 0.25 and overlap 0.5, as Darknet counts.
   """
 
   values: dict[str, float]
   results: dict[Any, Detections]
   scored: Any
+  point: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 class Evaluator:
@@ -182,7 +184,9 @@ class Evaluator:
     data = detection_data(self.dataset, run, clip=self.config.protocol != "darknet")
     evaluation = metrics.evaluate(data, self.config.protocol)
     values = {key: math.nan if value is None else float(value) for key, value in evaluation.metrics.items()}
-    return Figures(values, results, (data, evaluation))
+    counted = evaluation if self.config.protocol == "darknet" else metrics.evaluate(data, "darknet")
+    point = {key: float(counted.metrics[key] or 0.0) for key in ("precision", "recall")}
+    return Figures(values, results, (data, evaluation), point)
 
   def _classification(self, outputs: dict[int, tuple[Any, int, np.ndarray]]) -> Figures:
     order = [index for index in sorted(outputs) if outputs[index][2][0]]

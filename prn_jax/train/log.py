@@ -15,6 +15,7 @@ import math
 import secrets
 import sys
 import time
+import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -29,6 +30,7 @@ from prn_jax.formats.structured import MAX_DATA_BYTES, Misfit, Node, load_bytes,
 
 SHOWN = ("recall50", "grad_norm", "learning_rate")  # in the line of progress, beside the loss; the rest is in the files
 EVAL = "eval/"  # names of an evaluation's figures begin so
+POINT = "eval_at_conf_25/"  # and those of its precision and recall at that confidence
 NUM_PICTURES = 8  # in TensorBoard; the folder of the report has them all
 CSV, JSONL = "metrics.csv", "metrics.jsonl"
 _MAX_STEP = 2**53
@@ -76,14 +78,18 @@ class MetricsLog:
         self._writer().add_scalar(name if "/" in name else f"train/{name}", value, step)
     self._writer().flush()
 
-  def write_evaluation(self, step: int, figures: Mapping[str, float]) -> None:
-    """Adds the figures of an evaluation, in place of those of an earlier one of the same step."""
+  def write_evaluation(
+    self, step: int, figures: Mapping[str, float], point: Mapping[str, float] = types.MappingProxyType({})
+  ) -> None:
+    """Adds the figures of an evaluation, and precision and recall at a confidence, in place of those of an earlier one of
+    the same step."""
     kept = [row for row in self._rows if row["step"] != step or not is_evaluation(row)]
     if len(kept) < len(self._rows):
       self._rows = kept
       self._rewrite_jsonl()
       self._rewrite_csv()
-    self.write(step, {f"{EVAL}{key}": value for key, value in figures.items()})
+    named = {f"{EVAL}{key}": value for key, value in figures.items()}
+    self.write(step, named | {f"{POINT}{key}": value for key, value in point.items()})
 
   def pictures(self, step: int, folder: Path) -> None:
     """Shows a few pictures of a folder, as they are, in TensorBoard."""

@@ -338,7 +338,7 @@ class _Run:
     self.values, seconds = self.figures.values, time.perf_counter() - began
     self.watch.paused(seconds)
     if self.log:
-      self.log.write_evaluation(done, self.values)
+      self.log.write_evaluation(done, self.values, self.figures.point)
       shown = "  ".join(f"{key} {value:.4f}" for key, value in list(self.values.items())[:4])
       say(f"evaluation at step {done:,}: {shown}  ({seconds:.0f} s)")
       if reason := self._why_zero(done):

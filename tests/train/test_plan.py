@@ -86,14 +86,14 @@ def test_counts_stand_for_the_data(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_the_roofline_by_hand() -> None:
   """One convolution of 1x1, 64 to 128 channels, 32x32: bound by arithmetic; and one of 1 to 1: by memory."""
   g = Builder(32, 32, 64, name="large")
-  g.conv(128, 1, batch_norm=False)
+  g.conv(128, 1, batch_normalize=False)
   flops = 2 * 32 * 32 * 64 * 128
   found = estimate([g.graph()], "cpu", 1, batch_size=1000, total_steps=10, dtype="float32")
   peak = float(found.source.split()[0]) * 80e9  # cores
   assert found.step_seconds == pytest.approx(3 * flops * 1000 / peak / EFFICIENCY, rel=1e-3)
   assert (found.memory_share, found.efficiency) == (0, EFFICIENCY)
   g = Builder(32, 32, 1, name="thin")
-  g.conv(1, 1, batch_norm=False)
+  g.conv(1, 1, batch_normalize=False)
   found = estimate([g.graph()], "h100", 2, batch_size=2000, total_steps=10, dtype="bfloat16")
   moved = 6 * 2 * 32 * 32 * 1000 + 8 * 4 * 2
   assert found.step_seconds == pytest.approx(moved / 3.35e12 / EFFICIENCY)
