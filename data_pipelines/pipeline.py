@@ -256,6 +256,22 @@ def batch_at(
   return stack(_share(dataset, augment, config, num_steps, process_index, process_count).groups(step))
 
 
+def first_rows(
+  dataset: Dataset, augment: Augment, config: PipelineConfig, rows: int, num_steps: int | None = None
+) -> Batch:
+  """The first rows of the first batch, at least so many where it has them; whole groups of mixed images.
+
+  Raises:
+    DataError: none of their images can be used.
+  """
+  share = _share(dataset, augment, config, num_steps, 0, 1)
+  groups = [share.group(group) for group in range(min(share.num_groups, -(-rows // augment.group_size)))]
+  kept = [group for group in groups if not group.error]
+  if not kept:
+    raise DataError(f"none of the first {rows} training images can be used.")
+  return stack(kept)
+
+
 def train_batches(
   dataset: Dataset,
   augment: Augment,

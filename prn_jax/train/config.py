@@ -105,6 +105,7 @@ class EvalConfig:
     protocol: of a detector: coco, voc07, voc or darknet.
     metric: which figure decides about the best checkpoint; "" is AP50, mAP or top1.
     num_pictures: validation images drawn with their detections at the end.
+    patience: the run ends after so many evaluations in a row without a better figure; 0: never before `total`.
   """
 
   every: Duration = Duration()
@@ -114,6 +115,7 @@ class EvalConfig:
   protocol: str = "coco"
   metric: str = ""
   num_pictures: int = 16
+  patience: int = 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -220,6 +222,7 @@ RANGES: dict[str, Range] = {
   "eval.batch_size": Range(0, means="images per run; 0 is the training batch"),
   "eval.conf": Range(0, 1, "detections that are less sure are left out (prn eval has 0.001)", below=True),
   "eval.nms": Range(0, 1, "of two detections that overlap more, the less sure is left out (usual: 0.45)"),
+  "eval.patience": Range(0, means="evaluations without a better figure; 0 never ends a run early"),
   "eval.num_pictures": Range(0, means="pictures at the end; 0 draws none"),
   **{
     f"hosts.{field.name}": Range(0.001, means="seconds")

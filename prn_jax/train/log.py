@@ -196,6 +196,12 @@ def last_evaluation(folder: Path, last_step: int) -> tuple[int, dict[str, float]
   return None
 
 
+def evaluations(folder: Path, figure: str, last_step: int) -> list[tuple[int, float | None]]:
+  """(step, figure) of the evaluations up to a step, in their order; None where the figure is not defined."""
+  rows = [row for row in read_metrics(folder) if row["step"] <= last_step and is_evaluation(row)]
+  return [(row["step"], row.get(f"{EVAL}{figure}")) for row in rows]
+
+
 def _csv_line(cells: Sequence[Any]) -> str:
   text = io.StringIO()
   csv.writer(text, lineterminator="\n").writerow(cells)

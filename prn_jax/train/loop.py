@@ -21,7 +21,7 @@ import jax
 
 from prn_jax import interrupts
 from prn_jax.compiling import compiling
-from prn_jax.data_pipelines.pipeline import TrainBatches, batch_at, size_of_step, train_batches
+from prn_jax.data_pipelines.pipeline import TrainBatches, batch_at, first_rows, size_of_step, train_batches
 from prn_jax.errors import BucketError, PrnError
 from prn_jax.formats.checkpoints import FOLDER
 from prn_jax.formats.files import write_text
@@ -38,12 +38,17 @@ from prn_jax.train.curves import write_curves
 from prn_jax.train.diagnose import DivergedError, Suspect, diagnosis
 from prn_jax.train.evaluation import Figures
 from prn_jax.train.experiment import Experiment
+from prn_jax.train.export import NAMES as BEST
+from prn_jax.train.export import write_best
 from prn_jax.train.facts import check_hosts, metric_of
 from prn_jax.train.hosts import Hosts, Preemption
-from prn_jax.train.log import MetricsLog, Stopwatch, last_evaluation, progress_line, say
+from prn_jax.train.lock import locked
+from prn_jax.train.log import MetricsLog, Stopwatch, evaluations, last_evaluation, progress_line, say
 from prn_jax.train.prefetch import on_devices
 from prn_jax.train.profile import Tracer
 from prn_jax.train.rundir import STEP_FILE, prepare, record, reported_step, run_metadata
+from prn_jax.train.samples import MOST as MOST_SAMPLES
+from prn_jax.train.samples import write_training_samples, write_validation_samples
 from prn_jax.train.sharding import StepFn, compiled, put_state
 from prn_jax.train.starts import Starts
 from prn_jax.train.totals import Totals
@@ -106,7 +111,7 @@ def train(experiment: Experiment, workdir: Path, hosts: Hosts | None = None, *, 
     PrnError: bad data, or a directory that cannot be written.
   """
   hosts = hosts or Hosts()
-  with Preemption(hosts) as preemption:
+  with Preemption(hosts) as preemption, locked(workdir) if hosts.is_main else contextlib.nullcontext():
     check_hosts(experiment, hosts)
     prepared = prepare(experiment, workdir, allow_changes) if hosts.is_main else None
     hosts.gather("run directory", None)  # nobody looks at it before it is complete
@@ -142,6 +147,7 @@ class _Run:
     self.log = MetricsLog(workdir, self.start_step) if self.is_main else None
     self.watch = Stopwatch(self.config.batch_size, self.start_step, experiment.total_steps)
     self.meetings = 0
+    self.history: list[tuple[int, float]] = []  # (step, figure) of the evaluations so far
     self.values: dict[str, float] = {}
     self.figures: Figures | None = None
     self.metric_of = metric_of(experiment)
@@ -154,7 +160,8 @@ class _Run:
     with self._rows_kept(), self.watchdog, self.tracer, self._batches() as batches:
       is_stopped = done < self.experiment.total_steps and self.preemption.requested(done)
       is_stopped = is_stopped or not self._make_up_evaluation()
-      if not is_stopped:
+      if not is_stopped and not self.is_over:
+        self._show_training_images()
         done, is_stopped = self._train(batches)
       with self.watchdog.phase("the end of the run", self.pause_sec):
         reason = self._finish(done, is_stopped)
@@ -189,8 +196,9 @@ class _Run:
         if not self.totals.add_up(num_running=len(flying)):
           self._check_finite()
       done = step + 1
-      if self._after(done):
-        return done, True
+      is_stopped = self._after(done)
+      if is_stopped or self.is_over:
+        return done, is_stopped
     return done, False
 
   def _step(self, step: int, batch: Any) -> Any:
@@ -299,8 +307,10 @@ class _Run:
     if self.experiment.evaluator is None:
       return True
     done = self.start_step
-    own = (last_evaluation(self.workdir, done), self.checkpoints.metric_of(done) == self.metric_of)
-    found, is_rated = self.hosts.gather("last evaluation", own if self.is_main else None)[0]
+    name, rated = self.metric_of["name"], self.checkpoints.metric_of(done) == self.metric_of
+    own = (last_evaluation(self.workdir, done), rated, evaluations(self.workdir, name, done))
+    found, is_rated, history = self.hosts.gather("last evaluation", own if self.is_main else None)[0]
+    self.history = [(step, -math.inf if value is None else value) for step, value in history]
     if found:
       self.values = found[1]
     if self._is_evaluated(done) and not (is_rated and found and found[0] == done):
@@ -344,7 +354,25 @@ class _Run:
       if reason := self._why_zero(done):
         say(f"  {reason}")
     self._rate(done)
+    if self.is_over and done < self.experiment.total_steps:
+      self._say(self._ended_early(done))
     return True
+
+  @property
+  def is_over(self) -> bool:
+    """Whether so many evaluations in a row were no better than one before that the run ends (`eval.patience`)."""
+    patience = self.config.eval.patience
+    if not patience or len(self.history) <= patience:
+      return False
+    values = [value for _, value in self.history]
+    return max(values[-patience:]) <= max(values[:-patience])
+
+  def _ended_early(self, done: int) -> str:
+    step, value = max(self.history, key=lambda one: (one[1], -one[0]))
+    return (
+      f"no better {self.metric_of['name']} in {self.config.eval.patience} evaluations (best {value:.4f} at step {step:,}): the "
+      f"run ends after {done:,} of {self.experiment.total_steps:,} steps (config.eval.patience)"
+    )
 
   def _why_zero(self, done: int) -> str:
     return why_zero(self.experiment, self.figures, self.metric_of["name"], done) if self.figures else ""
@@ -352,6 +380,8 @@ class _Run:
   def _rate(self, done: int) -> None:
     """Notes in the checkpoint of `done` updates what its evaluation gave, and what that means."""
     metric = self.values.get(self.metric_of["name"], math.nan)
+    self.history = [one for one in self.history if one[0] != done]
+    self.history.append((done, metric if math.isfinite(metric) else -math.inf))
     if math.isfinite(metric) and (self.best is None or metric > self.best[1]):
       self.best = (done, metric)
     self._save(done, metric=metric, metric_of=self.metric_of)
@@ -362,7 +392,7 @@ class _Run:
     with self.watchdog.phase("saving a checkpoint", self.pause_sec):
       if self.log:
         self.log.push()
-      self.checkpoints.save(done, self.state, run_metadata(self.experiment), **rating)
+      self.checkpoints.save(done, self.state, run_metadata(self.experiment, done), **rating)
     self.watch.paused(time.perf_counter() - began)
 
   def _finish(self, done: int, is_stopped: bool) -> Reason:
@@ -380,8 +410,21 @@ class _Run:
     if self.log:
       self.log.close()
       write_curves(self.workdir)
+      if not is_stopped and (done > self.start_step or not any((self.workdir / name).exists() for name in BEST)):
+        with self.watchdog.phase("writing the best weights", self.pause_sec):
+          self._say(f"best weights as one file: {self.workdir / write_best(self.workdir)}")
     self._tell_bad_data()
     return Reason.PREEMPTED if is_stopped else Reason.DONE
+
+  def _show_training_images(self) -> None:
+    """A sheet of what the first steps see, at the start of a run."""
+    experiment = self.experiment
+    if self.is_main and not self.start_step:
+      with contextlib.suppress(PrnError):  # the training meets the same image, and says what is to be said
+        rows = first_rows(
+          experiment.dataset, self.config.augment, experiment.pipeline, MOST_SAMPLES, experiment.total_steps
+        )
+        write_training_samples(rows, experiment.names, self.workdir)
 
   def _tell_bad_data(self) -> None:
     found = bad_data.collect(self.experiment, self.source.report)
@@ -403,6 +446,7 @@ class _Run:
       with self.watchdog.phase("the report", self.pause_sec), folder_beside(folder, STEP_FILE) as part:
         evaluator.report(self.figures, part, self.config.eval.num_pictures)
         self.log.pictures(done, part / "examples")
+        write_validation_samples(sorted((part / "examples").glob("*.jpg")), self.workdir)
         if reason := self._why_zero(done):
           write_text(part / WHY_ZERO, f"{reason}\n")
         write_text(part / STEP_FILE, f"{done}\n")

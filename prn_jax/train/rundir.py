@@ -13,12 +13,13 @@ import jax.numpy as jnp
 
 from prn_jax.errors import BucketError, PrnError
 from prn_jax.formats import checkpoints
+from prn_jax.formats.darknet_weights import Header
 from prn_jax.formats.files import check_utf8, write_text
 from prn_jax.formats.places import WRITE_TEST
 from prn_jax.formats.structured import Misfit, load_bytes, load_json
 from prn_jax.graph.graph import Graph
 from prn_jax.network import expected_variables
-from prn_jax.train import diagnose
+from prn_jax.train import diagnose, lock
 from prn_jax.train.config import ConfigError, differences, to_dict
 from prn_jax.train.effective import FILE as EFFECTIVE
 from prn_jax.train.effective import changes, effective, is_sound, moved, of_checkpoint
@@ -166,7 +167,8 @@ def _read(file: Path) -> dict[str, Any]:
 
 def _may_be_there(path: Path) -> bool:
   """Files of a directory that no run has used: what a killed start left, and the log that a user's shell writes."""
-  return path.name.startswith((f".{CONFIG}.", WRITE_TEST)) or path.suffix in LOG_SUFFIXES
+  is_ours = path.name == lock.FILE or path.name.startswith((f".{CONFIG}.", WRITE_TEST))
+  return is_ours or path.suffix in LOG_SUFFIXES
 
 
 def reported_step(folder: Path) -> int | None:
@@ -181,9 +183,10 @@ def reported_step(folder: Path) -> int | None:
     return None
 
 
-def run_metadata(experiment: Experiment) -> dict[str, Any]:
-  """What a checkpoint keeps beside the state, so that it can be used without the run directory."""
+def run_metadata(experiment: Experiment, step: int = 0) -> dict[str, Any]:
+  """What a checkpoint of `step` keeps beside the state, so that it can be used without the run directory."""
   return {
+    "header": dataclasses.asdict(Header(seen=step * experiment.config.batch_size)),
     "config": to_dict(experiment.config),
     "name": experiment.graph.name,
     "graph_cfg": experiment.graph_cfg(),
