@@ -30,6 +30,9 @@ PRINTED_BY: dict[str, tuple[str, ...]] = {
   "formats/convert.py": ("convert",),
   "formats/darknet_weights.py": WEIGHTS,
   "train/": TRAINS,
+  "train/lock.py": ("train",),
+  "train/plan.py": ("plan",),
+  "train/roofline.py": ("plan",),
   "train/rundir.py": ("train",),
 }
 SHARED = {
