@@ -158,9 +158,9 @@ def open_experiment(
 
 def own_classes(config: TrainConfig) -> int:
   """Number of classes that the model has by itself."""
-  path = Path(config.model)
-  if path.suffix == ".cfg" or path.is_dir():
-    return num_classes(load(path).graph)
+  path = to_path(config.model)
+  if darknet_cfg.is_cfg(path) or is_folder(path):
+    return num_classes(load(path, strict=not config.lenient).graph)
   return num_classes(build_graph(config.model, **dict(config.model_options)))
 
 
