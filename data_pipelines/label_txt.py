@@ -27,7 +27,8 @@ from prn_jax.data_pipelines.records import (
   make_record,
 )
 from prn_jax.formats.files import is_file
-from prn_jax.formats.structured import Misfit, load_text, shown, split_lines
+from prn_jax.formats.structured import load_text, split_lines
+from prn_jax.formats.values import Misfit, shown
 
 MAX_RELATIVE = 2.0  # boxes may reach beyond their image by mistake, but not by the size of another one
 MAX_OUTSIDE = 0.5  # points of a polygon too, but less: the 2 that marks a visible keypoint is none

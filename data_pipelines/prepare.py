@@ -49,7 +49,8 @@ from prn_jax.data_pipelines.spec import open_spec, parse_spec
 from prn_jax.errors import PrnError
 from prn_jax.formats.files import check_utf8, write_text
 from prn_jax.formats.places import is_remote, to_path
-from prn_jax.formats.structured import MAX_DATA_BYTES, Node, read_json
+from prn_jax.formats.structured import MAX_DATA_BYTES, read_json
+from prn_jax.formats.values import Node
 
 RECORDS_PER_SHARD = 2000
 PLAN_FILE = "plan.json"

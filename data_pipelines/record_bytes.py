@@ -24,7 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prn_jax.data_pipelines.records import DataError, Record
-from prn_jax.formats.structured import MAX_BYTES, Node, parse_json
+from prn_jax.formats.structured import MAX_BYTES, parse_json
+from prn_jax.formats.values import Node
 
 MAGIC = b"PRN1"
 _CROWD, _DIFFICULT = 1, 2

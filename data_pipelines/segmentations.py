@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prn_jax.formats.structured import Misfit, whole_of
+from prn_jax.formats.values import Misfit, whole_of
 
 MAX_SIDE_PX = 2**31 - 1
 Box = tuple[float, float, float, float]

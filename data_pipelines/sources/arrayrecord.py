@@ -33,7 +33,8 @@ from prn_jax.data_pipelines.spec import register_source
 from prn_jax.errors import did_you_mean
 from prn_jax.formats.files import check_utf8, is_file, is_folder
 from prn_jax.formats.places import is_remote, to_path
-from prn_jax.formats.structured import MAX_DATA_BYTES, Node, read_json, shown
+from prn_jax.formats.structured import MAX_DATA_BYTES, read_json
+from prn_jax.formats.values import Node, shown
 
 INDEX_FILE = "dataset.json"
 FORMAT, VERSION = "prn_jax.arrayrecord", 1

@@ -29,7 +29,7 @@ from prn_jax.data_pipelines.spec import register_source
 from prn_jax.formats import structured
 from prn_jax.formats.files import is_folder
 from prn_jax.formats.places import to_path
-from prn_jax.formats.structured import Misfit, shown, text_of, truth_of, whole_of
+from prn_jax.formats.values import Misfit, number_of, shown, text_of, truth_of, whole_of
 
 _MAX_ID = 2**63 - 1  # as int64, which is what evaluations number images by
 _MAX_SIDE_PX = 2**31 - 1
@@ -234,7 +234,7 @@ def _plain(value: object) -> str:
 def _area_px(area: Any, box_xywh_px: tuple[float, float, float, float]) -> float:
   """The area of the segmentation; of the box where the file does not give it."""
   try:
-    return structured.number_of(area)
+    return number_of(area)
   except Misfit:
     return box_xywh_px[2] * box_xywh_px[3]
 

@@ -17,7 +17,8 @@ from prn_jax.data_pipelines.records import DataError, ProblemLog, RecordList, fi
 from prn_jax.data_pipelines.spec import register_source
 from prn_jax.errors import did_you_mean
 from prn_jax.formats.places import to_path
-from prn_jax.formats.structured import Node, read_lines, shown
+from prn_jax.formats.structured import read_lines
+from prn_jax.formats.values import Node, shown
 
 _FOLDERS = (
   ("/images/train2017/", "/labels/train2017/"),

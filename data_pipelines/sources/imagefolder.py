@@ -31,7 +31,7 @@ from prn_jax.data_pipelines.records import (
 from prn_jax.data_pipelines.spec import register_source
 from prn_jax.formats.files import is_file, is_folder
 from prn_jax.formats.places import is_remote, to_path
-from prn_jax.formats.structured import shown
+from prn_jax.formats.values import shown
 
 
 @register_source("imagefolder:DIR")

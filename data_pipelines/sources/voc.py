@@ -42,16 +42,8 @@ from prn_jax.data_pipelines.spec import register_source
 from prn_jax.errors import did_you_mean
 from prn_jax.formats.files import is_file, is_folder
 from prn_jax.formats.places import to_path
-from prn_jax.formats.structured import (
-  MAX_XML_BYTES,
-  Misfit,
-  decode_xml,
-  load_bytes,
-  load_xml,
-  read_lines,
-  shown,
-  truth_of,
-)
+from prn_jax.formats.structured import MAX_XML_BYTES, decode_xml, load_bytes, load_xml, read_lines
+from prn_jax.formats.values import Misfit, shown, truth_of
 
 VOC_NAMES = (
   "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",

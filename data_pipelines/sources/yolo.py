@@ -19,7 +19,8 @@ from prn_jax.data_pipelines.records import DataError, ProblemLog, RecordList, fi
 from prn_jax.data_pipelines.spec import register_source
 from prn_jax.formats.files import is_file, is_folder
 from prn_jax.formats.places import to_path
-from prn_jax.formats.structured import Misfit, Node, read_lines, read_yaml, shown, whole_of
+from prn_jax.formats.structured import read_lines, read_yaml
+from prn_jax.formats.values import Misfit, Node, shown, whole_of
 
 
 def yolo_label_path(image: Path) -> Path:

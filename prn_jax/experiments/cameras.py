@@ -9,7 +9,8 @@ from pathlib import Path
 
 from prn_jax.errors import PrnError
 from prn_jax.formats.files import write_text
-from prn_jax.formats.structured import MAX_DATA_BYTES, Node, read_json
+from prn_jax.formats.structured import MAX_DATA_BYTES, read_json
+from prn_jax.formats.values import Node
 
 
 def split_by_camera(annotations: Path, cameras: Path, valid: Collection[str], out: Path) -> tuple[Path, Path]:

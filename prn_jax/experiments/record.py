@@ -13,7 +13,8 @@ from prn_jax.experiments.blocks import Stage
 from prn_jax.experiments.machine import OF_REPORT
 from prn_jax.experiments.runs import Result, machine_of, result_of
 from prn_jax.formats.files import write_text
-from prn_jax.formats.structured import MAX_DATA_BYTES, Node, read_json
+from prn_jax.formats.structured import MAX_DATA_BYTES, read_json
+from prn_jax.formats.values import Node
 
 FILE = "results.json"
 

@@ -16,7 +16,8 @@ from typing import Any
 from prn_jax.errors import PrnError
 from prn_jax.experiments.machine import machine
 from prn_jax.formats.files import write_text
-from prn_jax.formats.structured import Node, read_json, shown
+from prn_jax.formats.structured import read_json
+from prn_jax.formats.values import Node, shown
 from prn_jax.graph.cost import cost
 from prn_jax.train.config import TrainConfig, differences, to_dict
 

@@ -35,7 +35,8 @@ from prn_jax.errors import CheckpointError, PrnError
 from prn_jax.formats.description import cannot_restore, check_version, description, file_hashes
 from prn_jax.formats.files import is_file, is_folder, sha256, write_text
 from prn_jax.formats.places import files_below, is_remote, listed_once, remove_tree, to_path
-from prn_jax.formats.structured import Node, read_json, shown
+from prn_jax.formats.structured import read_json
+from prn_jax.formats.values import Node, shown
 
 FOLDER = "checkpoints"
 STATE, META, MANIFEST = "state", "meta.json", "manifest.json"

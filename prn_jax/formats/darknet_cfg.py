@@ -25,7 +25,8 @@ from prn_jax.formats.darknet_training import (
   table_keys,
 )
 from prn_jax.formats.places import to_path
-from prn_jax.formats.structured import Misfit, decode_utf16, load_bytes, split_lines
+from prn_jax.formats.structured import decode_utf16, load_bytes, split_lines
+from prn_jax.formats.values import Misfit
 from prn_jax.graph.graph import INPUT, MAX_VALUES, SECTIONS, Graph, Layer, Shape, Wiring, checked_shape, default_name
 from prn_jax.graph.section import Section, Value, Wires, shortened
 from prn_jax.kinds.route import Route

@@ -25,7 +25,8 @@ from prn_jax.errors import CheckpointError
 from prn_jax.formats.description import cannot_restore, check_version, description, file_hashes
 from prn_jax.formats.files import aligned, check_space, check_utf8, is_folder, sha256, write_text
 from prn_jax.formats.places import explained, files_below, remove_tree, to_path
-from prn_jax.formats.structured import read_json, shown
+from prn_jax.formats.structured import read_json
+from prn_jax.formats.values import shown
 
 INDEX = "model.json"
 FORMAT = "prn_jax model"

@@ -20,7 +20,8 @@ from prn_jax.data_pipelines.pipeline import PipelineReport
 from prn_jax.data_pipelines.records import Problem
 from prn_jax.errors import BucketError, PrnError
 from prn_jax.formats.files import set_aside, write_text
-from prn_jax.formats.structured import MAX_DATA_BYTES, Node, parse_json, read_json
+from prn_jax.formats.structured import MAX_DATA_BYTES, parse_json, read_json
+from prn_jax.formats.values import Node
 from prn_jax.train.experiment import Experiment
 
 FILE = "bad_data.json"

@@ -25,7 +25,8 @@ import traceback
 from typing import Any
 
 from prn_jax.errors import PrnError
-from prn_jax.formats.structured import parse_json, shown
+from prn_jax.formats.structured import parse_json
+from prn_jax.formats.values import shown
 from prn_jax.train.exit_codes import HOST_LOST, INTERNAL, end_process
 from prn_jax.train.roster import MAX_LINE, RESTART, Roster
 

@@ -16,7 +16,8 @@ from prn_jax.formats import checkpoints
 from prn_jax.formats.darknet_weights import Header
 from prn_jax.formats.files import check_utf8, write_text
 from prn_jax.formats.places import WRITE_TEST
-from prn_jax.formats.structured import Misfit, load_bytes, load_json
+from prn_jax.formats.structured import load_bytes, load_json
+from prn_jax.formats.values import Misfit
 from prn_jax.graph.graph import Graph
 from prn_jax.network import expected_variables
 from prn_jax.train import diagnose, lock

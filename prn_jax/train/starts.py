@@ -16,7 +16,8 @@ from typing import Self
 
 from prn_jax.errors import PrnError
 from prn_jax.formats.files import write_text
-from prn_jax.formats.structured import Misfit, load_bytes, load_json
+from prn_jax.formats.structured import load_bytes, load_json
+from prn_jax.formats.values import Misfit
 from prn_jax.train.exit_codes import HOST_LOST, NO_START, before_exit, on_end
 from prn_jax.train.hosts import Hosts
 
