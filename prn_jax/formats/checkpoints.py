@@ -71,9 +71,15 @@ def step_folders(folder: Path) -> list[int]:
   """Steps that have a folder, finished or not, in rising order."""
   if not folder.is_dir():
     return []
+  try:
+    entries = list(folder.iterdir())
+  except (
+    FileNotFoundError
+  ):  # a folder of a bucket ends with its last object, which another process may just have deleted
+    return []
   return sorted(
     int(entry.name)
-    for entry in folder.iterdir()
+    for entry in entries
     if entry.name.isdecimal() and str(int(entry.name)) == entry.name and entry.is_dir()
   )
 

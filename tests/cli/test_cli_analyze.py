@@ -228,7 +228,10 @@ def test_names_of_networks_are_escaped(tmp_path: Path) -> None:
     (("yolov3-pnr",), "did you mean 'yolov3-prn'?"),
     (("yolov3", "--vs", "nothing.cfg"), "cannot read cfg 'nothing.cfg': No such file or directory"),
     (("yolov3", "--size", "416"), "--size 416: expected WIDTHxHEIGHT in pixels"),
-    (("yolov3", "--size", "5x5"), "layer 'p4_concat'"),
+    (
+      ("yolov3", "--size", "5x5"),
+      "network 'yolov3' cannot have an input of 5x5. The nearest that fits: width 32 (multiples of 32)",
+    ),
     (("yolov3", "--layer", "stage3_unit7_conv"), "has no layer 'stage3_unit7_conv' (did you mean 'stage3_unit7_conv"),
     (
       ("yolov3-prn", "--layer", "stage1_unit1_ad"),

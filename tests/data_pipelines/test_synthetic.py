@@ -215,7 +215,7 @@ def test_validation_spec_and_given_names() -> None:
   assert [dataset.names[i] for i in dataset[0].classes] == [("car", "truck", "bus", "person")[i] for i in classes]
   assert dataset[0].image_id != TrafficRecords(SyntheticTraffic(4))[0].image_id
   with pytest.raises(
-    DataError, match=r"has objects of class 'bus', which is not among the 3 given names \(did you mean 'bush'"
+    DataError, match=r"has objects of classes 'bus', 'person', not among the 3 given names \(did you mean 'bush'"
   ):
     open_spec("synthetic:traffic:4", names=("car", "truck", "bush"))
 

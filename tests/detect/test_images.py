@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import struct
 import zlib
@@ -383,5 +384,9 @@ def test_resize_refuses(image: np.ndarray, size: tuple[int, int], message: str) 
 
 
 def test_the_module_needs_neither_models_nor_jax() -> None:
-  text = Path(images.__file__).read_text()
-  assert "jax" not in text.replace("prn_jax.errors", "").replace("prn_jax.data_pipelines.image_formats", "")
+  tree = ast.parse(Path(images.__file__).read_text())
+  imported = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+  imported |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+  ours = {name for name in imported if name.startswith("prn_jax")}
+  assert ours <= {"prn_jax.errors", "prn_jax.formats.places", "prn_jax.data_pipelines.image_formats"}
+  assert not {name.partition(".")[0] for name in imported} & {"jax", "flax"}

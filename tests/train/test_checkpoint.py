@@ -425,8 +425,10 @@ def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
     PrnError, match=r"cannot write checkpoints to '.*file/checkpoints': Not a directory. Give another"
   ):
     Checkpoints(tmp_path / "file" / "checkpoints")
-  with pytest.raises(PrnError, match=r"not to 'gs://bucket/run'. Mount the bucket"):
-    Checkpoints("gs://bucket/run")
+  with pytest.raises(
+    PrnError, match=r"'s3://bucket/run': s3:// is not supported; expected a path of this machine or gs://"
+  ):
+    Checkpoints("s3://bucket/run")
   with pytest.raises(PrnError, match=r"checkpoints to keep: 0; at least 1"):
     Checkpoints(tmp_path, keep=0)
 
