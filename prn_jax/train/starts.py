@@ -23,6 +23,7 @@ from prn_jax.train.hosts import Hosts
 
 FILE = "starts.json"
 MOST = 3
+_TIMED_OUT = ("no progress for", "did not come to '")  # of the watchdog, of the roll call
 _REASON_CHARS = 600
 
 
@@ -95,5 +96,10 @@ class Starts:
 
 
 def _kind(message: str) -> str:
-  """A message without what differs between two failures of one kind: numbers, addresses, names of hosts."""
+  """A message without what differs between two failures of one kind: numbers, addresses, names of hosts.
+
+  Of processes that wait for each other, chance decides whose time-out speaks first, and of whom: all these are one kind.
+  """
+  if any(sign in message for sign in _TIMED_OUT):
+    return "time-out"
   return re.sub(r"\([^)]*\)|[\d.,:]+", "", message)[:120]

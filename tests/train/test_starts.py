@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from prn_jax.errors import PrnError
-from prn_jax.train import exit_codes
+from prn_jax.train import exit_codes, starts
 from prn_jax.train.exit_codes import DIVERGED, HOST_LOST, NO_START
 from prn_jax.train.hosts import Hosts
 from prn_jax.train.starts import FILE, Starts
@@ -87,3 +87,13 @@ def test_a_killed_start_does_not_count(tmp_path: Path) -> None:
     Starts(tmp_path, Hosts(), 4)
     exit_codes._judges.clear()
   assert not (tmp_path / FILE).exists()
+
+
+def test_whose_time_out_speaks_first_makes_no_difference() -> None:
+  told = (
+    "process 0 of 2: no progress for 10 s while waiting for the first step at 64x64; no step completed yet",
+    "process 0 of 2: process 1 (vm, pid 7) ended (no progress for 10 s while waiting for the first step at 64x64)",
+    "process 1 (vm, pid 7), it has not told of a completed step: did not come to 'step' within 10 s of the first",
+  )
+  assert len({starts._kind(message) for message in told}) == 1
+  assert starts._kind(told[0]) != starts._kind(GONE.format(7, 20))
