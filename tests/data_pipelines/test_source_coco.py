@@ -118,7 +118,7 @@ def test_duplicate_ids(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
   ("text", "message"),
   [
-    ('{"images": [\n1,]}', r"a\.json:2 is no valid JSON: .* at column 3"),
+    ('{"images": [\n1,]}', r"a\.json:2 is no valid JSON: .* at column [23]"),
     ("[]", r"a\.json has no list 'images'; expected COCO's object detection format"),
     ('{"images": [], "annotations": {}, "categories": []}', "has no list 'annotations'"),
     ('{"images": [], "annotations": [], "categories": []}', r"a\.json holds no images"),
