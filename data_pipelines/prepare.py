@@ -43,11 +43,10 @@ from prn_jax.data_pipelines.sources.arrayrecord import (
   Split,
   checked_plan,
   read_index,
-  sha256_of,
 )
 from prn_jax.data_pipelines.spec import open_spec, parse_spec
 from prn_jax.errors import PrnError
-from prn_jax.formats.files import check_utf8, write_text
+from prn_jax.formats.files import check_utf8, sha256, write_text
 from prn_jax.formats.places import is_remote, to_path
 from prn_jax.formats.structured import MAX_DATA_BYTES, read_json
 from prn_jax.formats.values import Node
@@ -305,7 +304,7 @@ def _write_shard(job: _Job, number: int, num_threads: int) -> Generator[None, No
           yield
     finally:
       writer.close()
-    shard = Shard(path.name, num_records, beside.stat().st_size, sha256_of(beside), _pairs(log.problems))
+    shard = Shard(path.name, num_records, beside.stat().st_size, sha256(beside), _pairs(log.problems))
     with beside.open("rb+") as file:
       os.fsync(file.fileno())
     _write_json(job.work / f"{number:05d}.json", shard.to_json())  # first: what is renamed must count as finished

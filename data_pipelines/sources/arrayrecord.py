@@ -15,7 +15,6 @@ opened when first read. The files carry checksums of their own, so that a flippe
 
 from __future__ import annotations
 
-import hashlib
 import re
 import threading
 from bisect import bisect_right
@@ -31,7 +30,7 @@ from prn_jax.data_pipelines.records import DataError, Problem, ProblemKind, Prob
 from prn_jax.data_pipelines.shard_cache import check_room, copied
 from prn_jax.data_pipelines.spec import register_source
 from prn_jax.errors import did_you_mean
-from prn_jax.formats.files import check_utf8, is_file, is_folder
+from prn_jax.formats.files import check_utf8, is_file, is_folder, sha256
 from prn_jax.formats.places import is_remote, to_path
 from prn_jax.formats.structured import MAX_DATA_BYTES, read_json
 from prn_jax.formats.values import Node, shown
@@ -76,7 +75,7 @@ class Shard:
     if size != self.bytes:
       what = "truncated" if size < self.bytes else "not the one that was prepared"
       return f"the shard is {what}: it has {size:,} bytes, expected {self.bytes:,}"
-    if full and sha256_of(path) != self.sha256:
+    if full and sha256(path) != self.sha256:
       return f"the shard is damaged: its sha256 differs from the one in {INDEX_FILE}"
     return None
 
@@ -180,11 +179,6 @@ def read_index(folder: Path) -> Index:
   if len(ids) != len(names) or len(set(names)) != len(names):
     raise root["names"].fault(f"holds {len(names)} names for {len(ids)} category_ids; expected as many, each once")
   return Index(tuple(names), tuple(ids), splits)
-
-
-def sha256_of(path: Path) -> str:
-  with path.open("rb") as file:
-    return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class ArrayRecordDataset:
