@@ -15,6 +15,7 @@ import pytest
 from prn_jax.cli.main import COMMANDS, main
 from tests.conftest import REPO
 from tests.nets import random_model
+from tests.timing import least_seconds
 
 
 def prn(*args: object, expect: int = 0) -> subprocess.CompletedProcess[str]:
@@ -32,10 +33,8 @@ def json_line(result: subprocess.CompletedProcess[str]) -> dict:
 
 
 def test_help_is_quick_and_lists_every_command() -> None:
-  prn("--help")  # fills the byte-code cache
-  start = time.perf_counter()
-  text = prn("--help").stdout
-  assert time.perf_counter() - start < 2  # 0.3 s measured; CI machines are busy
+  text = prn("--help").stdout  # fills the byte-code cache
+  assert least_seconds(lambda: prn("--help"), 2, time.perf_counter) < 2  # 0.3 s measured
   for command in COMMANDS:
     assert command in text
     assert "--json" in prn(command, "--help").stdout or command == "train"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 import contextlib
 import resource
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from prn_jax.formats import structured
 from prn_jax.formats.files import is_file, is_folder, is_there
 from prn_jax.formats.places import to_path
 from prn_jax.formats.values import Misfit, Node
+from tests.timing import least_seconds
 
 
 class BadFile(PrnError):
@@ -301,20 +301,24 @@ XML_BOMBS = {
 @pytest.mark.parametrize("content", [*JSON_BOMBS.values(), *XML_BOMBS.values()], ids=[*JSON_BOMBS, *XML_BOMBS])
 def test_the_largest_files_cost_little(content: bytes) -> None:
   before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-  start = time.process_time()
-  with contextlib.suppress(Misfit):
-    (structured.load_xml if content[:1] == b"<" else structured.load_json)(content)
-  assert time.process_time() - start < 4  # under 1 s; CI machines are busy
+
+  def read() -> None:
+    with contextlib.suppress(Misfit):
+      (structured.load_xml if content[:1] == b"<" else structured.load_json)(content)
+
+  assert least_seconds(read, 4) < 4  # 1.1 s at most on an idle machine
   assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 20  # KiB
 
 
 @pytest.mark.parametrize("name", BOMBS)
 def test_no_bomb_takes_long(name: str) -> None:
   before = resource.getrusage(resource.RUSAGE_SELF)
-  start = time.process_time()
-  with contextlib.suppress(BadFile):
-    structured.parse_yaml(BOMBS[name][: 1 << 20], "bomb", BadFile)
-  assert time.process_time() - start < 4  # under 1 s; CI machines are busy
+
+  def read() -> None:
+    with contextlib.suppress(BadFile):
+      structured.parse_yaml(BOMBS[name][: 1 << 20], "bomb", BadFile)
+
+  assert least_seconds(read, 4) < 4  # under 1 s on an idle machine
   grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before.ru_maxrss
   assert grown < 1 << 20  # KiB
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import random
 import tempfile
@@ -9,10 +10,12 @@ import time
 import traceback
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from prn_jax.errors import PrnError
 from tests.fuzz.readers import READERS
+from tests.timing import least_seconds
 
 MAX_SECONDS = 2.0
 MAX_MESSAGE = 20_000  # beyond ten times the input; names of 5,000 characters occur in messages
@@ -75,8 +78,12 @@ def fuzz(name: str, inputs: int, seed: int = 0, seconds: float = float("inf")) -
   return figures
 
 
-def _one(read: object, content: bytes, figures: Figures) -> None:
-  assert callable(read)
+def _quietly(read: Callable[[bytes], object], content: bytes) -> None:
+  with contextlib.suppress(Exception):
+    read(content)
+
+
+def _one(read: Callable[[bytes], object], content: bytes, figures: Figures) -> None:
   start = time.process_time()
   try:
     read(content)
@@ -100,6 +107,8 @@ def _one(read: object, content: bytes, figures: Figures) -> None:
       f"{at} {type(error).__name__}", f"{at}: {type(error).__name__}: {str(error)[:200]!r} from {content[:300]!r}"
     )
   took = time.process_time() - start
+  if took > MAX_SECONDS:  # of other work, or of this file?
+    took = min(took, least_seconds(lambda: _quietly(read, content), MAX_SECONDS))
   figures.inputs += 1
   figures.slowest = max(figures.slowest, took)
   if took > MAX_SECONDS:
