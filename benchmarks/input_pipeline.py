@@ -30,13 +30,13 @@ import numpy as np
 from PIL import Image
 
 from prn_jax.data_pipelines.augment import DetectionAugment
-from prn_jax.data_pipelines.batching import DecodeSize, Rows, stack, truth_rows
-from prn_jax.data_pipelines.decoding import make_sample
+from prn_jax.data_pipelines.feed.batching import DecodeSize, Rows, stack, truth_rows
+from prn_jax.data_pipelines.feed.decoding import make_sample
+from prn_jax.data_pipelines.feed.pipeline import PipelineConfig, train_batches
 from prn_jax.data_pipelines.parallel import default_threads
-from prn_jax.data_pipelines.pipeline import PipelineConfig, train_batches
-from prn_jax.data_pipelines.prepare import prepare
+from prn_jax.data_pipelines.prepared.prepare import prepare
+from prn_jax.data_pipelines.prepared.shrink import ShrinkOptions
 from prn_jax.data_pipelines.records import Dataset
-from prn_jax.data_pipelines.shrink import ShrinkOptions
 from prn_jax.data_pipelines.sources.synthetic import SyntheticTraffic
 from prn_jax.data_pipelines.spec import open_spec
 

@@ -24,7 +24,7 @@ import torch
 from torch_graph import TorchGraph
 
 from prn_jax.cli.train import read_config
-from prn_jax.data_pipelines.pipeline import train_batches
+from prn_jax.data_pipelines.feed.pipeline import train_batches
 from prn_jax.train.config import typed
 from prn_jax.train.experiment import Experiment, open_experiment
 from prn_jax.train.optim import OptimConfig, OptimizerName

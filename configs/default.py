@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ml_collections
 
-from prn_jax.data_pipelines.pipeline import darknet_sizes
+from prn_jax.data_pipelines.feed.pipeline import darknet_sizes
 from prn_jax.train.config import default_config
 
 

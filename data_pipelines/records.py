@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from prn_jax.data_pipelines.class_names import match_names
-from prn_jax.data_pipelines.image_formats import open_image, why_unreadable
+from prn_jax.data_pipelines.images.formats import open_image, why_unreadable
 from prn_jax.errors import PrnError, did_you_mean, printable
-from prn_jax.formats.files import is_file
-from prn_jax.formats.places import is_remote
+from prn_jax.files.disk import is_file
+from prn_jax.files.places import is_remote
 
 EDGE_TOLERANCE_PX = 1.0
 """A box may reach this far outside its image: labels are rounded, and some tools count pixels from 1."""

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-HOST_LOST, PREEMPTED, NO_START = 76, 75, 78  # prn_jax.train.exit_codes, which a test compares
+HOST_LOST, PREEMPTED, NO_START = 76, 75, 78  # prn_jax.hosts.exit_codes, which a test compares
 
 
 def map_code(returncode: int, note: str = "") -> tuple[int, str]:

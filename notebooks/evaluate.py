@@ -77,7 +77,7 @@ print(f"prn_jax {prn_jax.__version__} on jax {jax.__version__}, {jax.devices()[0
 # Downloads are asked for by name, resumed if they break, and refused if their checksum is wrong.
 
 # %%
-from prn_jax import zoo
+from prn_jax.zoo import manifest as zoo
 
 if TINY:
   model = prn_jax.load("traffic-tiny-prn")
@@ -96,7 +96,7 @@ import json
 import urllib.request
 import zipfile
 
-from prn_jax.evaluate import open_data
+from prn_jax.run.evaluate import open_data
 
 
 def coco_subset(count: int) -> str:
@@ -141,8 +141,8 @@ model(data[1].image, conf=0.1)
 
 # %%
 from prn_jax.detect import metrics
-from prn_jax.detect.predict import DetectOptions
-from prn_jax.evaluate import detection_data, image_reader, run_model
+from prn_jax.run.detector import DetectOptions
+from prn_jax.run.evaluate import detection_data, image_reader, run_model
 
 run = run_model(model, data, DetectOptions(conf=0.001, nms_kind="default"), batch_size=4)
 scored = detection_data(data, run)

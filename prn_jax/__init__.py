@@ -18,18 +18,20 @@ from typing import TYPE_CHECKING, Any
 import prn_jax.kinds  # noqa: F401  (registers every kind of layer)
 from prn_jax.errors import PrnError
 from prn_jax.examples import example_image
+from prn_jax.moved import install as _install_old_names
 from prn_jax.version import __version__
 
 if TYPE_CHECKING:
-  from prn_jax.classify.predict import Classification
   from prn_jax.detect.detections import Detections
   from prn_jax.graph.builder import Builder
   from prn_jax.model import Model, build, load
   from prn_jax.models.registry import list_models
+  from prn_jax.run.classifier import Classification
 
+_install_old_names()
 _LAZY = {
   "Builder": "prn_jax.graph.builder",
-  "Classification": "prn_jax.classify.predict",
+  "Classification": "prn_jax.run.classifier",
   "Detections": "prn_jax.detect.detections",
   "Model": "prn_jax.model",
   "build": "prn_jax.model",

@@ -77,7 +77,7 @@ def _records() -> dict[str, float]:
 def _record(what: str, seconds: float) -> None:
   """Notes how long it took; a far shorter time than the last is that of reading the program from the cache."""
   from prn_jax.errors import PrnError
-  from prn_jax.formats.files import write_text
+  from prn_jax.files.disk import write_text
 
   records = _records()
   last = records.pop(what, 0.0)

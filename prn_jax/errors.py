@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-BAD_INPUT, RUN_AGAIN = 2, 76  # exit codes, see prn_jax.train.exit_codes
+BAD_INPUT, RUN_AGAIN = 2, 76  # exit codes, see prn_jax.hosts.exit_codes
 
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 

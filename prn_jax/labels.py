@@ -8,8 +8,8 @@ from pathlib import Path
 
 from prn_jax.data_pipelines.class_names import match_names
 from prn_jax.errors import PrnError
-from prn_jax.formats.places import to_path
-from prn_jax.formats.structured import MAX_BYTES, read_lines
+from prn_jax.files.places import to_path
+from prn_jax.files.structured import MAX_BYTES, read_lines
 from prn_jax.graph.graph import Graph
 
 COCO_NAMES = (

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 
 from prn_jax import labels
-from prn_jax.data_pipelines.channels import check_channels
+from prn_jax.data_pipelines.images.channels import check_channels
 from prn_jax.errors import ModelNotFoundError, PrnError, WeightsError, did_you_mean
 from prn_jax.examples import ASSETS
+from prn_jax.files.disk import is_file, is_folder, is_there
+from prn_jax.files.places import to_path
 from prn_jax.formats import checkpoints, darknet_cfg, darknet_weights, orbax
 from prn_jax.formats.darknet_training import Training
 from prn_jax.formats.darknet_weights import Header
-from prn_jax.formats.files import is_file, is_folder, is_there
-from prn_jax.formats.places import to_path
 from prn_jax.graph.graph import Graph
 from prn_jax.models import registry
 
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
   import jax
   from PIL import Image
 
-  from prn_jax.classify.predict import Classification, Classifier
   from prn_jax.detect.detections import Detections
-  from prn_jax.detect.predict import Detector
+  from prn_jax.run.classifier import Classification, Classifier
+  from prn_jax.run.detector import Detector
 
   OneImage = str | os.PathLike[str] | bytes | IO[bytes] | Image.Image | np.ndarray
   Images = Sequence[OneImage] | Iterator[OneImage]
@@ -165,7 +165,7 @@ class Model:
     Raises:
       PrnError: an image cannot be read, or an option is wrong.
     """
-    from prn_jax import predict
+    from prn_jax.run import images as predict
 
     if not predict.is_many(images):
       run = self._predictor(options, batch_size)
@@ -189,7 +189,7 @@ class Model:
 
     However many there are, few are in memory: the next ones are decoded while the network works on these.
     """
-    from prn_jax import predict
+    from prn_jax.run import images as predict
 
     run = self._predictor(options, batch_size)
     for result in predict.stream(run, predict.each(images)):
@@ -199,8 +199,8 @@ class Model:
 
   def _predictor(self, options: dict[str, Any], batch_size: int | None) -> Detector | Classifier:
     """What runs with these options. All of them share the compiled network; the last one is kept."""
-    from prn_jax import predict
-    from prn_jax.inference import Inference
+    from prn_jax.run import images as predict
+    from prn_jax.run.inference import Inference
 
     check_channels(self.graph.channels, self.graph.name)  # before anything is computed
     checked = predict.options(self, options)
@@ -233,7 +233,7 @@ class Model:
 
     With `any_size` an .onnx file takes images of every size that the network allows, not of its own size only.
     """
-    from prn_jax.formats import convert
+    from prn_jax.export import convert
 
     convert.save(self, dst, any_size=any_size)
 

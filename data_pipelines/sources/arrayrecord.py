@@ -8,7 +8,7 @@ DIR holds dataset.json and the shards SPLIT-00000-of-00008.array_record, ... dat
                         "plan": {"num_shards": n, "num_records": n, "fingerprint": ..., "options": {...}},
                         "shards": [{"file": ..., "records": n, "bytes": n, "sha256": ..., "problems": [...]}, ...]}}}
 
-The records are described in `prn_jax.data_pipelines.record_bytes`. Access is random, in the order of the source; shards are
+The records are described in `prn_jax.data_pipelines.prepared.record_bytes`. Access is random, in the order of the source; shards are
 opened when first read. The files carry checksums of their own, so that a flipped bit is found when it is read;
 `prn data inspect` and `prn data prepare` (run again) compare the sha256 of whole shards.
 """
@@ -25,15 +25,15 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from prn_jax.data_pipelines.record_bytes import decode_record
+from prn_jax.data_pipelines.prepared.record_bytes import decode_record
+from prn_jax.data_pipelines.prepared.shard_cache import check_room, copied
 from prn_jax.data_pipelines.records import DataError, Problem, ProblemKind, ProblemLog, Record
-from prn_jax.data_pipelines.shard_cache import check_room, copied
 from prn_jax.data_pipelines.spec import register_source
 from prn_jax.errors import did_you_mean
-from prn_jax.formats.files import check_utf8, is_file, is_folder, sha256
-from prn_jax.formats.places import is_remote, to_path
-from prn_jax.formats.structured import MAX_DATA_BYTES, read_json
-from prn_jax.formats.values import Node, shown
+from prn_jax.files.disk import check_utf8, is_file, is_folder, sha256
+from prn_jax.files.places import is_remote, to_path
+from prn_jax.files.structured import MAX_DATA_BYTES, read_json
+from prn_jax.files.values import Node, shown
 
 INDEX_FILE = "dataset.json"
 FORMAT, VERSION = "prn_jax.arrayrecord", 1

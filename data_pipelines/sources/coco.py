@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from prn_jax.data_pipelines.named_files import NamedFiles
+from prn_jax.data_pipelines.reading.named_files import NamedFiles
+from prn_jax.data_pipelines.reading.segmentations import usable_box
 from prn_jax.data_pipelines.records import (
   DataError,
   Object,
@@ -24,12 +25,11 @@ from prn_jax.data_pipelines.records import (
   finish,
   make_record,
 )
-from prn_jax.data_pipelines.segmentations import usable_box
 from prn_jax.data_pipelines.spec import register_source
-from prn_jax.formats import structured
-from prn_jax.formats.files import is_folder
-from prn_jax.formats.places import to_path
-from prn_jax.formats.values import Misfit, number_of, shown, text_of, truth_of, whole_of
+from prn_jax.files import structured
+from prn_jax.files.disk import is_folder
+from prn_jax.files.places import to_path
+from prn_jax.files.values import Misfit, number_of, shown, text_of, truth_of, whole_of
 
 _MAX_ID = 2**63 - 1  # as int64, which is what evaluations number images by
 _MAX_SIDE_PX = 2**31 - 1

@@ -11,14 +11,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from prn_jax.data_pipelines.label_txt import Listed, read_records
-from prn_jax.data_pipelines.named_files import NamedFiles
+from prn_jax.data_pipelines.reading.label_txt import Listed, read_records
+from prn_jax.data_pipelines.reading.named_files import NamedFiles
 from prn_jax.data_pipelines.records import DataError, ProblemLog, RecordList, finish
 from prn_jax.data_pipelines.spec import register_source
 from prn_jax.errors import did_you_mean
-from prn_jax.formats.places import to_path
-from prn_jax.formats.structured import read_lines
-from prn_jax.formats.values import Node, shown
+from prn_jax.files.places import to_path
+from prn_jax.files.structured import read_lines
+from prn_jax.files.values import Node, shown
 
 _FOLDERS = (
   ("/images/train2017/", "/labels/train2017/"),

@@ -13,8 +13,8 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from prn_jax.data_pipelines.archives import ARCHIVE_SUFFIXES, Archive, is_archive
-from prn_jax.data_pipelines.image_formats import is_image_name
+from prn_jax.data_pipelines.images.formats import is_image_name
+from prn_jax.data_pipelines.reading.archives import ARCHIVE_SUFFIXES, Archive, is_archive
 from prn_jax.data_pipelines.records import (
   DataError,
   Dataset,
@@ -29,9 +29,9 @@ from prn_jax.data_pipelines.records import (
   make_record,
 )
 from prn_jax.data_pipelines.spec import register_source
-from prn_jax.formats.files import is_file, is_folder
-from prn_jax.formats.places import is_remote, to_path
-from prn_jax.formats.values import shown
+from prn_jax.files.disk import is_file, is_folder
+from prn_jax.files.places import is_remote, to_path
+from prn_jax.files.values import shown
 
 
 @register_source("imagefolder:DIR")

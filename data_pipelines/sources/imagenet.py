@@ -21,11 +21,11 @@ from pathlib import Path
 
 import numpy as np
 
-from prn_jax.data_pipelines.archives import Archive
+from prn_jax.data_pipelines.reading.archives import Archive
 from prn_jax.data_pipelines.records import DataError, Problem, ProblemKind, ProblemLog, Record, image_size, make_record
 from prn_jax.data_pipelines.spec import register_source
 from prn_jax.errors import did_you_mean
-from prn_jax.formats.places import is_remote, to_path
+from prn_jax.files.places import is_remote, to_path
 
 TRAIN, VAL, DEVKIT = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz"
 GROUND_TRUTH, META = "ILSVRC2012_validation_ground_truth.txt", "meta.mat"

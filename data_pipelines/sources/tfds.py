@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prn_jax.data_pipelines.reading.tfrecord import FilePart, TfRecords
 from prn_jax.data_pipelines.records import (
   DataError,
   ImageId,
@@ -35,10 +36,9 @@ from prn_jax.data_pipelines.records import (
   make_record,
 )
 from prn_jax.data_pipelines.spec import register_source
-from prn_jax.data_pipelines.tfrecord import FilePart, TfRecords
 from prn_jax.errors import did_you_mean
-from prn_jax.formats.files import is_folder
-from prn_jax.formats.places import is_remote, to_path
+from prn_jax.files.disk import is_folder
+from prn_jax.files.places import is_remote, to_path
 
 _ID_KEYS = ("image/id", "image_id", "id", "image/filename", "file_name", "filename")
 _CLASS_KEYS = ("label", "category", "type", "class")

@@ -23,8 +23,8 @@ from typing import NamedTuple
 from xml.etree import ElementTree
 from xml.parsers import expat
 
-from prn_jax.data_pipelines.image_formats import IMAGE_SUFFIXES, is_image_name
-from prn_jax.data_pipelines.named_files import NamedFiles
+from prn_jax.data_pipelines.images.formats import IMAGE_SUFFIXES, is_image_name
+from prn_jax.data_pipelines.reading.named_files import NamedFiles
 from prn_jax.data_pipelines.records import (
   DataError,
   Object,
@@ -40,10 +40,10 @@ from prn_jax.data_pipelines.records import (
 )
 from prn_jax.data_pipelines.spec import register_source
 from prn_jax.errors import did_you_mean
-from prn_jax.formats.files import is_file, is_folder
-from prn_jax.formats.places import to_path
-from prn_jax.formats.structured import MAX_XML_BYTES, decode_xml, load_bytes, load_xml, read_lines
-from prn_jax.formats.values import Misfit, shown, truth_of
+from prn_jax.files.disk import is_file, is_folder
+from prn_jax.files.places import to_path
+from prn_jax.files.structured import MAX_XML_BYTES, decode_xml, load_bytes, load_xml, read_lines
+from prn_jax.files.values import Misfit, shown, truth_of
 
 VOC_NAMES = (
   "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",

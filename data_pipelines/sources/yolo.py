@@ -12,15 +12,15 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from prn_jax.data_pipelines.image_formats import IMAGE_SUFFIXES, is_image_name
-from prn_jax.data_pipelines.label_txt import Listed, read_records
-from prn_jax.data_pipelines.named_files import NamedFiles
+from prn_jax.data_pipelines.images.formats import IMAGE_SUFFIXES, is_image_name
+from prn_jax.data_pipelines.reading.label_txt import Listed, read_records
+from prn_jax.data_pipelines.reading.named_files import NamedFiles
 from prn_jax.data_pipelines.records import DataError, ProblemLog, RecordList, finish
 from prn_jax.data_pipelines.spec import register_source
-from prn_jax.formats.files import is_file, is_folder
-from prn_jax.formats.places import to_path
-from prn_jax.formats.structured import read_lines, read_yaml
-from prn_jax.formats.values import Misfit, Node, shown, whole_of
+from prn_jax.files.disk import is_file, is_folder
+from prn_jax.files.places import to_path
+from prn_jax.files.structured import read_lines, read_yaml
+from prn_jax.files.values import Misfit, Node, shown, whole_of
 
 
 def yolo_label_path(image: Path) -> Path:

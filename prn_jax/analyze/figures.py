@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prn_jax.analyze.analysis import Analysis
-from prn_jax.formats.files import written_beside
+from prn_jax.files.disk import written_beside
 from prn_jax.graph.gradients import LOSS, LayerGradients
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from pathlib import Path
 from prn_jax.analyze.analysis import Analysis
 from prn_jax.analyze.figures import FIGURES, FORMATS, save
 from prn_jax.analyze.tables import RANGE_HEADINGS, megabytes, memory_rows, range_rows
-from prn_jax.formats.files import write_text
+from prn_jax.files.disk import write_text
 from prn_jax.graph.gradients import Totals
 
 STYLE = """

@@ -145,7 +145,7 @@ def write_classification_report(out_dir: Path, result: ClassificationMetrics) ->
   # Only a report needs to draw.
   from prn_jax.detect.metrics.plots import plot_confusion_counts, save_png
   from prn_jax.detect.metrics.tables import format_table
-  from prn_jax.formats.files import write_text
+  from prn_jax.files.disk import write_text
 
   files = {name: out_dir / name for name in ("top1.json", "per_class.txt", "confusion.png")}
   content = result.to_json() | {"per_class": list(result.per_class)}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from prn_jax import compilation_cache
 from prn_jax.cli.devices import announce_device
 from prn_jax.errors import PrnError
-from prn_jax.formats.places import make_folder, to_path
+from prn_jax.files.places import make_folder, to_path
 
 if TYPE_CHECKING:
   from prn_jax.graph.graph import Graph
@@ -77,7 +77,7 @@ def require_weights(model: Model, name: str) -> None:
   """Raises PrnError for a model whose weights would be random."""
   if model.has_weights:
     return
-  from prn_jax import zoo
+  from prn_jax.zoo import manifest as zoo
 
   fetch = f" 'prn models --download {name}' fetches published ones." if name in zoo.ENTRIES else ""
   raise PrnError(f"'{name}' has no weights, so its answers would be random. Give them with --weights FILE.{fetch}")

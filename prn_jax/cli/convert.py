@@ -17,9 +17,9 @@ from prn_jax.cli.common import (
   start_computing,
 )
 from prn_jax.compiling import compiling
-from prn_jax.formats import convert as converter
-from prn_jax.formats.files import is_file
-from prn_jax.formats.places import to_path
+from prn_jax.export import convert as converter
+from prn_jax.files.disk import is_file
+from prn_jax.files.places import to_path
 from prn_jax.model import Model
 
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from prn_jax.cli.common import add_json, output_folder, parse_size, print_json, progress
 from prn_jax.errors import PrnError
-from prn_jax.formats.places import to_path
+from prn_jax.files.places import to_path
 
 if TYPE_CHECKING:
-  from prn_jax.data_pipelines.shrink import ShrinkOptions
+  from prn_jax.data_pipelines.prepared.shrink import ShrinkOptions
 
 MOST_LISTED = 20
 SPEC_HELP = """SPEC is KIND:PATHS, one of
@@ -118,11 +118,11 @@ def run(args: argparse.Namespace) -> int:
 def _inspect(args: argparse.Namespace) -> int:
   import json
 
-  from prn_jax.data_pipelines.report import text, write_pictures
+  from prn_jax.data_pipelines.doctor.report import text, write_pictures
+  from prn_jax.data_pipelines.doctor.summary import summarize
   from prn_jax.data_pipelines.spec import open_spec
-  from prn_jax.data_pipelines.summary import summarize
   from prn_jax.detect.draw import draw_boxes
-  from prn_jax.formats.files import write_text
+  from prn_jax.files.disk import write_text
 
   folder = output_folder(args.out) if args.out else None
   dataset = open_spec(args.spec, args.on_bad_data)
@@ -148,10 +148,10 @@ def _inspect(args: argparse.Namespace) -> int:
 def _anchors(args: argparse.Namespace) -> int:
   import json
 
-  from prn_jax.data_pipelines.anchors import box_sizes, fit_anchors
+  from prn_jax.data_pipelines.doctor.anchors import box_sizes, fit_anchors
   from prn_jax.data_pipelines.records import count_problems, notes_of
   from prn_jax.data_pipelines.spec import open_spec
-  from prn_jax.formats.files import write_text
+  from prn_jax.files.disk import write_text
 
   size = parse_size(args.size)
   dataset = open_spec(args.spec, args.on_bad_data)
@@ -174,8 +174,8 @@ def _anchors(args: argparse.Namespace) -> int:
 
 
 def _prepare(args: argparse.Namespace) -> int:
-  from prn_jax.data_pipelines.prepare import each_split
-  from prn_jax.data_pipelines.shrink import ShrinkOptions
+  from prn_jax.data_pipelines.prepared.prepare import each_split
+  from prn_jax.data_pipelines.prepared.shrink import ShrinkOptions
 
   specs = each_split(args.spec)
   if args.split and len(specs) > 1:
@@ -195,7 +195,7 @@ def _prepare(args: argparse.Namespace) -> int:
 
 def _prepare_one(spec: str, args: argparse.Namespace, options: ShrinkOptions) -> dict[str, Any]:
   """Prepares one split, says what was done, and gives it for --json."""
-  from prn_jax.data_pipelines.prepare import prepare
+  from prn_jax.data_pipelines.prepared.prepare import prepare
 
   done = prepare(
     spec,

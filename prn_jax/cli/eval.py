@@ -21,7 +21,7 @@ from prn_jax.cli.common import (
 )
 from prn_jax.cli.predict import add_detection, detection_options
 from prn_jax.compiling import first_is_compiled
-from prn_jax.formats.places import to_path
+from prn_jax.files.places import to_path
 
 PROTOCOLS = ("coco", "voc07", "voc", "darknet", "top1")
 NUM_EXAMPLES = 16
@@ -53,9 +53,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-  from prn_jax import evaluate
   from prn_jax.errors import PrnError
-  from prn_jax.predict import is_detector
+  from prn_jax.run import evaluate
+  from prn_jax.run.images import is_detector
 
   if args.out:
     output_folder(args.out)
@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _detector(args: argparse.Namespace, protocol: str, dataset: Any, done: Any) -> dict[str, Any]:
   from prn_jax.detect import metrics
-  from prn_jax.evaluate import detection_data, draw_examples, image_reader
+  from prn_jax.run.evaluate import detection_data, draw_examples, image_reader
 
   data = detection_data(dataset, done, clip=protocol != "darknet")
   settings = metrics.Settings(conf_threshold=args.pictures_conf)
@@ -139,8 +139,8 @@ def _coco_rows(dataset: Any, record: Any, done: Any) -> list[Any]:
 def _classifier(args: argparse.Namespace, dataset: Any, done: Any) -> dict[str, Any]:
   import json
 
-  from prn_jax.evaluate import classification_result
-  from prn_jax.formats.files import write_text
+  from prn_jax.files.disk import write_text
+  from prn_jax.run.evaluate import classification_result
 
   result = classification_result(dataset, done)
   if not args.json:

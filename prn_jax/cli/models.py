@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from prn_jax import zoo
 from prn_jax.cli.common import add_json, print_json
-from prn_jax.download import Progress as OnProgress
 from prn_jax.errors import PrnError
 from prn_jax.graph.cost import cost
 from prn_jax.models import registry
+from prn_jax.zoo import manifest as zoo
+from prn_jax.zoo.fetch import Progress as OnProgress
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

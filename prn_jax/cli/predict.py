@@ -24,14 +24,14 @@ from prn_jax.cli.common import (
   start_computing,
 )
 from prn_jax.compiling import first_is_compiled
-from prn_jax.formats.places import to_path
+from prn_jax.files.places import to_path
 
 if TYPE_CHECKING:
-  from prn_jax.classify.predict import Classifier
-  from prn_jax.detect.predict import Detector
-  from prn_jax.detect.save import ResultWriter
   from prn_jax.model import Model
-  from prn_jax.predict import Failure
+  from prn_jax.run.classifier import Classifier
+  from prn_jax.run.detector import Detector
+  from prn_jax.run.images import Failure
+  from prn_jax.run.save import ResultWriter
 
 DEFAULT_OUT = "predictions"
 EXIT_SOME_FAILED = 1
@@ -82,7 +82,7 @@ def add_detection(
 
 
 def detection_options(args: argparse.Namespace) -> Any:
-  from prn_jax.detect.predict import DetectOptions
+  from prn_jax.run.detector import DetectOptions
 
   return DetectOptions(
     conf=args.conf,
@@ -95,11 +95,11 @@ def detection_options(args: argparse.Namespace) -> Any:
 
 
 def run(args: argparse.Namespace) -> int:
-  from prn_jax.data_pipelines import inputs
-  from prn_jax.detect.save import ResultWriter
+  from prn_jax.data_pipelines.images import inputs
   from prn_jax.errors import PrnError
   from prn_jax.examples import example_image
-  from prn_jax.predict import is_detector, predictor
+  from prn_jax.run.images import is_detector, predictor
+  from prn_jax.run.save import ResultWriter
 
   options = detection_options(args)
   if args.batch < 1:
@@ -146,7 +146,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _kinds(args: argparse.Namespace, detects: bool) -> tuple[str, ...]:
   """What to save: as asked, else pictures of a detector, which people look for."""
-  from prn_jax.detect.save import parse_kinds
+  from prn_jax.run.save import parse_kinds
 
   if args.save:
     return parse_kinds(args.save)
@@ -187,7 +187,7 @@ def _predict_all(
   run_model: Detector | Classifier, sources: list[str], found: _Found, *, is_json: bool, name: str
 ) -> None:
   """Runs over all sources; ends early where nobody reads the results any more and none are saved."""
-  from prn_jax.predict import Failure, stream
+  from prn_jax.run.images import Failure, stream
 
   results = first_is_compiled(stream(run_model, sources, keep_images="images" in found.writer.kinds), name)
   for i, result in enumerate(progress(results, len(sources), "images")):
@@ -218,7 +218,7 @@ def _report(args: argparse.Namespace, name: str, total: int, found: _Found, num_
 
 def _line(source: str, result: Any) -> str:
   """ "dog.jpg: 1 dog 99%, 1 bicycle 92%" or the best class."""
-  from prn_jax.classify.predict import Classification
+  from prn_jax.run.classifier import Classification
 
   if isinstance(result, Classification):
     return f"{source}: " + ", ".join(f"{name} {p:.1%}" for _, name, p in result.top())

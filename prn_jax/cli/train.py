@@ -15,7 +15,7 @@ from prn_jax import compilation_cache
 from prn_jax.cli.common import add_json, add_lenient, output_folder, print_json
 from prn_jax.cli.devices import announce_device
 from prn_jax.errors import PrnError, did_you_mean
-from prn_jax.formats.files import is_file, is_folder
+from prn_jax.files.disk import is_file, is_folder
 
 if TYPE_CHECKING:
   from prn_jax.train.config import TrainConfig
@@ -89,8 +89,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
   import json
 
+  from prn_jax.hosts.exit_codes import DONE, PREEMPTED
   from prn_jax.train.config import to_dict
-  from prn_jax.train.exit_codes import DONE, PREEMPTED
 
   if args.list:
     return _list(args)
@@ -104,9 +104,9 @@ def run(args: argparse.Namespace) -> int:
   compilation_cache.use()
 
   from prn_jax.formats.checkpoints import FOLDER, complete_steps
+  from prn_jax.hosts.group import initialize, nothing_to_save
   from prn_jax.train.advice import warnings
   from prn_jax.train.experiment import open_experiment
-  from prn_jax.train.hosts import initialize, nothing_to_save
   from prn_jax.train.log import say
   from prn_jax.train.loop import Reason, train
 

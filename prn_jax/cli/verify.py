@@ -7,7 +7,7 @@ import argparse
 from prn_jax.cli.common import add_json, add_lenient, add_partial, print_json, program_name, start_computing
 from prn_jax.compiling import compiling
 from prn_jax.errors import PrnError
-from prn_jax.formats.verify import TOLERANCE, compare, same_weights
+from prn_jax.export.verify import TOLERANCE, compare, same_weights
 from prn_jax.model import Model, load
 
 

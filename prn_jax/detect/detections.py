@@ -195,7 +195,7 @@ class Detections:
     Raises:
       PrnError: another type, no image to draw on, or the place cannot be written.
     """
-    from prn_jax.detect.save import save_one
+    from prn_jax.run.save import save_one
 
     return save_one(self, Path(path))
 

@@ -8,9 +8,9 @@ from collections.abc import Collection
 from pathlib import Path
 
 from prn_jax.errors import PrnError
-from prn_jax.formats.files import write_text
-from prn_jax.formats.structured import MAX_DATA_BYTES, read_json
-from prn_jax.formats.values import Node
+from prn_jax.files.disk import write_text
+from prn_jax.files.structured import MAX_DATA_BYTES, read_json
+from prn_jax.files.values import Node
 
 
 def split_by_camera(annotations: Path, cameras: Path, valid: Collection[str], out: Path) -> tuple[Path, Path]:

@@ -11,8 +11,8 @@ from prn_jax.errors import PrnError
 from prn_jax.experiments import record
 from prn_jax.experiments.record import Record
 from prn_jax.experiments.runs import Job, check_networks, finished, run_missing
-from prn_jax.formats.files import write_text
-from prn_jax.train.exit_codes import DONE, PREEMPTED, exit_code_of
+from prn_jax.files.disk import write_text
+from prn_jax.hosts.exit_codes import DONE, PREEMPTED, exit_code_of
 from prn_jax.train.log import say
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from prn_jax.experiments.runs import Result
 from prn_jax.experiments.summary import estimate, figures
-from prn_jax.formats.files import written_beside
+from prn_jax.files.disk import written_beside
 
 if TYPE_CHECKING:
   from matplotlib.axes import Axes

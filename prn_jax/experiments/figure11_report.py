@@ -23,6 +23,7 @@ from prn_jax.experiments.figure11_findings import (
   variants,
 )
 from prn_jax.experiments.machine import machines_text
+from prn_jax.experiments.paper import FIGURE_11
 from prn_jax.experiments.record import Record
 from prn_jax.experiments.runs import Result
 from prn_jax.experiments.summary import (
@@ -35,7 +36,6 @@ from prn_jax.experiments.summary import (
   with_interval,
   words,
 )
-from prn_jax.paper import FIGURE_11
 
 if TYPE_CHECKING:
   from matplotlib.axes import Axes

@@ -20,9 +20,9 @@ def latencies(graphs: Mapping[str, Graph]) -> dict[str, float]:
   """
   import jax
 
-  from prn_jax.inference import Inference
   from prn_jax.model import Model
   from prn_jax.network import init_variables
+  from prn_jax.run.inference import Inference
 
   engines = {name: Inference(Model(graph, init_variables(graph))) for name, graph in graphs.items()}
   images = {name: np.full((1, graph.height, graph.width, 3), 0.5, np.float32) for name, graph in graphs.items()}

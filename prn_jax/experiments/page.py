@@ -15,7 +15,7 @@ from pathlib import Path
 
 from prn_jax.experiments import figure11_report, table2
 from prn_jax.experiments import record as records
-from prn_jax.formats.files import write_text
+from prn_jax.files.disk import write_text
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 EXPERIMENTS = {"figure11": figure11_report, "table2": table2}

@@ -12,9 +12,9 @@ from prn_jax.errors import PrnError
 from prn_jax.experiments.blocks import Stage
 from prn_jax.experiments.machine import OF_REPORT
 from prn_jax.experiments.runs import Result, machine_of, result_of
-from prn_jax.formats.files import write_text
-from prn_jax.formats.structured import MAX_DATA_BYTES, read_json
-from prn_jax.formats.values import Node
+from prn_jax.files.disk import write_text
+from prn_jax.files.structured import MAX_DATA_BYTES, read_json
+from prn_jax.files.values import Node
 
 FILE = "results.json"
 

@@ -15,9 +15,9 @@ from typing import Any
 
 from prn_jax.errors import PrnError
 from prn_jax.experiments.machine import machine
-from prn_jax.formats.files import write_text
-from prn_jax.formats.structured import read_json
-from prn_jax.formats.values import Node, shown
+from prn_jax.files.disk import write_text
+from prn_jax.files.structured import read_json
+from prn_jax.files.values import Node, shown
 from prn_jax.graph.cost import cost
 from prn_jax.train.config import TrainConfig, differences, to_dict
 

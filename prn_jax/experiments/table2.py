@@ -31,8 +31,8 @@ from prn_jax.experiments.summary import (
   with_deviation,
   with_interval,
 )
-from prn_jax.formats.files import write_text
-from prn_jax.formats.structured import read_json
+from prn_jax.files.disk import write_text
+from prn_jax.files.structured import read_json
 from prn_jax.train.config import TrainConfig, typed
 
 TITLE = "## Table 2 in small: YOLOv3-tiny's head"

@@ -32,11 +32,11 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from prn_jax.errors import CheckpointError, PrnError
+from prn_jax.files.disk import is_file, is_folder, sha256, write_text
+from prn_jax.files.places import files_below, is_remote, listed_once, remove_tree, to_path
+from prn_jax.files.structured import read_json
+from prn_jax.files.values import Node, shown
 from prn_jax.formats.description import cannot_restore, check_version, description, file_hashes
-from prn_jax.formats.files import is_file, is_folder, sha256, write_text
-from prn_jax.formats.places import files_below, is_remote, listed_once, remove_tree, to_path
-from prn_jax.formats.structured import read_json
-from prn_jax.formats.values import Node, shown
 
 FOLDER = "checkpoints"
 STATE, META, MANIFEST = "state", "meta.json", "manifest.json"

@@ -14,6 +14,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from prn_jax.errors import CfgError, GraphError, OutOfScopeError, did_you_mean
+from prn_jax.files.places import to_path
+from prn_jax.files.structured import decode_utf16, load_bytes, split_lines
+from prn_jax.files.values import Misfit
 from prn_jax.formats.darknet_training import (
   INERT,
   NET,
@@ -24,9 +27,6 @@ from prn_jax.formats.darknet_training import (
   read_table,
   table_keys,
 )
-from prn_jax.formats.places import to_path
-from prn_jax.formats.structured import decode_utf16, load_bytes, split_lines
-from prn_jax.formats.values import Misfit
 from prn_jax.graph.graph import INPUT, MAX_VALUES, SECTIONS, Graph, Layer, Shape, Wiring, checked_shape, default_name
 from prn_jax.graph.section import Section, Value, Wires, shortened
 from prn_jax.kinds.route import Route

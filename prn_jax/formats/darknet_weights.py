@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from prn_jax.errors import WeightsError
-from prn_jax.formats.files import aligned, written_beside
-from prn_jax.formats.places import local_copy, to_path
+from prn_jax.files.disk import aligned, written_beside
+from prn_jax.files.places import local_copy, to_path
 from prn_jax.graph.graph import Graph, Layer, WeightArray
 
 Variables = dict[str, Any]

@@ -7,8 +7,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from prn_jax.errors import CheckpointError, PrnError, printable
-from prn_jax.formats.places import bucket_error, is_remote
-from prn_jax.formats.values import Misfit, Node, shown, text_of
+from prn_jax.files.places import bucket_error, is_remote
+from prn_jax.files.values import Misfit, Node, shown, text_of
 
 RESIZES = ("stretch", "letterbox")
 _MAX_INT = 2**31 - 1

@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 
 from prn_jax.errors import CheckpointError
+from prn_jax.files.disk import aligned, check_space, check_utf8, is_folder, sha256, write_text
+from prn_jax.files.places import explained, files_below, remove_tree, to_path
+from prn_jax.files.structured import read_json
+from prn_jax.files.values import shown
 from prn_jax.formats.description import cannot_restore, check_version, description, file_hashes
-from prn_jax.formats.files import aligned, check_space, check_utf8, is_folder, sha256, write_text
-from prn_jax.formats.places import explained, files_below, remove_tree, to_path
-from prn_jax.formats.structured import read_json
-from prn_jax.formats.values import shown
 
 INDEX = "model.json"
 FORMAT = "prn_jax model"

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from prn_jax.errors import BucketError, CheckpointError, PrnError
+from prn_jax.files.disk import written_beside
+from prn_jax.files.places import local_copy
+from prn_jax.files.structured import parse_json
 from prn_jax.formats.description import description
-from prn_jax.formats.files import written_beside
-from prn_jax.formats.places import local_copy
-from prn_jax.formats.structured import parse_json
 
 FORMAT = "prn_jax model"
 ADVICE = "Convert the model again."

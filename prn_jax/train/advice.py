@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from prn_jax import zoo
 from prn_jax.detect.metrics import EvalData
 from prn_jax.train.defaults import has_batch_norm, settled
 from prn_jax.train.evaluation import Figures
 from prn_jax.train.experiment import Experiment
+from prn_jax.zoo import manifest as zoo
 
 FILE = "why_zero.txt"
 _SHOWN = 5

@@ -16,12 +16,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from prn_jax.data_pipelines.pipeline import PipelineReport
+from prn_jax.data_pipelines.feed.pipeline import PipelineReport
 from prn_jax.data_pipelines.records import Problem
 from prn_jax.errors import BucketError, PrnError
-from prn_jax.formats.files import set_aside, write_text
-from prn_jax.formats.structured import MAX_DATA_BYTES, parse_json, read_json
-from prn_jax.formats.values import Node
+from prn_jax.files.disk import set_aside, write_text
+from prn_jax.files.structured import MAX_DATA_BYTES, parse_json, read_json
+from prn_jax.files.values import Node
 from prn_jax.train.experiment import Experiment
 
 FILE = "bad_data.json"

@@ -23,11 +23,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from prn_jax.errors import BucketError, CheckpointError, PrnError
+from prn_jax.files.disk import check_space, write_text
+from prn_jax.files.places import bucket_error, is_remote, to_path
 from prn_jax.formats import checkpoints as files
 from prn_jax.formats.checkpoints import Rating, load_params
-from prn_jax.formats.files import check_space, write_text
 from prn_jax.formats.orbax import check_keys
-from prn_jax.formats.places import bucket_error, is_remote, to_path
 from prn_jax.version import __version__
 
 __all__ = ["Checkpoints", "load_params"]

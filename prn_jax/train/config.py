@@ -20,9 +20,9 @@ from prn_jax.data_pipelines.augment.classification import ClassificationAugment
 from prn_jax.data_pipelines.augment.detection import DetectionAugment
 from prn_jax.errors import PrnError, did_you_mean
 from prn_jax.formats.darknet_training import HeadTraining, RegionTraining
-from prn_jax.train.hosts import HostSettings
+from prn_jax.hosts.group import HostSettings
+from prn_jax.train.losses import LossConfig
 from prn_jax.train.optim import OptimConfig
-from prn_jax.train.tasks import LossConfig
 
 if TYPE_CHECKING:
   import ml_collections

@@ -8,11 +8,11 @@ import logging
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from prn_jax.data_pipelines.pipeline import darknet_sizes
+from prn_jax.data_pipelines.feed.pipeline import darknet_sizes
+from prn_jax.files.disk import is_file
+from prn_jax.files.places import to_path
 from prn_jax.formats import darknet_cfg
 from prn_jax.formats.darknet_training import HeadTraining, NetTraining, RegionTraining
-from prn_jax.formats.files import is_file
-from prn_jax.formats.places import to_path
 from prn_jax.train.config import ConfigError, TrainConfig, default_config
 from prn_jax.train.optim import darknet_optim
 

@@ -19,10 +19,10 @@ from prn_jax.errors import PrnError
 from prn_jax.formats import darknet_cfg
 from prn_jax.formats.darknet_training import HeadTraining, LayerTraining, RegionTraining, Training
 from prn_jax.graph.graph import Graph, Layer
+from prn_jax.train.agreement import ids_digest
 from prn_jax.train.config import DATA_KEYS
 from prn_jax.train.experiment import Experiment
-from prn_jax.train.facts import ids_digest
-from prn_jax.train.tasks import LossConfig, head_settings
+from prn_jax.train.losses import LossConfig, head_settings
 
 FILE = "effective.json"
 NETWORK, LOSS, LAYERS, CLASSES, TRAIN, VALID = "network", "loss", "layers", "classes", "train", "valid"

@@ -17,16 +17,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from prn_jax.classify.metrics import classification_metrics, top_classes, write_classification_report
-from prn_jax.data_pipelines.evaluation_batches import eval_batches, placement_of
+from prn_jax.data_pipelines.feed.evaluation_batches import eval_batches, placement_of
 from prn_jax.data_pipelines.records import DataError, Dataset, Problem
 from prn_jax.detect import metrics, nms
 from prn_jax.detect.detections import Detections
-from prn_jax.detect.predict import detections_of
 from prn_jax.errors import did_you_mean
-from prn_jax.evaluate import Run, detection_data, draw_examples, image_reader
 from prn_jax.graph.graph import Graph
 from prn_jax.network import Network, Variables
-from prn_jax.predict import Failure
+from prn_jax.run.detector import detections_of
+from prn_jax.run.evaluate import Run, detection_data, draw_examples, image_reader
+from prn_jax.run.images import Failure
 from prn_jax.train.config import ConfigError, EvalConfig
 from prn_jax.train.diagnose import DivergedError
 from prn_jax.train.sharding import compiled, jit, put_batch, replicated, split

@@ -12,15 +12,15 @@ import jax.numpy as jnp
 import optax
 
 from prn_jax.data_pipelines.augment import DetectionAugment
-from prn_jax.data_pipelines.channels import check_channels
-from prn_jax.data_pipelines.pipeline import PipelineConfig
+from prn_jax.data_pipelines.feed.pipeline import PipelineConfig
+from prn_jax.data_pipelines.images.channels import check_channels
 from prn_jax.data_pipelines.records import DataError, Dataset, classes_text, unknown_classes, with_names
 from prn_jax.data_pipelines.spec import open_spec
 from prn_jax.errors import GraphError, PrnError, did_you_mean
+from prn_jax.files.disk import is_folder
+from prn_jax.files.places import to_path
 from prn_jax.formats import darknet_cfg
 from prn_jax.formats.darknet_training import Training
-from prn_jax.formats.files import is_folder
-from prn_jax.formats.places import to_path
 from prn_jax.graph.graph import Graph
 from prn_jax.graph.sizes import Size, resized
 from prn_jax.labels import num_classes
@@ -30,11 +30,11 @@ from prn_jax.network import Network, Variables
 from prn_jax.train.config import ConfigError, TrainConfig
 from prn_jax.train.defaults import resolve
 from prn_jax.train.evaluation import Evaluator
+from prn_jax.train.losses import make_loss
 from prn_jax.train.optim import frozen_layers, make_optimizer
 from prn_jax.train.sharding import StepFn, check_batch_size, compile_step, make_mesh
 from prn_jax.train.start import StartReport, start_variables
 from prn_jax.train.step import Recipe
-from prn_jax.train.tasks import make_loss
 from prn_jax.transforms import partial_residual
 from prn_jax.transforms.num_classes import with_anchors, with_num_classes
 

@@ -6,7 +6,7 @@ import contextlib
 from pathlib import Path
 
 from prn_jax.errors import PrnError
-from prn_jax.formats import convert
+from prn_jax.export import convert
 from prn_jax.model import Model, load, with_weights
 
 NAMES = ("best.weights", "best.safetensors")  # the first that can hold the network

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from prn_jax.formats.places import is_remote
+from prn_jax.files.places import is_remote
 from prn_jax.train.config import ConfigError
 
 FILE = ".run.lock"

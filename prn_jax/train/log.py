@@ -24,10 +24,10 @@ import numpy as np
 from PIL import Image
 
 from prn_jax.errors import PrnError
-from prn_jax.formats.files import is_file, set_aside, write_text
-from prn_jax.formats.mirror import Mirror
-from prn_jax.formats.structured import MAX_DATA_BYTES, load_bytes, parse_json
-from prn_jax.formats.values import Misfit, Node, text_of
+from prn_jax.files.disk import is_file, set_aside, write_text
+from prn_jax.files.mirror import Mirror
+from prn_jax.files.structured import MAX_DATA_BYTES, load_bytes, parse_json
+from prn_jax.files.values import Misfit, Node, text_of
 
 SHOWN = ("recall50", "grad_norm", "learning_rate")  # in the line of progress, beside the loss; the rest is in the files
 EVAL = "eval/"  # names of an evaluation's figures begin so

@@ -21,18 +21,22 @@ import jax
 
 from prn_jax import interrupts
 from prn_jax.compiling import compiling
-from prn_jax.data_pipelines.pipeline import TrainBatches, batch_at, first_rows, size_of_step, train_batches
+from prn_jax.data_pipelines.feed.pipeline import TrainBatches, batch_at, first_rows, size_of_step, train_batches
 from prn_jax.errors import BucketError, PrnError
+from prn_jax.files.disk import write_text
+from prn_jax.files.places import folder_beside
 from prn_jax.formats.checkpoints import FOLDER
-from prn_jax.formats.files import write_text
-from prn_jax.formats.places import folder_beside
 from prn_jax.formats.safetensors import digest
 from prn_jax.graph.sizes import Size
+from prn_jax.hosts.group import Hosts, Preemption
+from prn_jax.hosts.starts import Starts
+from prn_jax.hosts.watchdog import Watchdog
 from prn_jax.network import flatten_variables
 from prn_jax.train import bad_data, diagnose
 from prn_jax.train import step as steps
 from prn_jax.train.advice import FILE as WHY_ZERO
 from prn_jax.train.advice import why_zero
+from prn_jax.train.agreement import check_hosts, metric_of
 from prn_jax.train.checkpoint import Checkpoints
 from prn_jax.train.curves import write_curves
 from prn_jax.train.diagnose import DivergedError, Suspect, diagnosis
@@ -40,8 +44,6 @@ from prn_jax.train.evaluation import Figures
 from prn_jax.train.experiment import Experiment
 from prn_jax.train.export import NAMES as BEST
 from prn_jax.train.export import write_best
-from prn_jax.train.facts import check_hosts, metric_of
-from prn_jax.train.hosts import Hosts, Preemption
 from prn_jax.train.lock import locked
 from prn_jax.train.log import MetricsLog, Stopwatch, evaluations, last_evaluation, progress_line, say
 from prn_jax.train.prefetch import on_devices
@@ -50,9 +52,7 @@ from prn_jax.train.rundir import STEP_FILE, prepare, record, reported_step, run_
 from prn_jax.train.samples import MOST as MOST_SAMPLES
 from prn_jax.train.samples import write_training_samples, write_validation_samples
 from prn_jax.train.sharding import StepFn, compiled, put_state
-from prn_jax.train.starts import Starts
-from prn_jax.train.totals import Totals
-from prn_jax.train.watchdog import Watchdog
+from prn_jax.train.step_metrics import Totals
 
 MEETING_SPARE_SEC = 15.0  # the roll call knows who is late, and must speak before the watchdog
 STEPS_IN_FLIGHT = 2  # so that a signal, or a step that hangs, is noticed soon

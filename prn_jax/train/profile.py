@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from prn_jax.formats.mirror import Mirror
+from prn_jax.files.mirror import Mirror
 
 
 class Tracer:

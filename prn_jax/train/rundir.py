@@ -12,12 +12,12 @@ import jax
 import jax.numpy as jnp
 
 from prn_jax.errors import BucketError, PrnError
+from prn_jax.files.disk import check_utf8, write_text
+from prn_jax.files.places import WRITE_TEST
+from prn_jax.files.structured import load_bytes, load_json
+from prn_jax.files.values import Misfit
 from prn_jax.formats import checkpoints
 from prn_jax.formats.darknet_weights import Header
-from prn_jax.formats.files import check_utf8, write_text
-from prn_jax.formats.places import WRITE_TEST
-from prn_jax.formats.structured import load_bytes, load_json
-from prn_jax.formats.values import Misfit
 from prn_jax.graph.graph import Graph
 from prn_jax.network import expected_variables
 from prn_jax.train import diagnose, lock

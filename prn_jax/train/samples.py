@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from prn_jax.detect.draw import class_color, draw_boxes, text_color
+from prn_jax.files.disk import written_beside
 from prn_jax.fonts import letters
-from prn_jax.formats.files import written_beside
 
 TRAIN, VALID = "train_samples.jpg", "valid_samples.jpg"
 MOST, COLUMNS = 16, 4

@@ -21,7 +21,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from prn_jax.errors import PrnError
-from prn_jax.inference import CPU_OPTIONS
+from prn_jax.run.inference import CPU_OPTIONS
 from prn_jax.train.step import Batch, Metrics, Recipe, TrainState, train_step
 
 AXIS = "data"
@@ -98,7 +98,7 @@ def compiled(function: Callable[..., Any], *args: Any) -> Callable[..., Any]:
 
 
 def jit(function: Callable[..., Any], mesh: Mesh, **options: Any) -> Any:
-  """`jax.jit`, for CPUs with the compiler options of `prn_jax.inference` where this jaxlib knows them."""
+  """`jax.jit`, for CPUs with the compiler options of `prn_jax.run.inference` where this jaxlib knows them."""
   if mesh.devices.flat[0].platform != "cpu" or not _knows_cpu_options():
     return jax.jit(function, **options)
   return jax.jit(function, compiler_options=CPU_OPTIONS, **options)

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from prn_jax.errors import GraphError, PrnError, WeightsError
+from prn_jax.files.disk import is_file, is_folder
+from prn_jax.files.places import to_path
 from prn_jax.formats import darknet_weights
 from prn_jax.formats.darknet_training import LayerTraining
-from prn_jax.formats.files import is_file, is_folder
-from prn_jax.formats.places import to_path
 from prn_jax.graph.graph import Graph
 from prn_jax.labels import num_classes
 from prn_jax.model import Model, load

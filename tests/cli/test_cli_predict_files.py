@@ -49,7 +49,7 @@ def test_pictures_are_saved_by_default_and_only_files_of_this_run_count(
   assert not Path("predictions/images/a.jpg").exists()
 
   with pytest.MonkeyPatch.context() as patch:  # an image that ends the run: what was found before is kept
-    from prn_jax.detect.save import ResultWriter
+    from prn_jax.run.save import ResultWriter
 
     add, count = ResultWriter.add, iter(range(9))
     patch.setattr(ResultWriter, "add", lambda self, result: add(self, result) if next(count) < 1 else 1 / 0)

@@ -20,9 +20,9 @@ WEIGHTS = ("summary", "predict", "eval", "convert", "verify", *TRAINS)  # read a
 PRINTED_BY: dict[str, tuple[str, ...]] = {
   "classify/metrics.py": ("eval",),
   "cli/main.py": READS,
-  "data_pipelines/prepare.py": ("data",),
+  "data_pipelines/prepared/prepare.py": ("data",),
   "data_pipelines/records.py": ("data", "eval", *TRAINS),
-  "data_pipelines/report.py": ("data",),
+  "data_pipelines/doctor/report.py": ("data",),
   "detect/save.py": ("predict",),
   "download.py": ("models",),
   "evaluate.py": ("eval",),

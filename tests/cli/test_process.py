@@ -14,7 +14,7 @@ import pytest
 
 from prn_jax.cli.main import disk_problem
 from prn_jax.errors import PrnError
-from prn_jax.train.exit_codes import PREEMPTED
+from prn_jax.hosts.exit_codes import PREEMPTED
 from tests.conftest import REPO
 from tests.nets import random_model
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prn_jax.data_pipelines.anchors import box_sizes, fit_anchors, iou_wh, score_anchors
+from prn_jax.data_pipelines.doctor.anchors import box_sizes, fit_anchors, iou_wh, score_anchors
 from prn_jax.data_pipelines.records import DataError, Object, RecordList, make_record
 from prn_jax.data_pipelines.spec import open_spec
 
@@ -56,7 +56,7 @@ def test_properties(seed: int, num: int) -> None:
 
 
 def test_a_large_data_set_is_sampled_and_refined_on_all(monkeypatch: pytest.MonkeyPatch) -> None:
-  monkeypatch.setattr("prn_jax.data_pipelines.anchors.MAX_SAMPLE", 300)
+  monkeypatch.setattr("prn_jax.data_pipelines.doctor.anchors.MAX_SAMPLE", 300)
   sizes = np.random.default_rng(0).lognormal(3, 1, (3000, 2))
   sampled = fit_anchors(sizes, 6)
   monkeypatch.undo()

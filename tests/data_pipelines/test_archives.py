@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from prn_jax.data_pipelines import archives
+from prn_jax.data_pipelines.reading import archives
 from prn_jax.data_pipelines.records import DataError
 from prn_jax.data_pipelines.spec import open_spec
 from tests.data_pipelines.pictures import write_image

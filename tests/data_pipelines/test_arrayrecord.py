@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
-from prn_jax.data_pipelines.prepare import prepare
-from prn_jax.data_pipelines.record_bytes import decode_record, encode_record
+from prn_jax.data_pipelines.prepared.prepare import prepare
+from prn_jax.data_pipelines.prepared.record_bytes import decode_record, encode_record
 from prn_jax.data_pipelines.records import DataError, ProblemLog, Record
 from prn_jax.data_pipelines.sources.arrayrecord import ArrayRecordDataset
 from prn_jax.data_pipelines.spec import open_spec

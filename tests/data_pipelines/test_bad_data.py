@@ -20,11 +20,11 @@ import pytest
 from PIL import Image
 
 from prn_jax.data_pipelines.augment import NO_CLASSIFICATION_AUGMENT, NO_DETECTION_AUGMENT
-from prn_jax.data_pipelines.evaluation_batches import eval_batches
-from prn_jax.data_pipelines.pipeline import PipelineConfig, batch_at, train_batches
+from prn_jax.data_pipelines.doctor.summary import summarize
+from prn_jax.data_pipelines.feed.evaluation_batches import eval_batches
+from prn_jax.data_pipelines.feed.pipeline import PipelineConfig, batch_at, train_batches
 from prn_jax.data_pipelines.records import DataError, Problem, ProblemKind, count_problems
 from prn_jax.data_pipelines.spec import open_spec
-from prn_jax.data_pipelines.summary import summarize
 from tests.data_pipelines.pictures import write
 
 Change = Callable[[str], str | bytes]

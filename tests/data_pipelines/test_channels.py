@@ -10,9 +10,9 @@ from PIL import Image
 
 from prn_jax.data_pipelines.augment import ClassificationAugment, DetectionAugment
 from prn_jax.data_pipelines.augment.classification import NO_CLASSIFICATION_AUGMENT
-from prn_jax.data_pipelines.channels import check_channels, to_channels, to_grey
+from prn_jax.data_pipelines.feed.pipeline import Batch, PipelineConfig, batch_at, eval_batches
 from prn_jax.data_pipelines.images import read_image, stretch
-from prn_jax.data_pipelines.pipeline import Batch, PipelineConfig, batch_at, eval_batches
+from prn_jax.data_pipelines.images.channels import check_channels, to_channels, to_grey
 from prn_jax.data_pipelines.records import RecordList, make_record
 from prn_jax.errors import PrnError
 from tests.data_pipelines.pipeline_data import jpeg, numbered

@@ -21,8 +21,8 @@ from prn_jax.data_pipelines.augment import (
 from prn_jax.data_pipelines.augment.detection import draw_margins
 from prn_jax.data_pipelines.augment.sample import Sample
 from prn_jax.data_pipelines.augment.warp import draw_warp
-from prn_jax.data_pipelines.batching import DecodeSize
-from prn_jax.data_pipelines.pipeline import PipelineConfig, batch_at
+from prn_jax.data_pipelines.feed.batching import DecodeSize
+from prn_jax.data_pipelines.feed.pipeline import PipelineConfig, batch_at
 from prn_jax.data_pipelines.records import RecordList, make_record
 from tests.data_pipelines.pipeline_data import jpeg
 

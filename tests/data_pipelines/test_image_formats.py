@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from prn_jax.data_pipelines import image_formats, inputs
-from prn_jax.data_pipelines.images import ImageError, read_image
+from prn_jax.data_pipelines.images import ImageError, inputs, read_image
+from prn_jax.data_pipelines.images import formats as image_formats
 from prn_jax.data_pipelines.records import DataError, image_size
 from prn_jax.data_pipelines.spec import open_spec
 from tests.data_pipelines.pictures import write, write_image

@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from prn_jax.data_pipelines import shard_cache
-from prn_jax.data_pipelines.evaluation_batches import eval_batches
-from prn_jax.data_pipelines.inputs import InputError, expand
-from prn_jax.data_pipelines.prepare import prepare
+from prn_jax.data_pipelines.feed.evaluation_batches import eval_batches
+from prn_jax.data_pipelines.images.inputs import InputError, expand
+from prn_jax.data_pipelines.prepared import shard_cache
+from prn_jax.data_pipelines.prepared.prepare import prepare
 from prn_jax.data_pipelines.records import DataError, Dataset
 from prn_jax.data_pipelines.spec import open_spec
 from prn_jax.errors import BucketError, PrnError
 from tests.data_pipelines.pictures import write, write_image
-from tests.formats.test_places import impatient  # noqa: F401  (a fixture)
+from tests.files.test_places import impatient  # noqa: F401  (a fixture)
 from tests.object_store import Faults, ObjectStore
 
 VOC = """<annotation><size><width>100</width><height>50</height></size><object><name>{name}</name>

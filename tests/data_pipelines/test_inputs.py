@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from prn_jax.data_pipelines import inputs
-from prn_jax.data_pipelines.inputs import InputError
-from prn_jax.predict import Failure, _read_or_fail
+from prn_jax.data_pipelines.images import inputs
+from prn_jax.data_pipelines.images.inputs import InputError
+from prn_jax.run.images import Failure, _read_or_fail
 from tests.data_pipelines.pictures import write, write_image
 
 

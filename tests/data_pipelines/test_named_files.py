@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from prn_jax.data_pipelines.named_files import NamedFiles
+from prn_jax.data_pipelines.reading.named_files import NamedFiles
 from tests.data_pipelines.pictures import write
 
 

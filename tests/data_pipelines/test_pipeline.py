@@ -18,8 +18,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prn_jax.data_pipelines.augment import DetectionAugment
-from prn_jax.data_pipelines.batching import EpochOrder
-from prn_jax.data_pipelines.pipeline import Batch, PipelineConfig, batch_at, darknet_sizes, size_of_step, train_batches
+from prn_jax.data_pipelines.feed.batching import EpochOrder
+from prn_jax.data_pipelines.feed.pipeline import (
+  Batch,
+  PipelineConfig,
+  batch_at,
+  darknet_sizes,
+  size_of_step,
+  train_batches,
+)
 from prn_jax.data_pipelines.records import DataError, Dataset, RecordList
 from prn_jax.data_pipelines.spec import open_spec
 from tests.data_pipelines.pipeline_data import Failing, Noisy, Slow, numbered
@@ -236,7 +243,7 @@ def test_another_thread_may_close() -> None:
 
 
 def test_importing_the_pipeline_does_not_import_jax() -> None:
-  code = "import sys, prn_jax.data_pipelines.pipeline, prn_jax.data_pipelines.evaluation_batches; sys.exit('jax' in sys.modules)"
+  code = "import sys, prn_jax.data_pipelines.feed.pipeline, prn_jax.data_pipelines.feed.evaluation_batches; sys.exit('jax' in sys.modules)"
   assert subprocess.run([sys.executable, "-c", code], cwd=REPO, check=False).returncode == 0
 
 

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from prn_jax.data_pipelines import decoding
 from prn_jax.data_pipelines.augment import NO_DETECTION_AUGMENT, ClassificationAugment
 from prn_jax.data_pipelines.augment.sample import Sample
-from prn_jax.data_pipelines.batching import truth_rows
-from prn_jax.data_pipelines.decoding import SampleMemory, make_sample, read_reduced
+from prn_jax.data_pipelines.feed import decoding
+from prn_jax.data_pipelines.feed.batching import truth_rows
+from prn_jax.data_pipelines.feed.decoding import SampleMemory, make_sample, read_reduced
+from prn_jax.data_pipelines.feed.pipeline import PipelineConfig, batch_at, train_batches
 from prn_jax.data_pipelines.images import ImageError, read_image
 from prn_jax.data_pipelines.parallel import WorkerError, check_shared_memory
-from prn_jax.data_pipelines.pipeline import PipelineConfig, batch_at, train_batches
 from prn_jax.data_pipelines.records import DataError, Object, RecordList, make_record
 from tests.data_pipelines.pipeline_data import Noisy, jpeg, numbered, png, with_image
 
@@ -173,7 +173,7 @@ def test_memory_is_bounded_and_reads_once(monkeypatch: pytest.MonkeyPatch) -> No
     read.append(record)
     return make_sample(record, at_least)  # type: ignore[arg-type]
 
-  monkeypatch.setattr("prn_jax.data_pipelines.batching.make_sample", counted)
+  monkeypatch.setattr("prn_jax.data_pipelines.feed.batching.make_sample", counted)
   settings = config(cache_mb=1, threads=0)
   with train_batches(numbered(8), Noisy(), settings, num_steps=20) as batches:
     assert len(list(batches)) == 20

@@ -10,7 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prn_jax.data_pipelines import images
-from prn_jax.data_pipelines.evaluation_batches import eval_batches, indices_of_process, num_eval_batches, placement_of
+from prn_jax.data_pipelines.feed.evaluation_batches import (
+  eval_batches,
+  indices_of_process,
+  num_eval_batches,
+  placement_of,
+)
 from prn_jax.data_pipelines.records import DataError
 from tests.data_pipelines.pipeline_data import numbered
 

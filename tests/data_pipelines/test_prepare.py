@@ -20,9 +20,9 @@ import pytest
 from PIL import Image
 
 from prn_jax.data_pipelines.images import read_image
-from prn_jax.data_pipelines.prepare import default_split, prepare
+from prn_jax.data_pipelines.prepared.prepare import default_split, prepare
+from prn_jax.data_pipelines.prepared.shrink import ShrinkOptions
 from prn_jax.data_pipelines.records import DataError, RecordList
-from prn_jax.data_pipelines.shrink import ShrinkOptions
 from prn_jax.data_pipelines.spec import open_spec
 from prn_jax.errors import PrnError
 from tests.conftest import REPO
@@ -183,8 +183,8 @@ def test_damaged_shards_are_written_anew_and_others_stay(tmp_path: Path) -> None
 KILLED = """
 import sys
 import threading
-from prn_jax.data_pipelines.prepare import prepare
-from prn_jax.data_pipelines.shrink import ShrinkOptions
+from prn_jax.data_pipelines.prepared.prepare import prepare
+from prn_jax.data_pipelines.prepared.shrink import ShrinkOptions
 prepare("synthetic:traffic:48", sys.argv[1], options=ShrinkOptions(max_side=160), num_shards=6, num_threads=2)
 """
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from prn_jax.data_pipelines.reading.segmentations import box_around
 from prn_jax.data_pipelines.records import DataError, RecordList, notes_of
-from prn_jax.data_pipelines.segmentations import box_around
 from prn_jax.data_pipelines.spec import open_spec
 from tests.data_pipelines.pictures import write, write_image
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from prn_jax.data_pipelines.doctor.summary import summarize
 from prn_jax.data_pipelines.records import DataError, notes_of
 from prn_jax.data_pipelines.sources.darknet import darknet_label_path, read_data_file
 from prn_jax.data_pipelines.sources.yolo import yolo_label_path
 from prn_jax.data_pipelines.spec import open_spec
-from prn_jax.data_pipelines.summary import summarize
 from tests.data_pipelines.pictures import write, write_image
 
 GOOD = "1 0.5 0.5 0.2 0.4\n"

@@ -15,10 +15,10 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 from PIL import Image
 
-from prn_jax.data_pipelines.prepare import default_split, prepare
+from prn_jax.data_pipelines.prepared.prepare import default_split, prepare
 from prn_jax.data_pipelines.records import DataError
 from prn_jax.data_pipelines.spec import open_spec
-from prn_jax.evaluate import detection_data, run_model
+from prn_jax.run.evaluate import detection_data, run_model
 from tests.data_pipelines.test_tfrecord import write_tfrecord
 from tests.nets import random_model, tiny_detector
 

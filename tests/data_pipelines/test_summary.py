@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from prn_jax.data_pipelines.prepare import prepare
+from prn_jax.data_pipelines.doctor.report import charts, choose_samples, sample_sheet, text, write_pictures
+from prn_jax.data_pipelines.doctor.summary import Summary, summarize
+from prn_jax.data_pipelines.prepared.prepare import prepare
 from prn_jax.data_pipelines.records import DataError
-from prn_jax.data_pipelines.report import charts, choose_samples, sample_sheet, text, write_pictures
 from prn_jax.data_pipelines.spec import open_spec
-from prn_jax.data_pipelines.summary import Summary, summarize
 from tests.data_pipelines.pictures import write, write_image
 
 

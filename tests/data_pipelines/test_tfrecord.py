@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from prn_jax.data_pipelines.reading.tfrecord import FilePart, TfRecords, masked_crc32c
 from prn_jax.data_pipelines.records import DataError
-from prn_jax.data_pipelines.tfrecord import FilePart, TfRecords, masked_crc32c
 
 
 def write_tfrecord(path: Path, rows: list[bytes]) -> Path:

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from prn_jax.errors import PrnError
+from prn_jax.files.disk import sha256, write_text, written_beside
 from prn_jax.formats import darknet_cfg
-from prn_jax.formats.files import sha256, write_text, written_beside
 from tests.conftest import REPO
 
 
@@ -85,7 +85,7 @@ def test_kill_in_the_middle_leaves_the_old_file(tmp_path: Path) -> None:
   code = f"""
     import os, signal
     from pathlib import Path
-    from prn_jax.formats.files import written_beside
+    from prn_jax.files.disk import written_beside
     with written_beside(Path({str(path)!r})) as file:
       file.write(b"new" * 1_000_000)
       file.flush()

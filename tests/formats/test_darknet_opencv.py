@@ -9,8 +9,8 @@ import jax
 import numpy as np
 import pytest
 
+from prn_jax.files.disk import write_text
 from prn_jax.formats import darknet_cfg, darknet_weights
-from prn_jax.formats.files import write_text
 from prn_jax.graph.graph import Graph
 from prn_jax.kinds import batchnorm
 from prn_jax.network import Network, Variables, flatten_variables, init_variables, unflatten_variables

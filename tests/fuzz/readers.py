@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from prn_jax.data_pipelines.record_bytes import decode_record, encode_record
+from prn_jax.data_pipelines.prepared.record_bytes import decode_record, encode_record
 from prn_jax.data_pipelines.records import Object, OnBadData, ProblemLog, make_record
 from prn_jax.data_pipelines.spec import open_spec
 from prn_jax.errors import PrnError
@@ -237,7 +237,7 @@ def metrics(folder: Path) -> tuple[Read, Sequence[bytes]]:
 
 @reader(JSON)
 def bad_data(folder: Path) -> tuple[Read, Sequence[bytes]]:
-  from prn_jax.formats.structured import parse_json
+  from prn_jax.files.structured import parse_json
   from prn_jax.train.bad_data import BadData
 
   entry = {"what": "image", "path": "a.jpg", "line": None, "kind": "malformed", "reason": "is empty"}
@@ -274,8 +274,8 @@ def experiment(folder: Path) -> tuple[Read, Sequence[bytes]]:
 @reader(JSON)
 def download_notes(folder: Path) -> tuple[Read, Sequence[bytes]]:
   """Notes that cannot be used are forgotten; the text of a checksum file is refused."""
-  from prn_jax.download import PATIENCE, _Job
-  from prn_jax.formats.structured import read_text
+  from prn_jax.files.structured import read_text
+  from prn_jax.zoo.fetch import PATIENCE, _Job
 
   job = _Job("https://example.com/a", folder / "a", (), PATIENCE, lambda here, whole: None)
 

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 import yaml
 
-from prn_jax.train import exit_codes
+from prn_jax.hosts import exit_codes
 from tests.conftest import REPO
 
 LAUNCH = REPO / "launch"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from launch import supervise
-from prn_jax.train import exit_codes
+from prn_jax.hosts import exit_codes
 from tests.conftest import REPO
 
 

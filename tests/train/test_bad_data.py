@@ -12,7 +12,7 @@ import pytest
 
 from prn_jax.cli.main import main
 from prn_jax.data_pipelines.records import Problem, ProblemKind
-from prn_jax.formats.structured import parse_json
+from prn_jax.files.structured import parse_json
 from prn_jax.train import bad_data
 from prn_jax.train.bad_data import FILE, BadData, gathered
 from tests.train.test_train_cli import arguments, classifier_files, detector_cfg

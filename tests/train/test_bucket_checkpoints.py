@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 
 from prn_jax.errors import BucketError, CheckpointError
+from prn_jax.files.places import to_path
 from prn_jax.formats.checkpoints import load_params
-from prn_jax.formats.places import to_path
 from prn_jax.train import log
 from prn_jax.train.checkpoint import Checkpoints
 from prn_jax.train.log import MetricsLog, last_evaluation, read_metrics
-from tests.formats.test_places import impatient  # noqa: F401  (a fixture)
+from tests.files.test_places import impatient  # noqa: F401  (a fixture)
 from tests.object_store import Faults, ObjectStore, connect, environment, serving
 from tests.train.checkpoint_states import (
   META,

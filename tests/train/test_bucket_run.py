@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from prn_jax.formats import darknet_cfg
-from prn_jax.train.exit_codes import BAD_INPUT, HOST_LOST
+from prn_jax.hosts.exit_codes import BAD_INPUT, HOST_LOST
 from tests.conftest import REPO
 from tests.nets import smooth_detector
 from tests.object_store import BUCKET, Faults, ObjectStore, environment, serving

@@ -121,7 +121,7 @@ def test_published_settings_are_those_of_the_cfg(name: str, shared: Path) -> Non
 
 def _check_loss_of_every_head(config: TrainConfig, cfg: Path) -> None:
   from prn_jax.models import build_graph
-  from prn_jax.train.tasks import head_settings
+  from prn_jax.train.losses import head_settings
 
   public = darknet_cfg.read(cfg)
   own = head_settings(build_graph(config.model), config.loss)

@@ -13,7 +13,7 @@ from PIL import Image
 from prn_jax.cli.main import main
 from prn_jax.cli.train import read_config
 from prn_jax.formats.checkpoints import FOLDER, META, Rating, write_manifest
-from prn_jax.train import exit_codes
+from prn_jax.hosts import exit_codes
 from prn_jax.train.config import ConfigError, typed
 from prn_jax.train.experiment import Experiment, open_experiment
 from prn_jax.train.rundir import prepare, record, run_metadata

@@ -12,7 +12,7 @@ import pytest
 
 from launch.fake_pod import Pod
 from prn_jax.formats import darknet_cfg
-from prn_jax.train.exit_codes import HOST_LOST, NO_START, PREEMPTED
+from prn_jax.hosts.exit_codes import HOST_LOST, NO_START, PREEMPTED
 from prn_jax.train.log import EVAL, read_metrics
 from tests.conftest import REPO
 from tests.nets import smooth_detector, tiny_detector

@@ -50,7 +50,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
       patch.setattr(loop._Run, "_evaluate", at)
       if stop_after is not None:
-        patch.setattr("prn_jax.train.hosts.Preemption.requested", lambda self, done: done >= stop_after)
+        patch.setattr("prn_jax.hosts.group.Preemption.requested", lambda self, done: done >= stop_after)
       return train(open_experiment(config), tmp_path / "run")
 
   return go

@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 
 from prn_jax.formats import darknet_cfg
+from prn_jax.hosts.exit_codes import PREEMPTED
 from prn_jax.train.checkpoint import load_params
-from prn_jax.train.exit_codes import PREEMPTED
 from tests.conftest import REPO
 from tests.nets import smooth_detector
 

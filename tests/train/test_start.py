@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from prn_jax.errors import PrnError, WeightsError
-from prn_jax.formats import convert, darknet_cfg, darknet_weights
+from prn_jax.export import convert
+from prn_jax.formats import darknet_cfg, darknet_weights
 from prn_jax.formats.darknet_training import LayerTraining
 from prn_jax.formats.darknet_weights import Header
 from prn_jax.graph.graph import Graph

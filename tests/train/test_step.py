@@ -16,8 +16,8 @@ from prn_jax.graph.builder import Builder
 from prn_jax.graph.graph import Graph
 from prn_jax.network import Network, init_variables
 from prn_jax.train import sharding
+from prn_jax.train.losses import LossConfig, make_loss
 from prn_jax.train.step import NEVER, Recipe, TrainState, eval_variables, init_state, mean, train_step
-from prn_jax.train.tasks import LossConfig, make_loss
 
 SIZE, CLASSES = 16, 3
 

@@ -21,10 +21,12 @@ from prn_jax.cli.main import main
 from prn_jax.cli.train import read_config
 from prn_jax.formats import darknet_cfg
 from prn_jax.graph.builder import Builder
+from prn_jax.hosts import exit_codes
 from prn_jax.model import Model
 from prn_jax.models import build_graph
 from prn_jax.network import init_variables
-from prn_jax.train import evaluation, exit_codes, loop, totals
+from prn_jax.train import evaluation, loop
+from prn_jax.train import step_metrics as totals
 from prn_jax.train.checkpoint import Checkpoints
 from prn_jax.train.config import typed
 from prn_jax.train.diagnose import Diagnosis
@@ -277,7 +279,7 @@ def test_asked_to_stop_where_an_evaluation_is_due_a_run_saves_and_makes_it_up(
 ) -> None:
   workdir = tmp_path / "run"
   with monkeypatch.context() as patch:
-    patch.setattr("prn_jax.train.hosts.Preemption.requested", lambda self, step: step == 3)
+    patch.setattr("prn_jax.hosts.group.Preemption.requested", lambda self, step: step == 3)
     assert train_now(detector_cfg, workdir).reason is Reason.PREEMPTED
   rows = read_metrics(workdir)
   assert [row["step"] for row in rows] == [2, 3], "the steps since the last line are told too"
@@ -332,7 +334,7 @@ def test_the_search_for_what_diverged_may_take_longer_than_a_step(
 
   barks: list[tuple[object, ...]] = []
   monkeypatch.setattr("prn_jax.train.loop.diagnosis", slow)
-  monkeypatch.setattr("prn_jax.train.watchdog.Watchdog._bark", lambda self, *what: barks.append(what))
+  monkeypatch.setattr("prn_jax.hosts.watchdog.Watchdog._bark", lambda self, *what: barks.append(what))
   code = main(
     arguments(
       detector_cfg, tmp_path / "run", "--config.optim.learning_rate=1e30", "--config.optim.schedule.policy=constant",

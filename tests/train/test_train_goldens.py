@@ -23,9 +23,9 @@ from prn_jax.formats import darknet_cfg, darknet_weights
 from prn_jax.graph.graph import Context, Graph, WeightArray
 from prn_jax.kinds.batchnorm import EPSILON
 from prn_jax.network import Network, flatten_variables
+from prn_jax.train.losses import LossConfig, make_loss
 from prn_jax.train.optim import darknet_optim, make_optimizer
 from prn_jax.train.step import Recipe, init_state, train_step
-from prn_jax.train.tasks import LossConfig, make_loss
 from tests.conftest import shared_params
 
 Arrays = dict[str, np.ndarray]

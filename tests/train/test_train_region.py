@@ -21,8 +21,8 @@ from prn_jax.network import Network
 from prn_jax.train.checkpoint import load_params
 from prn_jax.train.darknet_config import config_from_cfg
 from prn_jax.train.log import read_metrics
+from prn_jax.train.losses import LossConfig, head_settings, make_loss
 from prn_jax.train.step import Recipe, TrainState, with_images_seen
-from prn_jax.train.tasks import LossConfig, head_settings, make_loss
 
 CFG = """
 [net]

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from prn_jax.data_pipelines.augment import DetectionAugment
-from prn_jax.data_pipelines.pipeline import PipelineConfig, batch_at, first_rows
+from prn_jax.data_pipelines.feed.pipeline import PipelineConfig, batch_at, first_rows
 from prn_jax.data_pipelines.spec import open_spec
 from prn_jax.formats.darknet_weights import Header
 from prn_jax.model import Model, with_weights

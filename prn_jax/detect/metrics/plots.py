@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from prn_jax.detect.metrics.curves import RECALLS, Curves, PrCurve
 from prn_jax.detect.metrics.mistakes import BACKGROUND, ConfusionMatrix
+from prn_jax.files.disk import written_beside
 from prn_jax.fonts import fitted
-from prn_jax.formats.files import written_beside
 
 if TYPE_CHECKING:
   from matplotlib.axes import Axes

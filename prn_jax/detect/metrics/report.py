@@ -14,7 +14,7 @@ from prn_jax.detect.metrics.explain import Explanation
 from prn_jax.detect.metrics.mistakes import ConfusionMatrix, assign, confusion_matrix
 from prn_jax.detect.metrics.sheet import ReadImage, Sheet, contact_sheet
 from prn_jax.detect.metrics.tables import Evaluation, Row, format_table, with_confidence
-from prn_jax.formats.files import write_text, written_beside
+from prn_jax.files.disk import write_text, written_beside
 
 
 @dataclasses.dataclass(frozen=True)

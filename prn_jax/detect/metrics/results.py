@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prn_jax.detect.metrics.data import Detected, EvalError, ImageDetections, ImageId
-from prn_jax.formats.files import write_text
-from prn_jax.formats.structured import MAX_DATA_BYTES, read_json
-from prn_jax.formats.values import Misfit, number_of, shown, whole_of
+from prn_jax.files.disk import write_text
+from prn_jax.files.structured import MAX_DATA_BYTES, read_json
+from prn_jax.files.values import Misfit, number_of, shown, whole_of
 from prn_jax.labels import COCO_CATEGORY_IDS
 
 T = TypeVar("T")

@@ -1,0 +1,320 @@
+"""Figures of a data set, and what may be wrong with it: `prn data inspect`."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prn_jax.data_pipelines.images import ImageError, read_image
+from prn_jax.data_pipelines.in_threads import in_order
+from prn_jax.data_pipelines.parallel import default_threads
+from prn_jax.data_pipelines.prepared.shrink import checked_size, image_problem, named_bytes
+from prn_jax.data_pipelines.records import (
+  DataError,
+  Dataset,
+  OnBadData,
+  Problem,
+  ProblemLog,
+  Record,
+  count_problems,
+  notes_of,
+)
+from prn_jax.data_pipelines.sources.arrayrecord import ArrayRecordDataset
+
+Floats = NDArray[np.float64]
+SMALL_SIDE_PX, MEDIUM_SIDE_PX = 32, 96  # COCO: small is an area below 32 x 32 pixels, medium below 96 x 96
+QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
+FEW = 10  # examples; a class with fewer can hardly be learnt
+TINY_SIDE_PX = 4
+MOST_NAMED = 8
+
+Progress = Callable[[Iterable[Any], int], Iterable[Any]]
+
+
+@dataclass(frozen=True)
+class Summary:
+  """What a data set holds. n images, m objects; images that cannot be used are left out.
+
+  Attributes:
+    spec: where it comes from.
+    names, category_ids: of the classes.
+    indices: (n,) positions in the data set.
+    image_ids: n.
+    sizes_wh_px: (n, 2) of the images.
+    labels: (n,) class of the image, -1 without; all -1 for detection.
+    image_of: (m,) which image an object is in, 0..n-1.
+    classes: (m,) of the objects.
+    boxes_xyxy_px: (m, 4).
+    areas_px: (m,) COCO's area of the segmentation, elsewhere of the box.
+    is_crowd, is_difficult: (m,).
+    problems: what was left out.
+    same_files: image ids of files that are equal byte by byte.
+    was_decoded: whether the pixels were looked at.
+    source_notes: what the source understood, but is worth a look.
+  """
+
+  spec: str
+  names: tuple[str, ...]
+  category_ids: tuple[int, ...]
+  indices: NDArray[np.int64]
+  image_ids: tuple[int | str, ...]
+  sizes_wh_px: NDArray[np.int64]
+  labels: NDArray[np.int64]
+  image_of: NDArray[np.int64]
+  classes: NDArray[np.int64]
+  boxes_xyxy_px: Floats
+  areas_px: Floats
+  is_crowd: NDArray[np.bool_]
+  is_difficult: NDArray[np.bool_]
+  problems: tuple[Problem, ...]
+  same_files: tuple[tuple[int | str, ...], ...]
+  was_decoded: bool
+  source_notes: tuple[str, ...] = ()
+
+  @property
+  def is_classification(self) -> bool:
+    return bool((self.labels >= 0).any())
+
+  @functools.cached_property
+  def objects_per_class(self) -> NDArray[np.int64]:
+    return np.bincount(self.classes, minlength=len(self.names))
+
+  @functools.cached_property
+  def images_per_class(self) -> NDArray[np.int64]:
+    """Images with the class as their label, or with an object of it."""
+    if self.is_classification:
+      return np.bincount(self.labels[self.labels >= 0], minlength=len(self.names))
+    pairs = np.unique(np.stack([self.image_of, self.classes]), axis=1)
+    return np.bincount(pairs[1], minlength=len(self.names))
+
+  @functools.cached_property
+  def objects_per_image(self) -> NDArray[np.int64]:
+    return np.bincount(self.image_of, minlength=len(self.image_ids))
+
+  @functools.cached_property
+  def box_sizes_wh_px(self) -> Floats:
+    return self.boxes_xyxy_px[:, 2:] - self.boxes_xyxy_px[:, :2]
+
+  @functools.cached_property
+  def sides_rel(self) -> Floats:
+    """(m,) square root of the box's share of its image's area."""
+    return np.sqrt((self.box_sizes_wh_px / self.sizes_wh_px[self.image_of]).prod(1))
+
+  @functools.cached_property
+  def aspects(self) -> Floats:
+    """(m,) width / height of the boxes."""
+    return self.box_sizes_wh_px[:, 0] / self.box_sizes_wh_px[:, 1]
+
+  @functools.cached_property
+  def coco_sizes(self) -> dict[str, int]:
+    """Number of small, medium and large objects by COCO's limits."""
+    bins = np.digitize(self.areas_px, [SMALL_SIDE_PX**2, MEDIUM_SIDE_PX**2])
+    return dict(zip(("small", "medium", "large"), np.bincount(bins, minlength=3).tolist(), strict=True))
+
+  @functools.cached_property
+  def notes(self) -> tuple[str, ...]:
+    """What is no error, but worth a look."""
+    return tuple(_notes(self))
+
+  def to_json(self) -> dict[str, Any]:
+    sizes = Counter(map(tuple, self.sizes_wh_px.tolist()))
+    classes = zip(
+      self.names, self.category_ids, self.objects_per_class.tolist(), self.images_per_class.tolist(), strict=True
+    )
+    result: dict[str, Any] = {
+      "spec": self.spec,
+      "task": "classify" if self.is_classification else "detect",
+      "images": len(self.image_ids),
+      "classes": [
+        {"name": name, "category_id": category, "objects": objects, "images": images}
+        for name, category, objects, images in classes
+      ],
+      "image_sizes": [[w, h, number] for (w, h), number in sizes.most_common(20)],
+      "image_width": _quantiles(self.sizes_wh_px[:, 0]),
+      "image_height": _quantiles(self.sizes_wh_px[:, 1]),
+    }
+    if not self.is_classification:
+      result |= {
+        "objects": len(self.classes),
+        "crowd": int(self.is_crowd.sum()),
+        "difficult": int(self.is_difficult.sum()),
+        "images_without_objects": int((self.objects_per_image == 0).sum()),
+        "objects_per_image": _quantiles(self.objects_per_image),
+        "box_sizes": self.coco_sizes,
+        "box_width_px": _quantiles(self.box_sizes_wh_px[:, 0]),
+        "box_height_px": _quantiles(self.box_sizes_wh_px[:, 1]),
+        "box_side_rel": _quantiles(self.sides_rel),
+        "box_aspect": _quantiles(self.aspects),
+      }
+    return result | {
+      "decoded": self.was_decoded,
+      "notes": self.notes,
+      "same_files": self.same_files,
+      "problem_counts": count_problems(self.problems),
+      "problems": [str(problem) for problem in self.problems],
+    }
+
+
+def _quantiles(values: NDArray[Any]) -> dict[str, float] | None:
+  if not len(values):
+    return None
+  names = ("min", "p5", "p25", "median", "p75", "p95", "max")
+  result = dict(zip(names, np.quantile(values, QUANTILES).tolist(), strict=True))
+  return result | {"mean": float(values.mean())}
+
+
+# -- looking at everything ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Seen:
+  """One image that can be used."""
+
+  index: int
+  record: Record
+  size: tuple[int, int]
+  digest: bytes | None
+
+
+def summarize(
+  dataset: Dataset,
+  spec: str,
+  *,
+  decode: bool = True,
+  on_bad_data: OnBadData | str = "skip",
+  num_threads: int | None = None,
+  progress: Progress | None = None,
+) -> Summary:
+  """Looks at every annotation and every image.
+
+  Args:
+    dataset: any data set.
+    spec: what it is called in messages.
+    decode: decode the pixels, which alone finds images that are damaged behind their header, compare files, and the
+      checksums of prepared data; else only headers are read.
+    on_bad_data: "stop" raises at the first problem; "skip" leaves it out and lists it.
+    num_threads: of decoding; by default one per core.
+    progress: passes images on, to show how far they are; also gets their number.
+
+  Raises:
+    DataError: a problem (policy stop), or no image can be used.
+  """
+  log = ProblemLog(on_bad_data)
+  if decode and isinstance(dataset, ArrayRecordDataset):
+    dataset.check_shards(log)
+  seen: list[_Seen] = []
+  look = functools.partial(_look, dataset, spec, decode)
+  with in_order(look, range(len(dataset)), num_threads or default_threads()) as results:
+    for item in progress(results, len(dataset)) if progress else results:
+      if isinstance(item, Problem):
+        log.report(item.path, item.line, item.reason, item.kind, "the image is left out")
+      else:
+        seen.append(item)
+  problems = (*dataset.problems, *log.problems)  # those of sources that read as they go are complete now
+  if not seen:
+    raise DataError(f"data '{spec}': none of {len(dataset)} images can be used; the first because of {problems[0]}")
+  return _collected(dataset, spec, seen, problems, decode)
+
+
+def _look(dataset: Dataset, spec: str, decode: bool, index: int) -> _Seen | Problem:
+  record = None
+  try:
+    record = dataset[index]
+    name, data = named_bytes(record)
+    size = checked_size(record, name, data)
+    if decode:
+      read_image(data, name=name)
+  except (ImageError, DataError) as error:
+    return image_problem(error, record, spec)
+  digest = hashlib.blake2b(data, digest_size=16).digest() if decode else None
+  return _Seen(index, replace(record, image=b""), size, digest)
+
+
+def _collected(
+  dataset: Dataset, spec: str, seen: Sequence[_Seen], problems: tuple[Problem, ...], decode: bool
+) -> Summary:
+  records = [item.record for item in seen]
+  by_digest: dict[bytes, list[int | str]] = defaultdict(list)
+  for item in seen:
+    if item.digest is not None:
+      by_digest[item.digest].append(item.record.image_id)
+  boxes = np.concatenate([record.boxes_xyxy_px for record in records]).astype(np.float64)
+  own_areas = [
+    record.area_px if record.area_px is not None else np.full(len(record.classes), np.nan) for record in records
+  ]
+  areas = np.concatenate(own_areas)
+  return Summary(
+    spec=spec,
+    names=dataset.names,
+    category_ids=dataset.category_ids,
+    indices=np.array([item.index for item in seen]),
+    image_ids=tuple(record.image_id for record in records),
+    sizes_wh_px=np.array([item.size for item in seen]),
+    labels=np.array([-1 if record.label is None else record.label for record in records]),
+    image_of=np.repeat(np.arange(len(records)), [len(record.classes) for record in records]),
+    classes=np.concatenate([record.classes for record in records]).astype(np.int64),
+    boxes_xyxy_px=boxes,
+    areas_px=np.where(np.isnan(areas), (boxes[:, 2:] - boxes[:, :2]).prod(1), areas),
+    is_crowd=np.concatenate([record.is_crowd for record in records]),
+    is_difficult=np.concatenate([record.is_difficult for record in records]),
+    problems=problems,
+    same_files=tuple(tuple(ids) for ids in by_digest.values() if len(ids) > 1),
+    was_decoded=decode,
+    source_notes=notes_of(dataset),
+  )
+
+
+# -- what is worth a look ----------------------------------------------------------------------------------------------
+
+
+def _notes(summary: Summary) -> Iterable[str]:
+  yield from summary.source_notes
+  examples = summary.images_per_class if summary.is_classification else summary.objects_per_class
+  what = "images" if summary.is_classification else "objects"
+  none = [name for name, number in zip(summary.names, examples, strict=True) if number == 0]
+  few = [f"{name} ({number})" for name, number in zip(summary.names, examples, strict=True) if 0 < number < FEW]
+  if none:
+    yield f"{_count(none, 'class', 'classes')} without {what}: {_named(none)}"
+  if few:
+    yield f"{_count(few, 'class', 'classes')} with fewer than {FEW} {what}: {_named(few)}"
+  repeated = [str(key) for key, number in Counter(summary.image_ids).items() if number > 1]
+  if repeated:
+    yield f"{_count(repeated, 'image id', 'image ids')} not unique, which an evaluation needs: {_named(repeated)}"
+  if summary.same_files:
+    extra = sum(len(ids) - 1 for ids in summary.same_files)
+    shown = _named([" = ".join(map(str, ids)) for ids in summary.same_files])
+    yield f"{extra} image {'files are copies' if extra > 1 else 'file is a copy'} of another: {shown}"
+  if summary.is_classification:
+    return
+  empty = [str(summary.image_ids[i]) for i in np.flatnonzero(summary.objects_per_image == 0)]
+  if empty:
+    yield f"{_count(empty, 'image', 'images')} without objects: {_named(empty)}"
+  yield from _box_notes(summary)
+
+
+def _box_notes(summary: Summary) -> Iterable[str]:
+  rows = np.column_stack([summary.image_of, summary.classes, summary.boxes_xyxy_px])
+  _, first, number = np.unique(rows, axis=0, return_index=True, return_counts=True)
+  repeated = [str(summary.image_ids[summary.image_of[i]]) for i in sorted(first[number > 1])]
+  if repeated:
+    yield f"{int((number - 1).sum())} boxes repeat another of their image exactly: {_named(repeated)}"
+  tiny = np.flatnonzero(summary.box_sizes_wh_px.min(1) < TINY_SIDE_PX) if len(rows) else np.array([], int)
+  if len(tiny):
+    ids = dict.fromkeys(str(summary.image_ids[summary.image_of[i]]) for i in tiny)
+    yield f"{_count(tiny, 'box', 'boxes')} with a side below {TINY_SIDE_PX} px, in {_named(list(ids))}"
+
+
+def _count(items: Sequence[Any] | NDArray[Any], one: str, many: str) -> str:
+  return f"{len(items):,} {one if len(items) == 1 else many}"
+
+
+def _named(names: Sequence[str]) -> str:
+  more = f", ... ({len(names) - MOST_NAMED:,} more)" if len(names) > MOST_NAMED else ""
+  return ", ".join(names[:MOST_NAMED]) + more

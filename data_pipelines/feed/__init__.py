@@ -1,0 +1,1 @@
+"""Batches: a function of (seed, step), made by threads or processes."""

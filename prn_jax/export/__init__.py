@@ -1,0 +1,1 @@
+"""Models out to other programs, each with its proof."""

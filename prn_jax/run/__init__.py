@@ -1,0 +1,1 @@
+"""Networks at work: photos in, boxes or classes out, saved and scored."""

@@ -1,0 +1,113 @@
+"""Photos -> class probabilities."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from prn_jax.data_pipelines import images
+from prn_jax.data_pipelines.images.channels import check_channels, to_channels
+from prn_jax.errors import PrnError
+
+if TYPE_CHECKING:
+  from prn_jax.model import Model
+  from prn_jax.run.inference import Inference
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Classification:
+  """Class probabilities of one image.
+
+  Attributes:
+    probabilities: (num_classes,) float32.
+    names: class names; may be empty.
+    path: where the image came from.
+  """
+
+  probabilities: np.ndarray
+  names: tuple[str, ...] = ()
+  path: str | None = None
+
+  def top(self, count: int = 5) -> list[tuple[int, str, float]]:
+    """The best `count` classes as (index, name, probability), best first; ties by index."""
+    order = np.argsort(-self.probabilities, kind="stable")[:count]
+    return [(int(i), self.name(int(i)), float(self.probabilities[i])) for i in order]
+
+  def name(self, index: int) -> str:
+    return self.names[index] if self.names else f"class {index}"
+
+  def to_dict(self, count: int = 5) -> dict[str, Any]:
+    """JSON values: path and the best classes."""
+    top = [{"class": i, "name": name, "probability": p} for i, name, p in self.top(count)]
+    return {"path": self.path, "top": top}
+
+  def __repr__(self) -> str:
+    """One line: where, and the best classes."""
+    where = f"'{self.path}': " if self.path else ""
+    best = ", ".join(f"{name} {p:.1%}" for _, name, p in self.top(3))
+    return f"Classification({where}{best}; {len(self.probabilities)} classes)"
+
+  def __str__(self) -> str:
+    return "\n".join(f"{p:7.2%}  {name}" for _, name, p in self.top())
+
+
+class Classifier:
+  """Runs a classification network on images, as Darknet's `classifier predict` sees them: shorter side resized to
+  the network, centre cut out.
+
+  Args:
+    model: a network without detection heads.
+    batch_sizes, network: as of a `Detector`.
+
+  Attributes:
+    seconds: as of a detector; a classifier's stages are not timed apart.
+  """
+
+  seconds: Mapping[str, float] = MappingProxyType({})
+
+  def __init__(self, model: Model, batch_sizes: int | Sequence[int] = 1, network: Inference | None = None) -> None:
+    from prn_jax.run.inference import Inference
+
+    check_channels(model.graph.channels, model.graph.name)
+    self.model = model
+    self.batch_sizes = (batch_sizes,) if isinstance(batch_sizes, int) else tuple(batch_sizes)
+    self.batch_size = self.batch_sizes[-1]
+    self._run = network or Inference(model)
+    self._head = model.graph.heads[-1].name
+
+  def prepare(self, image_u8: np.ndarray) -> np.ndarray:
+    """(h, w, 3) uint8 -> the network's input (h, w, 3 or 1) float32."""
+    graph = self.model.graph
+    return images.resize_min_center_crop(to_channels(image_u8, graph.channels), graph.width, graph.height)[0]
+
+  def probabilities(self, prepared: Sequence[np.ndarray]) -> np.ndarray:
+    """Prepared images -> (n, num_classes)."""
+    from prn_jax.run.inference import padded_size
+
+    results = []
+    for start in range(0, len(prepared), self.batch_size):
+      part = prepared[start : start + self.batch_size]
+      batch = np.zeros((padded_size(len(part), self.batch_sizes), *prepared[0].shape), np.float32)
+      batch[: len(part)] = part
+      results.append(np.asarray(self._run(batch)[self._head]).reshape(len(batch), -1)[: len(part)])
+    return np.concatenate(results)
+
+  def __call__(
+    self, images_u8: Sequence[np.ndarray], paths: Sequence[str | None] | None = None
+  ) -> list[Classification]:
+    """Classifies decoded images (h, w, 3) uint8 of any size."""
+    if not images_u8:
+      return []
+    rows = self.probabilities([self.prepare(image) for image in images_u8])
+    if not np.isfinite(rows).all():
+      from prn_jax.network import why_not_finite
+
+      raise PrnError(
+        f"network '{self.model.graph.name}' gave NaN or infinity as probabilities: {why_not_finite(self.model.variables)}"
+      )
+    names = self.model.names
+    return [Classification(row, names, path) for row, path in zip(rows, paths or [None] * len(rows), strict=True)]

@@ -1,0 +1,259 @@
+"""Photos -> boxes: resizing, the network, box decoding, suppression, and back to the photo's pixels."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from prn_jax.data_pipelines import images
+from prn_jax.data_pipelines.class_names import match_names
+from prn_jax.data_pipelines.images.channels import check_channels, to_channels
+from prn_jax.detect.detections import Detections
+from prn_jax.errors import PrnError, did_you_mean
+from prn_jax.labels import num_classes
+
+if TYPE_CHECKING:
+  from prn_jax.model import Model
+  from prn_jax.run.inference import Inference
+
+MOST_CANDIDATES = 131072  # more come only from random weights, and would take seconds per image
+RESIZES: dict[str, Callable[[np.ndarray, int, int], tuple[np.ndarray, images.Placement]]] = {
+  "stretch": images.stretch,
+  "letterbox": images.letterbox,
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DetectOptions:
+  """What decides which boxes come out.
+
+  Attributes:
+    conf: objectness and score must exceed it (0.25 to look at, 0.001 for COCO's figures).
+    nms: overlap above which the lower score is suppressed.
+    resize: "stretch" or "letterbox"; None takes the model's.
+    max_detections: most boxes per image, best first.
+    class_agnostic: boxes of different classes suppress each other.
+    nms_kind: "default", "greedynms", "diounms", "cornersnms"; None takes the cfg's.
+    classes: numbers or names of the classes that are looked for; None is all.
+  """
+
+  conf: float = 0.25
+  nms: float = 0.45
+  resize: str | None = None
+  max_detections: int = 300
+  class_agnostic: bool = False
+  nms_kind: str | None = None
+  classes: Sequence[int | str] | int | str | None = None
+
+  def __post_init__(self) -> None:
+    if self.classes is not None:
+      one = isinstance(self.classes, int | np.integer | str)
+      object.__setattr__(self, "classes", (self.classes,) if one else tuple(self.classes))  # type: ignore[arg-type]
+    for name, value in (("conf", self.conf), ("nms", self.nms)):
+      if not 0 <= value <= 1:
+        raise PrnError(f"{name}={value}; expected 0 to 1.")
+    if self.resize not in (None, *RESIZES):
+      raise PrnError(f"resize={self.resize}; expected one of {', '.join(RESIZES)}.")
+    if self.max_detections < 1:
+      raise PrnError(f"max_detections={self.max_detections}; expected at least 1.")
+
+
+@dataclasses.dataclass
+class Timing:
+  """Seconds spent per stage, summed over all images so far."""
+
+  resize: float = 0.0
+  network: float = 0.0
+  boxes: float = 0.0
+
+
+class Detector:
+  """Runs a detection network on images of any size. Every batch is padded to a size for which a program is compiled
+  once; thresholds are arguments of that program.
+
+  Args:
+    model: a network with detection heads.
+    options: see `DetectOptions`.
+    batch_sizes: images per run, or several such sizes, rising: a batch takes the smallest that holds it.
+    network: the model's `Inference`, where there is one already.
+
+  Attributes:
+    batch_size: the largest.
+    timing: where the time went. The stages are timed apart, each up to its result on the device.
+  """
+
+  def __init__(
+    self,
+    model: Model,
+    options: DetectOptions | None = None,
+    batch_sizes: int | Sequence[int] = 1,
+    network: Inference | None = None,
+  ) -> None:
+    from prn_jax.detect import nms
+    from prn_jax.detect.decode import detection_heads
+    from prn_jax.run.inference import Inference
+
+    self.model = model
+    self.options = options or DetectOptions()
+    self.batch_sizes = (batch_sizes,) if isinstance(batch_sizes, int) else tuple(batch_sizes)
+    self.batch_size = self.batch_sizes[-1]
+    self.timing = Timing()
+    detection_heads(model.graph)  # a classifier is refused here, in words
+    check_channels(model.graph.channels, model.graph.name)
+    self._network = network or Inference(model)
+    self._resize = RESIZES[self.options.resize or model.resize]
+    self._class_mask = class_mask(model, self.options.classes)
+    self._postprocess = nms.postprocess
+    self._max_candidates = nms.MAX_CANDIDATES
+
+  @property
+  def seconds(self) -> dict[str, float]:
+    """`timing` by stage."""
+    return dataclasses.asdict(self.timing)
+
+  def prepare(self, image_u8: np.ndarray) -> tuple[np.ndarray, images.Placement]:
+    """(h, w, 3) uint8 -> the network's input (h, w, 3 or 1) float32, and where the image lies in it."""
+    graph = self.model.graph
+    return self._resize(to_channels(image_u8, graph.channels), graph.width, graph.height)
+
+  def run(self, prepared: Sequence[tuple[np.ndarray, images.Placement]]) -> Any:
+    """One batch of at most `batch_size` prepared images -> `nms.Suppressed`, relative to the network input; rows beyond
+    the images belong to padding."""
+    import jax
+
+    from prn_jax.run.inference import padded_size
+
+    graph, options = self.model.graph, self.options
+    size = padded_size(len(prepared), self.batch_sizes)
+    batch = np.zeros((size, graph.height, graph.width, graph.channels), np.float32)
+    scale = np.ones((size, 2), np.float32)
+    for i, (image, placement) in enumerate(prepared):
+      batch[i] = image
+      scale[i] = 1 / placement.scale_x, 1 / placement.scale_y
+    start = time.perf_counter()
+    heads = jax.block_until_ready(self._network(batch))
+    after_network = time.perf_counter()
+    found = self._postprocess(
+      heads,
+      graph,
+      conf=float(options.conf),  # as an integer it would be another program
+      nms_threshold=float(options.nms),
+      max_detections=options.max_detections,
+      class_agnostic=options.class_agnostic,
+      nms_kind=options.nms_kind,
+      box_scale=scale,
+      class_mask=self._class_mask,
+      max_candidates=self._max_candidates,
+    )
+    found = jax.device_get(found)
+    self.timing.network += after_network - start
+    self.timing.boxes += time.perf_counter() - after_network
+    if found.overflow[: len(prepared)].any():  # rare: a lower threshold on a crowded scene; nothing may be lost
+      if self._max_candidates >= MOST_CANDIDATES:
+        raise PrnError(
+          f"more than {MOST_CANDIDATES:,} boxes and classes exceed conf={options.conf:g} in one image. Raise conf; "
+          "if it is not tiny, the weights are not those of this network."
+        )
+      self._max_candidates *= 2
+      return self.run(prepared)
+    return found
+
+  def __call__(self, images_u8: Sequence[np.ndarray], paths: Sequence[str | None] | None = None) -> list[Detections]:
+    """Detects in decoded images.
+
+    Args:
+      images_u8: (h, w, 3) uint8 RGB each; sizes may differ.
+      paths: where they came from, for the results.
+
+    Returns:
+      One `Detections` per image, boxes in its own pixels, best first.
+
+    Raises:
+      PrnError: the network put out NaN or infinity (weights of a training that exploded, or of another cfg).
+    """
+    results: list[Detections] = []
+    paths = paths or [None] * len(images_u8)
+    for start in range(0, len(images_u8), self.batch_size):
+      part = slice(start, start + self.batch_size)
+      began = time.perf_counter()
+      prepared = [self.prepare(image) for image in images_u8[part]]
+      self.timing.resize += time.perf_counter() - began
+      found = self.run(prepared)
+      for i, (image, path) in enumerate(zip(images_u8[part], paths[part], strict=True)):
+        results.append(self.to_detections(found, i, prepared[i][1], image, path))
+    return results
+
+  def to_detections(
+    self, found: Any, index: int, placement: images.Placement, image: np.ndarray | None, path: str | None
+  ) -> Detections:
+    """Row `index` of a batch's result, in the pixels of the original image."""
+    if found.num_nonfinite[index]:
+      from prn_jax.network import why_not_finite
+
+      raise PrnError(
+        f"network '{self.model.graph.name}' gave NaN or infinity in {found.num_nonfinite[index]} boxes"
+        f"{f' for {path}' if path else ''}: {why_not_finite(self.model.variables)}"
+      )
+    return detections_of(found, index, placement, self.model.names, image, path)
+
+
+def class_mask(model: Model, classes: Any) -> np.ndarray:
+  """(num_classes,) bool: which classes are looked for.
+
+  Args:
+    model: its names are matched as in `class_names.match_names`.
+    classes: of `DetectOptions`.
+
+  Raises:
+    PrnError: the network has no such class.
+  """
+  count = num_classes(model.graph)
+  if classes is None:
+    return np.ones(count, bool)
+  mask = np.zeros(count, bool)
+  for item in classes:
+    index = match_names([item], model.names)[0] if isinstance(item, str) else int(item)
+    if not 0 <= index < count:
+      known = (
+        f"'{model.names[0]}' to '{model.names[-1]}'" if model.names else "which has no names (names=FILE gives it some)"
+      )
+      hint = did_you_mean(item, model.names) if isinstance(item, str) else ""
+      raise PrnError(
+        f"classes: {item!r} is no class of network '{model.graph.name}'{hint}; expected 0 to {count - 1} or a name, {known}."
+      )
+    mask[index] = True
+  return mask
+
+
+def detections_of(
+  found: Any,
+  index: int,
+  placement: images.Placement,
+  names: Sequence[str],
+  image: np.ndarray | None = None,
+  path: str | None = None,
+) -> Detections:
+  """Row `index` of `nms.Suppressed` on the host as detections in the pixels of the original image.
+
+  Args:
+    found: of a batch; the row's values are finite.
+    index: the image.
+    placement: where it lies in the network input.
+    names, image, path: for the result.
+  """
+  count = int(found.count[index])
+  return Detections(
+    boxes_xyxy_px=placement.to_image_xyxy_px(found.boxes_cxcywh_rel[index, :count]),
+    scores=found.scores[index, :count],
+    classes=found.classes[index, :count],
+    names=tuple(names),
+    image_width=placement.image_width,
+    image_height=placement.image_height,
+    uncertainty=None if found.uncertainty is None else found.uncertainty[index, :count],
+    path=path,
+    image=image,
+  )
