@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from prn_jax.data_pipelines.records import DataError, Dataset, OnBadData, ProblemLog, with_names
 from prn_jax.errors import did_you_mean
-from prn_jax.files.places import listed_once
+from prn_jax.files.listings import listed_once
 
 Opener = Callable[[tuple[str, ...], ProblemLog], Dataset]
 

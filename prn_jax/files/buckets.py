@@ -31,7 +31,7 @@ os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
 from etils.epath import gpath
 
 from prn_jax.errors import BucketError, PrnError
-from prn_jax.files.places import known_listings
+from prn_jax.files.listings import known_listings
 
 SCHEME = "gs://"
 _CHUNK_BYTES = 8 << 20

@@ -33,7 +33,8 @@ import numpy as np
 
 from prn_jax.errors import CheckpointError, PrnError
 from prn_jax.files.disk import is_file, is_folder, sha256, write_text
-from prn_jax.files.places import files_below, is_remote, listed_once, remove_tree, to_path
+from prn_jax.files.listings import listed_once
+from prn_jax.files.places import files_below, is_remote, remove_tree, to_path
 from prn_jax.files.structured import read_json
 from prn_jax.files.values import Node, shown
 from prn_jax.formats.description import cannot_restore, check_version, description, file_hashes

@@ -8,6 +8,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import prn_jax.kinds  # noqa: F401  (the builder knows only registered kinds)
@@ -197,8 +198,6 @@ def _check_options(spec: ModelSpec, options: Mapping[str, Any]) -> None:
 @functools.cache
 def _specs() -> dict[str, ModelSpec]:
   """All models; the first call imports every file of this folder."""
-  import prn_jax.models as package
-
-  for module in pkgutil.iter_modules(package.__path__):
-    importlib.import_module(f"{package.__name__}.{module.name}")
+  for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
+    importlib.import_module(f"{__package__}.{module.name}")
   return _SPECS

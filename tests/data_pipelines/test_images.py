@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import io
 import struct
 import zlib
@@ -15,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from prn_jax.data_pipelines import images
 from prn_jax.data_pipelines.images import (
   ImageError,
   Placement,
@@ -381,12 +379,3 @@ def test_resize_refuses(image: np.ndarray, size: tuple[int, int], message: str) 
   for resize in (resize_bilinear, stretch, letterbox, resize_min_center_crop):
     with pytest.raises(ValueError, match=message):
       resize(image, *size)
-
-
-def test_the_module_needs_neither_models_nor_jax() -> None:
-  tree = ast.parse(Path(images.__file__).read_text())
-  imported = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-  imported |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-  ours = {name for name in imported if name.startswith("prn_jax")}
-  assert ours <= {"prn_jax.errors", "prn_jax.files.places", "prn_jax.data_pipelines.images.formats"}
-  assert not {name.partition(".")[0] for name in imported} & {"jax", "flax"}

@@ -13,8 +13,9 @@ import pytest
 from prn_jax.errors import BucketError, PrnError
 from prn_jax.files import buckets, places
 from prn_jax.files.disk import sha256, write_text, written_beside
+from prn_jax.files.listings import listed_once
 from prn_jax.files.mirror import Mirror
-from prn_jax.files.places import folder_beside, is_remote, listed_once, local_copy, to_path
+from prn_jax.files.places import folder_beside, is_remote, local_copy, to_path
 from tests.object_store import Faults, ObjectStore
 
 
