@@ -35,6 +35,7 @@ def mine(tmp_path: Path) -> Path:
   (tmp_path / "mine_configs" / "mine_small.py").write_text(
     '"""Two steps on six squares."""\nfrom prn_jax.train.config import default_config\n\n\ndef get_config():\n'
     '  config = default_config("detect")\n  config.model, config.data.train = "mine-tiny", "squares:6"\n'
+    '  config.data.valid, config.eval.protocol = "squares:5", "counts"\n'
     "  config.batch_size, config.total.steps = 8, 2\n  return config\n"
   )
   return tmp_path
@@ -69,6 +70,14 @@ def test_an_installed_package_is_known_by_itself(mine: Path, tmp_path_factory: p
 def test_a_training_by_all_of_it(mine: Path) -> None:
   done = prn(mine, "train", "--config=mine_small", "--workdir=run", "--import", "mine", "--json")
   assert json.loads(done.stdout.splitlines()[-1])["step"] == 2
+  last = json.loads((mine / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+  again = prn(mine, "eval", "run", "--data=squares:5", "--protocol=counts", "--import=mine", "--json", "--out=figures")
+  found = json.loads(again.stdout.splitlines()[-1])
+  assert found["protocol"] == "counts"
+  assert found["metrics"] == {"right": last["right"]}
+  assert (mine / "figures" / "coco_results.json").exists()
+  unknown = prn(mine, "eval", "run", "--data=squares:5", "--protocol=count", "--import=mine", expect=2).stderr
+  assert "protocol 'count' is unknown (did you mean 'counts'?); expected one of coco, darknet, voc07, voc, counts" in unknown
 
 
 @pytest.mark.parametrize(

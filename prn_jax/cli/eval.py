@@ -23,7 +23,6 @@ from prn_jax.cli.predict import add_detection, detection_options
 from prn_jax.compiling import first_is_compiled
 from prn_jax.files.places import to_path
 
-PROTOCOLS = ("coco", "voc07", "voc", "darknet", "top1")
 NUM_EXAMPLES = 16
 MOST_DETECTIONS = 4096  # per image, beyond what any image needs: COCO takes 100 of each class
 
@@ -38,7 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     "imagefolder:DIR, imagenet:ROOT:val, arrayrecord:DIR:SPLIT, tfds:NAME:SPLIT or synthetic:traffic:N@valid",
   )
   add_weights(parser)
-  parser.add_argument("--protocol", choices=PROTOCOLS, help="default: coco for detectors, top1 for classifiers")
+  parser.add_argument(
+    "--protocol",
+    metavar="NAME",
+    help="coco, voc07, voc or darknet for detectors (default: coco), top1 for classifiers, or one of an extension",
+  )
   parser.add_argument("--out", metavar="DIR", help="write tables, curves, confusion matrix and pictures here")
   parser.add_argument("--explain", action="store_true", help="score under every protocol and say where they differ")
   add_detection(parser, conf=0.001, most=MOST_DETECTIONS, nms_kind="plain overlap; the cfg's for --protocol darknet")
@@ -53,7 +56,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-  from prn_jax.errors import PrnError
   from prn_jax.run import evaluate
   from prn_jax.run.images import is_detector
 
@@ -63,11 +65,7 @@ def run(args: argparse.Namespace) -> int:
   model = load_model(args)
   require_weights(model, args.model)
   detector = is_detector(model)
-  protocol = args.protocol or ("coco" if detector else "top1")
-  if (protocol == "top1") == detector:
-    raise PrnError(
-      f"protocol '{protocol}' does not fit network '{model.graph.name}', which {'detects' if detector else 'classifies'}."
-    )
+  protocol = _protocol(args.protocol, model.graph.name, detector)
   if not args.nms_kind and protocol != "darknet":
     args.nms_kind = "default"  # plain overlap, as other frameworks score COCO and VOC; a cfg may ask for another kind
   options = detection_options(args)
@@ -87,11 +85,24 @@ def run(args: argparse.Namespace) -> int:
   return 0
 
 
+def _protocol(asked: str | None, network: str, detector: bool) -> str:
+  from prn_jax.detect.metrics import get_protocol
+  from prn_jax.errors import PrnError
+
+  protocol = asked or ("coco" if detector else "top1")
+  if protocol != "top1":
+    get_protocol(protocol)
+  if (protocol == "top1") == detector:
+    does = "detects" if detector else "classifies"
+    raise PrnError(f"protocol '{protocol}' does not fit network '{network}', which {does}.")
+  return protocol
+
+
 def _detector(args: argparse.Namespace, protocol: str, dataset: Any, done: Any) -> dict[str, Any]:
   from prn_jax.detect import metrics
   from prn_jax.run.evaluate import detection_data, draw_examples, image_reader
 
-  data = detection_data(dataset, done, clip=protocol != "darknet")
+  data = detection_data(dataset, done, clip=metrics.get_protocol(protocol).clips_boxes)
   settings = metrics.Settings(conf_threshold=args.pictures_conf)
   evaluation = metrics.evaluate(data, protocol, settings)
   explanation = metrics.explain(data) if args.explain else None

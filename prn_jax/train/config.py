@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prn_jax.data_pipelines.augment.classification import ClassificationAugment
 from prn_jax.data_pipelines.augment.detection import DetectionAugment
+from prn_jax.detect.metrics import protocols
 from prn_jax.errors import PrnError, did_you_mean
 from prn_jax.formats.darknet_training import HeadTraining, RegionTraining
 from prn_jax.hosts.group import HostSettings
@@ -375,7 +376,7 @@ def _check(config: TrainConfig) -> None:
     ("dtype", config.dtype, ("float32", "bfloat16")),
     ("data.on_bad_data", config.data.on_bad_data, ("stop", "skip")),
     ("loss.style", config.loss.style, ("darknet", "autodiff")),
-    ("eval.protocol", config.eval.protocol, ("coco", "voc07", "voc", "darknet")),
+    ("eval.protocol", config.eval.protocol, protocols()),
   ):
     if value not in allowed:
       raise ConfigError(f"config.{key} is '{value}'{did_you_mean(value, allowed)}; expected {' or '.join(allowed)}.")

@@ -33,13 +33,6 @@ from prn_jax.train.sharding import compiled, jit, put_batch, replicated, split
 
 MOST_DETECTIONS = 300  # per image
 PICTURES_CONF = 0.25
-_VOC = ("mAP",)
-RATING = {  # protocol -> figures that can decide which checkpoint is best: higher is better
-  "coco": metrics.FIGURES,
-  "voc07": _VOC,
-  "voc": _VOC,
-  "darknet": ("mAP", "precision", "recall", "F1", "avg_iou", "TP"),
-}
 RATING_OF_CLASSIFIERS = ("top1", "top5")
 
 
@@ -181,7 +174,7 @@ class Evaluator:
         raise self._diverged(index)
       results[image_id] = detections_of(found, row, placement_of(place, size), self.dataset.names)
     run = Run(dict(results), tuple(failures), {})
-    data = detection_data(self.dataset, run, clip=self.config.protocol != "darknet")
+    data = detection_data(self.dataset, run, clip=metrics.get_protocol(self.config.protocol).clips_boxes)
     evaluation = metrics.evaluate(data, self.config.protocol)
     values = {key: math.nan if value is None else float(value) for key, value in evaluation.metrics.items()}
     counted = evaluation if self.config.protocol == "darknet" else metrics.evaluate(data, "darknet")
@@ -209,8 +202,9 @@ class Evaluator:
 
 def _metric(graph: Graph, config: EvalConfig) -> str:
   """The figure that decides which checkpoint is best."""
-  known = RATING[config.protocol] if graph.detects else RATING_OF_CLASSIFIERS
-  name = config.metric or ("top1" if not graph.detects else "AP50" if config.protocol == "coco" else "mAP")
+  protocol = metrics.get_protocol(config.protocol)
+  known = protocol.ratings if graph.detects else RATING_OF_CLASSIFIERS
+  name = config.metric or (protocol.rating if graph.detects else "top1")
   if name not in known:
     what = f"protocol '{config.protocol}'" if graph.detects else "a classifier"
     raise ConfigError(

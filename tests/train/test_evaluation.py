@@ -14,13 +14,13 @@ import pytest
 from prn_jax.data_pipelines.records import DataError, Dataset, RecordList
 from prn_jax.data_pipelines.spec import open_spec
 from prn_jax.detect.detections import Detections
-from prn_jax.detect.metrics import collect, evaluate
+from prn_jax.detect.metrics import collect, evaluate, get_protocol, protocols
 from prn_jax.graph.builder import Builder
 from prn_jax.graph.graph import Graph
 from prn_jax.hosts.exit_codes import DIVERGED
 from prn_jax.network import init_variables
 from prn_jax.train.config import ConfigError, EvalConfig
-from prn_jax.train.evaluation import RATING, Evaluator, Figures
+from prn_jax.train.evaluation import Evaluator, Figures
 from prn_jax.train.sharding import make_mesh, put_state
 from tests.data_pipelines.pipeline_data import jpeg, numbered
 from tests.nets import tiny_detector
@@ -57,12 +57,12 @@ def empty_road() -> RecordList:
   return RecordList(source.names, source.category_ids, (record,))
 
 
-@pytest.mark.parametrize("protocol", list(RATING))
+@pytest.mark.parametrize("protocol", protocols())
 def test_the_figures_that_rate_are_those_of_the_protocol(protocol: str) -> None:
   dataset = empty_road()
   nothing = Detections(np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int32), dataset.names, 320, 240)
   data = collect(dataset.names, dataset.records, {"road": nothing})
-  assert set(RATING[protocol]) == set(evaluate(data, protocol).metrics) - {"FP", "FN"}
+  assert set(get_protocol(protocol).ratings) == set(evaluate(data, protocol).metrics) - {"FP", "FN"}
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ from prn_jax.detect.metrics.mistakes import (
   missed_objects,
   wrong_detections,
 )
+from prn_jax.detect.metrics.protocols import Protocol, Settings, evaluate, get_protocol, protocols, register_protocol
 from prn_jax.detect.metrics.report import Report, write_report
 from prn_jax.detect.metrics.results import (
   CocoRow,
@@ -43,7 +44,7 @@ from prn_jax.detect.metrics.results import (
   write_coco_results,
 )
 from prn_jax.detect.metrics.sheet import Sheet, contact_sheet
-from prn_jax.detect.metrics.tables import Evaluation, Settings, evaluate, format_table, with_confidence
+from prn_jax.detect.metrics.tables import Evaluation, format_table, with_confidence
 from prn_jax.detect.metrics.voc import VocMetrics, voc_metrics
 from prn_jax.labels import COCO_CATEGORY_IDS
 
@@ -79,6 +80,7 @@ __all__ = [
   "Mistake",
   "Pixels",
   "PrCurve",
+  "Protocol",
   "Report",
   "Rules",
   "Score",
@@ -100,8 +102,11 @@ __all__ = [
   "evaluate",
   "explain",
   "format_table",
+  "get_protocol",
   "missed_objects",
+  "protocols",
   "read_coco_results",
+  "register_protocol",
   "score",
   "voc_metrics",
   "with_confidence",

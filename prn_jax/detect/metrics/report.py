@@ -78,7 +78,8 @@ def write_report(
   writer.json("confusion.json", confusion.to_json())
   writer.png("pr_curves.png", plots.plot_pr_curves(curves))
   writer.png("f1_curve.png", plots.plot_f1_curve(curves))
-  writer.png("class_ap.png", plots.plot_class_ap(per_class))
+  if "AP" in per_class[0]:  # a protocol of an extension may have none
+    writer.png("class_ap.png", plots.plot_class_ap(per_class))
   writer.png("confusion.png", plots.plot_confusion(confusion))
   sheet = None
   if read_image is not None:
