@@ -201,14 +201,14 @@ BOMBS = {
 def test_bombs_take_neither_time_nor_memory(name: str, strict: bool) -> None:
   text = f"[net]\nwidth=416\nheight=416\nchannels=3\n{BOMBS[name]}\n"
   tracemalloc.start()
-  start = time.perf_counter()
+  start = time.process_time()
   try:
     read_anything(text, strict)
     peak = tracemalloc.get_traced_memory()[1]
   finally:
     tracemalloc.stop()
   assert peak < 100e6
-  assert time.perf_counter() - start < 10
+  assert time.process_time() - start < 10
 
 
 @pytest.mark.parametrize("side", ["2147483647", "1e9", "0", "-5", "9" * 400])
