@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 
 import prn_jax
+from prn_jax import Model
 from prn_jax.export import convert
 from prn_jax.export.verify import probe_input
-from prn_jax.model import Model
 from prn_jax.network import init_variables
 from prn_jax.run.inference import Inference
 

@@ -22,21 +22,21 @@ from prn_jax.moved import install as _install_old_names
 from prn_jax.version import __version__
 
 if TYPE_CHECKING:
+  from prn_jax.api import Model, build, load
+  from prn_jax.classify.classification import Classification
   from prn_jax.detect.detections import Detections
   from prn_jax.graph.builder import Builder
-  from prn_jax.model import Model, build, load
   from prn_jax.models.registry import list_models
-  from prn_jax.run.classifier import Classification
 
 _install_old_names()
 _LAZY = {
   "Builder": "prn_jax.graph.builder",
-  "Classification": "prn_jax.run.classifier",
+  "Classification": "prn_jax.classify.classification",
   "Detections": "prn_jax.detect.detections",
-  "Model": "prn_jax.model",
-  "build": "prn_jax.model",
+  "Model": "prn_jax.api",
+  "build": "prn_jax.api",
   "list_models": "prn_jax.models.registry",
-  "load": "prn_jax.model",
+  "load": "prn_jax.api",
 }
 __all__ = [
   "Builder",

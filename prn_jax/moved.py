@@ -1,4 +1,4 @@
-"""Modules that have moved: their old names still import, with a warning, until version 0.2.
+"""Modules and names that have moved: they still import from where they were, with a warning, until version 0.2.
 
 from prn_jax.formats.convert import convert    # DeprecationWarning: ... has moved to prn_jax.export.convert
 """
@@ -8,10 +8,11 @@ from __future__ import annotations
 import importlib
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any
 
 MOVED = {  # old name -> new name, both below prn_jax
   "classify.predict": "run.classifier",
@@ -94,3 +95,23 @@ def install() -> None:
   """Lets `import` find modules by their old names; once is enough."""
   if not any(isinstance(finder, _OldNames) for finder in sys.meta_path):
     sys.meta_path.append(_OldNames())
+
+
+def old_names(module: str, moved: Mapping[str, str]) -> Callable[[str], Any]:
+  """The `__getattr__` of a module for names that it no longer has.
+
+  Args:
+    module: its name.
+    moved: name -> where it is now, from "prn_jax" on.
+  """
+
+  def get(name: str) -> Any:
+    if name not in moved:
+      raise AttributeError(f"module '{module}' has no attribute '{name}'")
+    where, _, attribute = moved[name].rpartition(".")
+    warnings.warn(
+      f"{module}.{name} has moved to {moved[name]}; the old name goes in version 0.2.", DeprecationWarning, stacklevel=2
+    )
+    return getattr(importlib.import_module(where), attribute)
+
+  return get

@@ -6,10 +6,10 @@ import dataclasses
 
 import numpy as np
 
+from prn_jax import Model
 from prn_jax.graph.builder import Builder
 from prn_jax.graph.graph import Graph
 from prn_jax.kinds.conv import Conv
-from prn_jax.model import Model
 from prn_jax.network import init_variables
 
 ANCHORS = ((10.0, 14.0), (23.0, 27.0), (37.0, 58.0))

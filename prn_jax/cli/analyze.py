@@ -8,7 +8,7 @@ from pathlib import Path
 from prn_jax.analyze import tables
 from prn_jax.analyze.analysis import Analysis, analyze
 from prn_jax.cli.common import add_json, add_model, output_folder, print_json, resized
-from prn_jax.model import load
+from prn_jax.loading import load
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -60,7 +60,7 @@ def load_model(args: argparse.Namespace) -> Model:
   Raises:
     PrnError: see `prn_jax.load`; or --partial without a Darknet weights file that it could be about.
   """
-  from prn_jax.model import load
+  from prn_jax.loading import load
 
   if args.partial and not (args.weights and not to_path(args.weights).is_dir() and not is_saved_file(args.weights)):
     given = f"'{args.weights}' is a saved model, which is whole" if args.weights else "no --weights is given"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import functools
-from collections.abc import Sequence
 
 from prn_jax.cli.common import (
   add_json,
@@ -20,7 +18,7 @@ from prn_jax.compiling import compiling
 from prn_jax.export import convert as converter
 from prn_jax.files.disk import is_file
 from prn_jax.files.places import to_path
-from prn_jax.model import Model
+from prn_jax.loading import transformed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -81,16 +79,6 @@ def run(args: argparse.Namespace) -> int:
       print(f"  {name}: max difference {difference:g}")
     print(f"proof: {proof.text}{'; same bytes as the source file' if same_bytes else ''}")
   return 0 if proof.holds else 1
-
-
-def transformed(model: Model, transforms: Sequence[str]) -> Model:
-  """The model with a changed network, warm-started from its weights if it has any; see `partial_residual.apply`."""
-  from prn_jax.transforms import partial_residual
-  from prn_jax.transforms.warm_start import warm_start
-
-  graph = functools.reduce(partial_residual.apply, transforms, model.graph)
-  variables = warm_start(model.graph, model.variables, graph) if model.has_weights else None
-  return Model(graph, variables, names=model.names, resize=model.resize, training=model.training, missing=model.missing)
 
 
 def _same_bytes(args: argparse.Namespace) -> bool | None:

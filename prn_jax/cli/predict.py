@@ -218,7 +218,7 @@ def _report(args: argparse.Namespace, name: str, total: int, found: _Found, num_
 
 def _line(source: str, result: Any) -> str:
   """ "dog.jpg: 1 dog 99%, 1 bicycle 92%" or the best class."""
-  from prn_jax.run.classifier import Classification
+  from prn_jax.classify.classification import Classification
 
   if isinstance(result, Classification):
     return f"{source}: " + ", ".join(f"{name} {p:.1%}" for _, name, p in result.top())

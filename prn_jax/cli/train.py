@@ -210,7 +210,7 @@ def _config_name(args: argparse.Namespace) -> str:
     )
   if is_cfg(args.model):
     return f"from_cfg:{args.model}"
-  from prn_jax.model import load
+  from prn_jax.loading import load
 
   return "default:detect" if load(args.model).graph.detects else "default:classify"
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 
 from prn_jax.cli.common import add_json, add_lenient, add_partial, print_json, program_name, start_computing
 from prn_jax.compiling import compiling
 from prn_jax.errors import PrnError
 from prn_jax.export.verify import TOLERANCE, compare, same_weights
-from prn_jax.model import Model, load
+from prn_jax.loading import load
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     raise PrnError(f"'{without}' has no weights and the other model has. Give them with --weights-a / --weights-b.")
   if not a.has_weights:
     note = " (neither has weights: both were given the same random ones, in the order of a weights file)"
-    b = Model(b.graph, same_weights(a, b), resize=b.resize)
+    b = dataclasses.replace(b, weights=same_weights(a, b))
   with compiling(f"{program_name(a)} and {program_name(b)}, all layers"):
     result = compare(a, b, args.tolerance)
   first = result.first_difference

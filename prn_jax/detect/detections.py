@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import csv
 import dataclasses
 import html
 import importlib
 import io
+import json
 import os
 import sys
 from collections import Counter
@@ -16,8 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from prn_jax.data_pipelines.images import read_image
 from prn_jax.detect.coco_ids import image_number
+from prn_jax.detect.draw import draw_boxes
 from prn_jax.errors import PrnError
+from prn_jax.files.disk import write_text, written_beside
 from prn_jax.labels import coco_category_ids
 
 if TYPE_CHECKING:
@@ -25,6 +30,8 @@ if TYPE_CHECKING:
   import supervision
   from PIL import Image
 
+CSV_COLUMNS = ("image", "class", "name", "score", "x1", "y1", "x2", "y2")
+PICTURES = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".bmp": "BMP"}
 _NOTEBOOK_SIDE_PX = 1024
 _TABLE_ROWS = 20
 _REPR_CLASSES = 5
@@ -161,6 +168,13 @@ class Detections:
       lines.append(f"{label} " + " ".join(f"{v:.6f}" for v in values) + "\n")
     return "".join(lines)
 
+  def csv_rows(self) -> list[list[Any]]:
+    """Rows of a .csv file; its header is `CSV_COLUMNS`."""
+    return [
+      [self.path, int(label), name, f"{score:.6g}", *(f"{v:.2f}" for v in box)]
+      for box, score, label, name in zip(self.boxes_xyxy_px, self.scores, self.classes, self.labels, strict=True)
+    ]
+
   def to_pandas(self) -> pandas.DataFrame:
     """One row per detection: class, name, score, x1, y1, x2, y2 (pixels, not clipped), as in predictions.csv.
 
@@ -195,9 +209,24 @@ class Detections:
     Raises:
       PrnError: another type, no image to draw on, or the place cannot be written.
     """
-    from prn_jax.run.save import save_one
-
-    return save_one(self, Path(path))
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix in PICTURES:
+      picture = self.draw()
+      with written_beside(path) as file:
+        picture.save(file, PICTURES[suffix], **({"quality": 92} if suffix in (".jpg", ".jpeg", ".webp") else {}))
+    elif suffix == ".json":
+      write_text(path, json.dumps(self.to_dict(), indent=1))
+    elif suffix == ".txt":
+      write_text(path, self.to_yolo_txt())
+    elif suffix == ".csv":
+      buffer = io.StringIO()
+      csv.writer(buffer).writerows([CSV_COLUMNS, *self.csv_rows()])
+      write_text(path, buffer.getvalue())
+    else:
+      known = ", ".join([*PICTURES, ".json", ".txt", ".csv"])
+      raise PrnError(f"cannot save detections as '{path}': the type '{suffix}' is unknown; expected one of {known}.")
+    return path
 
   # -- pictures --------------------------------------------------------------------------------------------------------
 
@@ -213,8 +242,6 @@ class Detections:
     Raises:
       PrnError: there is no image, it cannot be read, or it has another size.
     """
-    from prn_jax.detect.draw import draw_boxes
-
     image = self._pixels() if image_u8 is None else image_u8
     if image.shape[:2] != (self.image_height, self.image_width):
       raise PrnError(
@@ -244,8 +271,6 @@ class Detections:
       return self.image
     if self.path is None or self.path.startswith(("http://", "https://")):
       raise PrnError("these detections hold no image to draw on; pass one: draw(image_u8).")
-    from prn_jax.data_pipelines.images import read_image
-
     return read_image(self.path)
 
   def _repr_png_(self) -> bytes | None:

@@ -16,7 +16,8 @@ from prn_jax.formats import darknet_cfg, darknet_weights, orbax, safetensors
 from prn_jax.formats.darknet_training import Training
 from prn_jax.formats.darknet_weights import Variables
 from prn_jax.graph.graph import Graph, Layer, WeightArray
-from prn_jax.model import Model, load, with_weights
+from prn_jax.loading import load, with_weights
+from prn_jax.model import Model
 
 DIRECTORY = "directory"
 BACKBONE = ".conv.N"
@@ -229,7 +230,9 @@ def _save_cfg(model: Model, dst: Path) -> None:
 
 
 def _save_safetensors(model: Model, dst: Path) -> None:
-  safetensors.save(dst, model.cfg(), model.variables, metadata(model))
+  from prn_jax.network import flatten_variables
+
+  safetensors.save(dst, model.cfg(), flatten_variables(model.variables), metadata(model))
 
 
 def _save_onnx(model: Model, dst: Path) -> None:

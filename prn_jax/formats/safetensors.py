@@ -20,11 +20,9 @@ FORMAT = "prn_jax model"
 ADVICE = "Convert the model again."
 
 
-def save(path: Path, graph_cfg: str, variables: Mapping[str, Any], extra: Mapping[str, Any]) -> None:
-  """Writes variables under their "collection/layer/path" keys, with the graph as cfg text in the metadata."""
-  from prn_jax.network import flatten_variables
-
-  flat = {key: np.ascontiguousarray(value) for key, value in sorted(flatten_variables(dict(variables)).items())}
+def save(path: Path, graph_cfg: str, variables: Mapping[str, np.ndarray], extra: Mapping[str, Any]) -> None:
+  """Writes variables, "collection/layer/path" -> array, with the graph as cfg text in the metadata."""
+  flat = {key: np.ascontiguousarray(value) for key, value in sorted(variables.items())}
   metadata = {
     "format": FORMAT,
     "graph_cfg": graph_cfg,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from prn_jax.classify.classification import Classification
 from prn_jax.classify.metrics import ClassificationMetrics, classification_metrics, top_classes
 from prn_jax.data_pipelines.class_names import are_numbers, match_names
 from prn_jax.data_pipelines.images.formats import is_image_name
@@ -31,7 +32,6 @@ from prn_jax.detect.detections import Detections
 from prn_jax.detect.metrics import EvalData, collect
 from prn_jax.errors import PrnError, did_you_mean
 from prn_jax.labels import num_classes
-from prn_jax.run.classifier import Classification
 from prn_jax.run.detector import DetectOptions
 from prn_jax.run.images import Failure, Result, predictor, stream
 

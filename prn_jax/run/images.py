@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from prn_jax.classify.classification import Classification
 from prn_jax.data_pipelines import images
 from prn_jax.data_pipelines.images import inputs
 from prn_jax.detect.detections import Detections
 from prn_jax.errors import BucketError, PrnError, did_you_mean
-from prn_jax.run.classifier import Classification, Classifier
+from prn_jax.run.classifier import Classifier
 from prn_jax.run.detector import DetectOptions, Detector
 
 if TYPE_CHECKING:

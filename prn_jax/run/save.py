@@ -10,14 +10,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from prn_jax.classify.classification import Classification
 from prn_jax.detect.coco_ids import image_ids
-from prn_jax.detect.detections import Detections
+from prn_jax.detect.detections import CSV_COLUMNS, Detections
 from prn_jax.errors import PrnError, did_you_mean
 from prn_jax.files.disk import write_text, written_beside
-from prn_jax.run.classifier import Classification
 
 KINDS = ("json", "coco", "txt", "csv", "images")
-CSV_COLUMNS = ("image", "class", "name", "score", "x1", "y1", "x2", "y2")
 
 
 def parse_kinds(text: str) -> tuple[str, ...]:
@@ -72,7 +71,7 @@ class ResultWriter:
       self._coco += result.to_coco(image_id)
       size = {"width": result.image_width, "height": result.image_height}
       self._images.append({"id": image_id, "file_name": result.path} | size)
-    self._table += csv_rows(result)
+    self._table += result.csv_rows()
     if "txt" in self.kinds:
       write_text(self._file("labels", f"{stem}.txt"), result.to_yolo_txt())
     if "images" in self.kinds:
@@ -107,35 +106,3 @@ class ResultWriter:
     stem = next(s for s in (c.replace(os.sep, "_") for c in candidates) if s not in self._stems)
     self._stems.add(stem)
     return stem
-
-
-PICTURES = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".bmp": "BMP"}
-
-
-def save_one(result: Detections, path: Path) -> Path:
-  """Writes one result by the type of the file; see `Detections.save`."""
-  suffix = path.suffix.lower()
-  if suffix in PICTURES:
-    picture = result.draw()
-    with written_beside(path) as file:
-      picture.save(file, PICTURES[suffix], **({"quality": 92} if suffix in (".jpg", ".jpeg", ".webp") else {}))
-  elif suffix == ".json":
-    write_text(path, json.dumps(result.to_dict(), indent=1))
-  elif suffix == ".txt":
-    write_text(path, result.to_yolo_txt())
-  elif suffix == ".csv":
-    buffer = io.StringIO()
-    csv.writer(buffer).writerows([CSV_COLUMNS, *csv_rows(result)])
-    write_text(path, buffer.getvalue())
-  else:
-    known = ", ".join([*PICTURES, ".json", ".txt", ".csv"])
-    raise PrnError(f"cannot save detections as '{path}': the type '{suffix}' is unknown; expected one of {known}.")
-  return path
-
-
-def csv_rows(result: Detections) -> list[list[Any]]:
-  """Rows of predictions.csv."""
-  return [
-    [result.path, int(label), name, f"{score:.6g}", *(f"{v:.2f}" for v in box)]
-    for box, score, label, name in zip(result.boxes_xyxy_px, result.scores, result.classes, result.labels, strict=True)
-  ]

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prn_jax.classify.metrics import classification_metrics, top_classes, write_classification_report
+from prn_jax.classify.metrics import classification_metrics, top_classes
 from prn_jax.data_pipelines.feed.evaluation_batches import eval_batches, placement_of
 from prn_jax.data_pipelines.records import DataError, Dataset, Problem
 from prn_jax.detect import metrics, nms
@@ -24,6 +24,7 @@ from prn_jax.detect.detections import Detections
 from prn_jax.errors import did_you_mean
 from prn_jax.graph.graph import Graph
 from prn_jax.network import Network, Variables
+from prn_jax.run.classification_report import write_classification_report
 from prn_jax.run.detector import detections_of
 from prn_jax.run.evaluate import Run, detection_data, draw_examples, image_reader
 from prn_jax.run.images import Failure

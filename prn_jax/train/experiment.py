@@ -24,7 +24,7 @@ from prn_jax.formats.darknet_training import Training
 from prn_jax.graph.graph import Graph
 from prn_jax.graph.sizes import Size, resized
 from prn_jax.labels import num_classes
-from prn_jax.model import load
+from prn_jax.loading import load
 from prn_jax.models.registry import build_graph, get_spec
 from prn_jax.network import Network, Variables
 from prn_jax.train.config import ConfigError, TrainConfig

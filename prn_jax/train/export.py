@@ -7,7 +7,8 @@ from pathlib import Path
 
 from prn_jax.errors import PrnError
 from prn_jax.export import convert
-from prn_jax.model import Model, load, with_weights
+from prn_jax.loading import load, with_weights
+from prn_jax.model import Model
 
 NAMES = ("best.weights", "best.safetensors")  # the first that can hold the network
 

@@ -22,7 +22,8 @@ from prn_jax.formats import darknet_weights
 from prn_jax.formats.darknet_training import LayerTraining
 from prn_jax.graph.graph import Graph
 from prn_jax.labels import num_classes
-from prn_jax.model import Model, load
+from prn_jax.loading import load
+from prn_jax.model import Model
 from prn_jax.network import Variables, flatten_variables, init_variables, unflatten_variables
 from prn_jax.transforms.num_classes import with_num_classes
 from prn_jax.transforms.warm_start import warm_start

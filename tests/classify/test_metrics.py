@@ -14,8 +14,8 @@ from prn_jax.classify.metrics import (
   ClassificationError,
   classification_metrics,
   top_classes,
-  write_classification_report,
 )
+from prn_jax.run.classification_report import write_classification_report
 
 NAMES = ["ant", "bee", "cat", "dog", "eel", "fox"]
 

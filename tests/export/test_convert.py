@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 import prn_jax
+from prn_jax import Model
 from prn_jax.errors import CheckpointError, PrnError, WeightsError
 from prn_jax.export import convert, onnx
 from prn_jax.export.verify import compare
 from prn_jax.formats import safetensors
 from prn_jax.formats.darknet_weights import Header
-from prn_jax.model import Model
 from prn_jax.network import init_variables
 from tests.conftest import shared_params
 from tests.nets import random_model, tiny_detector

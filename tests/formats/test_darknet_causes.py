@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from prn_jax import Model, load
 from prn_jax.errors import CfgError, OutOfScopeError, PrnError, WeightsError
 from prn_jax.export import convert
 from prn_jax.formats import darknet_cfg, darknet_weights
 from prn_jax.formats.darknet_weights import Header
-from prn_jax.model import Model, load, with_weights
+from prn_jax.loading import with_weights
 from prn_jax.network import flatten_variables
 from tests.nets import random_model
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from prn_jax import Model, load
 from prn_jax.cli.main import main
 from prn_jax.data_pipelines.images import read_image
 from prn_jax.errors import BucketError, CheckpointError, WeightsError
 from prn_jax.export import convert
 from prn_jax.formats import darknet_cfg, orbax
-from prn_jax.model import Model, load
 from prn_jax.train.start import start_variables
 from tests.data_pipelines.pictures import write, write_image
 from tests.data_pipelines.test_in_bucket import write_coco

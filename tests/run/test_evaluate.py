@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from prn_jax import load
 from prn_jax.data_pipelines.records import DataError, RecordList
 from prn_jax.detect.detections import Detections
 from prn_jax.formats import darknet_cfg
 from prn_jax.labels import VOC_NAMES
-from prn_jax.model import load
 from prn_jax.run.evaluate import Run, detection_data, draw_examples, open_data, run_model
 from tests.data_pipelines.pipeline_data import jpeg, numbered
 from tests.nets import random_model, tiny_detector

@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 
 import prn_jax
+from prn_jax import Model
 from prn_jax.cli.main import main
 from prn_jax.data_pipelines.images.channels import to_grey
 from prn_jax.graph.builder import Builder
 from prn_jax.graph.graph import Graph
-from prn_jax.model import Model
 from prn_jax.run.images import predictor
 from tests.nets import ANCHORS, random_model
 

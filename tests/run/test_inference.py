@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import prn_jax
+from prn_jax import Model
 from prn_jax.export.verify import probe_input
-from prn_jax.model import Model
 from prn_jax.run.inference import Inference
 from prn_jax.transforms.fold_batchnorm import fold_batchnorm
 from prn_jax.transforms.fuse_stem import fuse_stem

@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from prn_jax import Model
 from prn_jax.errors import PrnError, WeightsError
 from prn_jax.export import convert
 from prn_jax.formats import darknet_cfg, darknet_weights
 from prn_jax.formats.darknet_training import LayerTraining
 from prn_jax.formats.darknet_weights import Header
 from prn_jax.graph.graph import Graph
-from prn_jax.model import Model
 from prn_jax.models.registry import build_graph
 from prn_jax.network import Network, expected_variables, flatten_variables, init_variables
 from prn_jax.train.checkpoint import Checkpoints

@@ -17,12 +17,12 @@ import pytest
 from PIL import Image
 
 import prn_jax
+from prn_jax import Model
 from prn_jax.cli.main import main
 from prn_jax.cli.train import read_config
 from prn_jax.formats import darknet_cfg
 from prn_jax.graph.builder import Builder
 from prn_jax.hosts import exit_codes
-from prn_jax.model import Model
 from prn_jax.models import build_graph
 from prn_jax.network import init_variables
 from prn_jax.train import evaluation, loop

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from prn_jax import Model
 from prn_jax.data_pipelines.augment import DetectionAugment
 from prn_jax.data_pipelines.feed.pipeline import PipelineConfig, batch_at, first_rows
 from prn_jax.data_pipelines.spec import open_spec
 from prn_jax.formats.darknet_weights import Header
-from prn_jax.model import Model, with_weights
+from prn_jax.loading import with_weights
 from prn_jax.train.checkpoint import Checkpoints
 from prn_jax.train.config import ConfigError
 from prn_jax.train.curves import plot_curves

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prn_jax import Model
 from prn_jax.errors import GraphError, PrnError
 from prn_jax.formats import darknet_cfg
 from prn_jax.graph.builder import Builder
@@ -16,7 +17,6 @@ from prn_jax.graph.cost import cost
 from prn_jax.graph.graph import Graph
 from prn_jax.graph.partial import leading_cuts, stage_widths
 from prn_jax.kinds.shortcut import Shortcut
-from prn_jax.model import Model
 from prn_jax.models import build_graph
 from prn_jax.network import init_variables
 from prn_jax.transforms.partial_residual import apply, bottleneck, expand, fprn, multi_source, shrink

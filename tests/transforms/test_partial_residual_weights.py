@@ -10,11 +10,11 @@ import jax
 import numpy as np
 import pytest
 
+from prn_jax import Model, load
 from prn_jax.cli import main as cli
 from prn_jax.errors import GraphError, PrnError
 from prn_jax.graph.builder import Builder
 from prn_jax.graph.graph import Graph
-from prn_jax.model import Model, load
 from prn_jax.models import build_graph
 from prn_jax.network import Network, expected_variables, flatten_variables, init_variables, unflatten_variables
 from prn_jax.transforms.partial_residual import apply, fprn, multi_source, shrink
