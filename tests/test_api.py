@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import itertools
 import subprocess
@@ -16,9 +17,13 @@ import pytest
 from PIL import Image
 
 import prn_jax
-from prn_jax import Classification, Detections, Model, PrnError, compilation_cache
+from prn_jax import Classification, Detections, Model, PrnError, compilation_cache, loading
 from prn_jax.detect import nms
+from prn_jax.export import convert
 from prn_jax.graph.builder import Builder
+from prn_jax.model import Model as FrozenModel
+from prn_jax.run.detector import DetectOptions
+from prn_jax.run.images import predictor
 from tests import typed_calls
 from tests.conftest import REPO
 from tests.nets import random_model
@@ -259,6 +264,30 @@ def test_what_a_checker_knows_is_what_comes_back(model: Model, folder: Path, tmp
   assert isinstance(typed_calls.loaded(tmp_path / "saved"), Model)
   with pytest.raises(PrnError, match="network 'tiny' detects; call it"):
     model.classify(PICTURES[0])
+
+
+def test_a_model_is_frozen_and_replaced(model: Model) -> None:
+  with pytest.raises(dataclasses.FrozenInstanceError):
+    model.names = ("a", "b")  # type: ignore[misc]
+  model(PICTURES[0], conf=CONF)
+  other = dataclasses.replace(model, names=["a", "b"])
+  assert (type(other), other.names, model.names) == (Model, ("a", "b"), ("cat", "motorbike"))
+  assert other.variables is model.variables
+  assert not other._compiled, "programs belong to one model"
+
+
+def test_models_of_either_kind_are_taken_everywhere(tmp_path: Path) -> None:
+  """`prn_jax.load` gives a model that can be called, `prn_jax.loading` one that is only data."""
+  random_model().save(tmp_path / "saved")
+  plain, callable_one = loading.load(tmp_path / "saved"), prn_jax.load(tmp_path / "saved")
+  assert (type(plain), type(callable_one)) == (FrozenModel, Model)
+  assert isinstance(callable_one, FrozenModel)
+  found = [predictor(one, DetectOptions(conf=CONF))([PICTURES[0]])[0] for one in (plain, callable_one)]
+  assert len(found[0])
+  np.testing.assert_array_equal(found[0].boxes_xyxy_px, found[1].boxes_xyxy_px)
+  convert.save(plain, tmp_path / "again.safetensors")
+  assert prn_jax.load(tmp_path / "again.safetensors").digest() == plain.digest() == callable_one.digest()
+  assert not prn_jax.build("yolov3-tiny-prn").has_weights
 
 
 def test_the_package_lists_its_names() -> None:

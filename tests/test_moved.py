@@ -38,3 +38,21 @@ def test_names_of_a_moved_module_import_in_a_process_of_their_own() -> None:
 def test_a_module_that_never_was_is_not_found() -> None:
   with pytest.raises(ModuleNotFoundError, match=r"No module named 'prn_jax\.formats\.nothing'"):
     importlib.import_module("prn_jax.formats.nothing")
+
+
+@pytest.mark.parametrize(
+  ("name", "new"),
+  [
+    ("load", "prn_jax.api.load"),
+    ("build", "prn_jax.api.build"),
+    ("with_weights", "prn_jax.loading.with_weights"),
+    ("check_variables", "prn_jax.loading.check_variables"),
+  ],
+)
+def test_a_name_that_left_its_module_is_found(name: str, new: str) -> None:
+  module, _, attribute = new.rpartition(".")
+  with pytest.warns(DeprecationWarning, match=rf"prn_jax\.model\.{name} has moved to {new};"):
+    found = getattr(importlib.import_module("prn_jax.model"), name)
+  assert found is getattr(importlib.import_module(module), attribute)
+  with pytest.raises(AttributeError, match=r"module 'prn_jax\.model' has no attribute 'nothing'"):
+    _ = importlib.import_module("prn_jax.model").nothing
