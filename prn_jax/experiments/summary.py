@@ -12,26 +12,12 @@ from typing import NamedTuple
 
 from prn_jax.experiments.runs import Result
 
-# Student's t, two-sided 95%, by degrees of freedom.
-T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
-Z95 = 1.959964  # of the normal distribution
-
 
 def t95(freedom: int) -> float:
-  """Quantile of Student's t for two-sided 95% intervals, for at least one degree of freedom.
+  """Quantile of Student's t for two-sided 95% intervals, for at least one degree of freedom."""
+  from scipy.stats import t  # takes a second to import; JAX brings it
 
-  Beyond the table by the expansion in 1/freedom of Abramowitz and Stegun, 26.7.5; there it is right to six digits.
-  """
-  if freedom <= len(T95):
-    return T95[freedom - 1]
-  z = Z95
-  terms = (
-    (z**3 + z) / 4,
-    (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-    (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-    (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
-  )
-  return z + sum(term / freedom**power for power, term in enumerate(terms, 1))
+  return float(t.ppf(0.975, freedom))
 
 
 class Estimate(NamedTuple):

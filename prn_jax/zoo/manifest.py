@@ -1,7 +1,7 @@
 """Published weights of registered models: where they are, what they must be, and fetching them.
 
-Nothing here touches the network but `download`. Every fact has its source beside it. A checksum stands here only where
-somebody published it; without one a download is verified by its size and by fitting the model's graph, and the sha256
+Nothing here touches the network but `download`. The facts are in `prn_jax/assets/zoo.json`, each with its source beside it.
+A checksum stands there only where somebody published it; without one a download is verified by its size and by fitting the model's graph, and the sha256
 of what came is recorded. A size that nobody published is computed from the graph: 4 bytes for each of its values and
 the header, which has 20 bytes, or 16 in files of Darknet before version 0.2.
 """
@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from prn_jax.errors import PrnError, WeightsError
+from prn_jax.examples import ASSETS
 from prn_jax.files.disk import sha256, write_text
 from prn_jax.files.structured import read_text
 from prn_jax.formats import darknet_weights
@@ -112,223 +114,17 @@ class Downloaded:
 
 
 # -- the manifest ----------------------------------------------------------------------------------
-REDMON = "https://data.pjreddie.com/files"  # pjreddie.com/media/files, where they stood until 2025, shows a web page
-REDMON_LICENCE = "public domain (YOLO licence version 2 of pjreddie/darknet; nothing else is said of the weights)"
-ALEXEYAB = "https://github.com/AlexeyAB/darknet/releases/download"
-ALEXEYAB_LICENCE = "public domain (YOLO licence of AlexeyAB/darknet, which its maintainers extend to the weights)"
-ALEXEYAB_README = "https://github.com/AlexeyAB/darknet#pre-trained-models"
-NO_LICENCE = "none stated in the repository of the authors"
-YOLO_PAGE = "https://pjreddie.com/darknet/yolo/"
-IMAGENET_PAGE = "https://pjreddie.com/darknet/imagenet/"
-IMAGENET_NAMES = "data/imagenet.shortnames.list"
-OPEN_MODEL_ZOO = "openvinotoolkit/open_model_zoo models/public/{}/model.yml"
-EMGU = "emgucv/emgucv Emgu.CV.Models/Yolo.cs"
+_FACTS = json.loads((ASSETS / "zoo.json").read_text(encoding="utf-8"))
 
 
-def _redmon(model: str, size: int, rounded_size: str) -> Weights:
-  """A classifier of Redmon's ImageNet page."""
-  return Weights(
-    model=model,
-    url=f"{REDMON}/{model}.weights",
-    size=size,
-    rounded_size=rounded_size,
-    licence=REDMON_LICENCE,
-    published_at=IMAGENET_PAGE,
-    names=IMAGENET_NAMES,
-  )
+def _entry(facts: dict[str, Any]) -> Weights:
+  checksum = facts.pop("checksum", None)
+  return Weights(checksum=checksum and Checksum(**checksum), **facts)
 
 
-_ENTRIES = (
-  _redmon("darknet19", 83_427_124, "80"),
-  _redmon("darknet53", 166_582_580, "159"),
-  _redmon("densenet201", 68_825_780, "66"),
-  _redmon("resnet50", 91_303_604, "87"),
-  _redmon("resnet101", 167_481_012, "160"),
-  _redmon("resnet152", 230_239_924, "220"),
-  Weights(
-    model="tiny-darknet",
-    url=f"{REDMON}/tiny.weights",
-    size=4_185_968,
-    size_source="measured on the copy in Rapternmn/pytorch-Tiny-Darknet at ba3208b1, whose header is of version 0.1",
-    rounded_size="4.0",
-    licence=REDMON_LICENCE,
-    published_at="https://pjreddie.com/darknet/tiny-darknet/",
-    names=IMAGENET_NAMES,
-  ),
-  Weights(
-    model="efficientnet-b0",
-    url="https://github.com/WongKinYiu/CrossStagePartialNetworks/raw/master/weight/enetb0_final.weights",
-    size=19_560_180,  # cfg/enetb0.cfg beside it has the layers of the reference; only training keys differ
-    licence=NO_LICENCE,
-    published_at="https://github.com/WongKinYiu/CrossStagePartialNetworks#small-models",
-    names=IMAGENET_NAMES,
-  ),
-  Weights(
-    model="yolov2",
-    url=f"{REDMON}/yolov2.weights",
-    size=203_934_260,
-    size_source="Content-Length of pjreddie.com in public download logs",
-    rounded_size="194",
-    checksum=Checksum(
-      "sha256",
-      "d9945162ed6f54ce1a901e3ec537bdba4d572ecae7873087bd730e5a7942df3f",
-      "README of clibdev/pytorch-yolo2",
-    ),
-    licence=REDMON_LICENCE,
-    published_at=YOLO_PAGE,
-  ),
-  Weights(
-    model="yolov2-tiny",
-    url=f"{REDMON}/yolov2-tiny.weights",
-    size=44_948_600,
-    size_source=OPEN_MODEL_ZOO.format("yolo-v2-tiny-tf"),
-    rounded_size="43",
-    checksum=Checksum(
-      "sha256",
-      "16f4e870f1aed83f0089cb69bfda6b53cb7b2a4a01721be56eaf5c899dfac45f",
-      OPEN_MODEL_ZOO.format("yolo-v2-tiny-tf"),
-    ),
-    licence=REDMON_LICENCE,
-    published_at=YOLO_PAGE,
-  ),
-  Weights(
-    model="yolov3",
-    url=f"{REDMON}/yolov3.weights",
-    size=248_007_048,
-    size_source="public download scripts that check it",
-    rounded_size="236",
-    checksum=Checksum("sha256", "523e4e69e1d015393a1b0a441cef1d9c7659e3eb2d7e15f793f060a21b32f297", EMGU),
-    licence=REDMON_LICENCE,
-    published_at=YOLO_PAGE,
-  ),
-  Weights(
-    model="yolov3-spp",
-    url=f"{REDMON}/yolov3-spp.weights",
-    size=252_209_544,
-    rounded_size="240",
-    checksum=Checksum("sha256", "87a1e8c85c763316f34e428f2295e1db9ed4abcec59dd9544f8052f50de327b4", EMGU),
-    licence=REDMON_LICENCE,
-    published_at=YOLO_PAGE,
-  ),
-  Weights(
-    model="yolov3-tiny",
-    url=f"{REDMON}/yolov3-tiny.weights",
-    size=35_434_956,
-    size_source="public download scripts that check it",
-    rounded_size="33.7",
-    checksum=Checksum("sha256", "dccea06f59b781ec1234ddf8d1e94b9519a97f4245748a7d4db75d5b7080a42c", EMGU),
-    licence=REDMON_LICENCE,
-    published_at=YOLO_PAGE,
-  ),
-  Weights(
-    model="yolov3-tiny-prn",
-    url="https://github.com/WongKinYiu/PartialResidualNetworks/raw/master/model/yolov3-tiny-prn.weights",
-    size=19_759_052,
-    size_source="the git tree of WongKinYiu/PartialResidualNetworks",
-    rounded_size="18.8",
-    checksum=Checksum(
-      "git-blob",
-      "7d6a2b50c72fd56f4c4c35e042db7842a52eb963",
-      "the git tree of WongKinYiu/PartialResidualNetworks",
-    ),
-    licence=NO_LICENCE,
-    published_at="https://github.com/WongKinYiu/PartialResidualNetworks",
-  ),
-  Weights(
-    model="enet-b0-prn",
-    url="https://drive.google.com/uc?export=download&id=1FlHeQjWEQVJt0ay1PVsiuuMzmtNyv36m",
-    size=19_233_100,
-    rounded_size="18.3",
-    licence=NO_LICENCE,
-    published_at="https://github.com/WongKinYiu/PartialResidualNetworks",
-  ),
-  Weights(
-    model="yolov4",
-    url=f"{ALEXEYAB}/darknet_yolo_v3_optimal/yolov4.weights",
-    size=257_717_640,
-    size_source=OPEN_MODEL_ZOO.format("yolo-v4-tf"),
-    rounded_size="245",
-    checksum=Checksum(
-      "sha256",
-      "e8a4f6c62188738d86dc6898d82724ec0964d0eb9d2ae0f0a9d53d65d108d562",
-      OPEN_MODEL_ZOO.format("yolo-v4-tf"),
-    ),
-    licence=ALEXEYAB_LICENCE,
-    published_at=ALEXEYAB_README,
-  ),
-  Weights(
-    model="yolov4-csp",
-    url=f"{ALEXEYAB}/darknet_yolo_v4_pre/yolov4-csp.weights",
-    size=211_944_840,
-    rounded_size="202",
-    licence=ALEXEYAB_LICENCE,
-    published_at=ALEXEYAB_README,
-  ),
-  Weights(
-    model="yolov4-tiny",
-    url=f"{ALEXEYAB}/darknet_yolo_v4_pre/yolov4-tiny.weights",
-    size=24_251_276,
-    size_source=OPEN_MODEL_ZOO.format("yolo-v4-tiny-tf"),
-    rounded_size="23.1",
-    checksum=Checksum(
-      "sha256",
-      "cf9fbfd0f6d4869b35762f56100f50ed05268084078805f0e7989efe5bb8ca87",
-      OPEN_MODEL_ZOO.format("yolo-v4-tiny-tf"),
-    ),
-    licence=ALEXEYAB_LICENCE,
-    published_at=ALEXEYAB_README,
-  ),
-  Weights(
-    model="yolov7-tiny",
-    url=f"{ALEXEYAB}/yolov4/yolov7-tiny.weights",
-    size=24_967_560,
-    licence=f"{ALEXEYAB_LICENCE}; the program that trained them, WongKinYiu/yolov7, is under GPL-3.0",
-    published_at="https://github.com/AlexeyAB/darknet/releases/tag/yolov4",
-  ),
-)
-ENTRIES: Mapping[str, Weights] = {entry.model: entry for entry in _ENTRIES}
+ENTRIES: Mapping[str, Weights] = {facts["model"]: _entry(facts) for facts in _FACTS["weights"]}
 """Model -> its published weights."""
-
-_PAPER = (
-  "the authors of the paper published its figures (https://github.com/WongKinYiu/PartialResidualNetworks), no Darknet "
-  "weights of this graph that we know of"
-)
-NOT_PUBLISHED: Mapping[str, str] = {
-  **dict.fromkeys(
-    (
-      "darknet53-fprn",
-      "darknet53-prn-bottleneck",
-      "darknet53-prn-expand",
-      "darknet53-prn-shrink",
-      "mpelee-prn",
-      "pelee-fpn",
-      "pelee-prn",
-      "pelee-prn-3l",
-      "pelee-ssd",
-      "pelee-yolov3",
-      "yolov3-fprn",
-      "yolov3-prn",
-      "yolov3-tiny-prn-3l",
-    ),
-    _PAPER,
-  ),
-  "densenet121": "its authors published weights for Torch (https://github.com/liuzhuang13/DenseNet), none for Darknet",
-  "resnext50": (
-    "the author of Darknet lists weights on https://pjreddie.com/darknet/imagenet/; we have not tried their address"
-  ),
-  **dict.fromkeys(
-    ("sparsenet-40-24", "sparsenet-bc-100-24"),
-    "its authors published code for Torch (https://github.com/Lyken17/SparseNet), no weights for Darknet",
-  ),
-  "peleenet": "its authors published weights for Caffe (https://github.com/Robert-JunWang/Pelee), none for Darknet",
-  "csdarknet53-omega": (
-    "its authors linked a file on Google Drive (https://drive.google.com/open?id=18jCwaL4SJ-jOvXrZNGHJ5yz44g9zi8Hm) "
-    "from the wiki of https://github.com/AlexeyAB/darknet; since 2022 the link is reported dead"
-  ),
-  "yolov3-tiny-3l": (
-    "its authors published the cfg alone (https://github.com/AlexeyAB/darknet, cfg/yolov3-tiny_3l.cfg), no weights"
-  ),
-}
+NOT_PUBLISHED: Mapping[str, str] = _FACTS["not_published"]
 """Model without an address to download from -> why, and where its authors speak of it."""
 
 

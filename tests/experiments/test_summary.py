@@ -8,7 +8,6 @@ import pytest
 
 from prn_jax.experiments.runs import Result
 from prn_jax.experiments.summary import (
-  T95,
   difference,
   estimate,
   few_seeds,
@@ -60,17 +59,8 @@ def test_quantiles_of_student(freedom: int, quantile: float) -> None:
   assert round(t95(freedom), 3) == quantile
 
 
-@pytest.mark.parametrize(("freedom", "quantile"), [(16, 2.1199053), (20, 2.0859634), (30, 2.0422725), (60, 2.0002978)])
-def test_the_expansion_is_right_to_six_digits(freedom: int, quantile: float) -> None:
-  assert t95(freedom) == pytest.approx(quantile, abs=3e-6)
-
-
-def test_quantiles_fall_where_the_table_ends() -> None:
-  found = [t95(freedom) for freedom in range(1, 40)]
-  assert found == sorted(found, reverse=True)
-  assert T95[-1] - t95(len(T95) + 1) == pytest.approx(t95(16) - t95(17), abs=2e-3)
-  values = [float(i % 2) for i in range(30)]
-  one = estimate(values)
+def test_half_an_interval() -> None:
+  one = estimate([float(i % 2) for i in range(30)])
   assert one.deviation is not None
   assert one.half_width == pytest.approx(2.0452 * one.deviation / math.sqrt(30), rel=1e-4)  # t of 29 degrees of freedom
 
