@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from prn_jax.data_pipelines.class_names import match_names
+from prn_jax.data_pipelines.findings import Check, Finding, ProblemKind
 from prn_jax.data_pipelines.images.formats import open_image, why_unreadable
 from prn_jax.errors import PrnError, did_you_mean, printable
 from prn_jax.files.disk import is_file
@@ -31,26 +32,15 @@ class DataError(PrnError):
   """A data set that cannot be used as it is."""
 
 
+class StatedSizeError(DataError):
+  """An image of another size than its annotations say."""
+
+
 class OnBadData(StrEnum):
   """What happens to an entry that cannot be right."""
 
   STOP = "stop"
   SKIP = "skip"
-
-
-class ProblemKind(StrEnum):
-  """Why an entry cannot be right; `count_problems` counts by it."""
-
-  MALFORMED = "malformed"
-  NOT_FINITE = "not finite"
-  ZERO_SIZE = "no size"
-  OUTSIDE_IMAGE = "outside the image"
-  UNKNOWN_CLASS = "unknown class"
-  UNKNOWN_IMAGE = "unknown image"
-  DUPLICATE = "duplicate"
-  MISSING_IMAGE = "missing image"
-  UNREADABLE_IMAGE = "unreadable image"
-  MISSING_LABEL = "missing label"
 
 
 @dataclass(frozen=True)
@@ -61,21 +51,34 @@ class Problem:
     path: the file; of an image that is no file of its own, its id.
     line: counted from 1; None where the file has no lines.
     reason: what is wrong, with the values.
-    kind: the problem's class.
+    check: the check that found it, of those that leave something out; its value is the problem's id.
   """
 
   path: Path
   line: int | None
   reason: str
-  kind: ProblemKind = ProblemKind.MALFORMED
+  check: Check = Check.LABEL_MALFORMED
+
+  @property
+  def kind(self) -> ProblemKind:
+    assert self.check.kind is not None
+    return self.check.kind
+
+  @property
+  def place(self) -> str:
+    return f"{self.path}{'' if self.line is None else f':{self.line}'}"
+
+  @property
+  def finding(self) -> Finding:
+    return Finding(self.check, self.place, self.reason)
 
   def __str__(self) -> str:
-    return f"{self.path}{'' if self.line is None else f':{self.line}'}: {self.reason}"
+    return f"{self.place}: {self.reason}"
 
   def to_json(self) -> dict[str, str | int | None]:
-    """{"path", "line", "kind", "reason"}; line is None where the file has none."""
+    """{"id", "path", "line", "kind", "reason"}; line is None where the file has none."""
     path, reason = printable(str(self.path)), printable(self.reason)
-    return {"path": path, "line": self.line, "kind": str(self.kind), "reason": reason}
+    return {"id": str(self.check), "path": path, "line": self.line, "kind": str(self.kind), "reason": reason}
 
 
 class ProblemLog:
@@ -86,27 +89,27 @@ class ProblemLog:
       raise DataError(f"on_bad_data is {policy!r}; expected 'stop' or 'skip'")
     self.policy = OnBadData(policy)
     self.problems: list[Problem] = []
-    self.notes: list[str] = []
+    self.notes: list[Finding] = []
 
-  def note(self, text: str | None) -> None:
+  def note(self, check: Check, place: Path, text: str | None) -> None:
     """Notes something that was understood but is worth a look; None is nothing."""
-    if text is not None and text not in self.notes:
-      self.notes.append(text)
+    if text is not None and text not in map(str, self.notes):
+      self.notes.append(Finding(check, str(place), text))
 
-  def report(self, path: Path, line: int | None, reason: str, kind: ProblemKind, consequence: str) -> None:
+  def report(self, path: Path, line: int | None, reason: str, check: Check, consequence: str) -> None:
     """Notes one problem.
 
     Args:
       path: the file that holds the bad entry.
       line: its line, counted from 1; None where the format has none.
       reason: what is wrong, with the values.
-      kind: the problem's class.
+      check: what was found, one that has a kind.
       consequence: what skipping it means, as "the box is left out".
 
     Raises:
       DataError: the policy is stop.
     """
-    problem = Problem(path, line, reason, kind)
+    problem = Problem(path, line, reason, check)
     if self.policy is OnBadData.STOP:
       raise DataError(f"{problem}.\nWith on_bad_data='skip' (--on-bad-data skip) {consequence}, counted and listed.")
     self.problems.append(replace(problem, reason=f"{reason}; {consequence}"))
@@ -222,7 +225,7 @@ class RecordList:
   category_ids: tuple[int, ...]
   records: tuple[Record, ...]
   problems: tuple[Problem, ...] = ()
-  notes: tuple[str, ...] = ()
+  notes: tuple[Finding, ...] = ()
 
   def __len__(self) -> int:
     return len(self.records)
@@ -231,10 +234,15 @@ class RecordList:
     return self.records[index]
 
 
-def notes_of(dataset: Dataset) -> tuple[str, ...]:
+def source_notes(dataset: Dataset) -> tuple[Finding, ...]:
   """What was understood but is worth a look: names of another machine, polygons, files that were not taken."""
   inner = dataset.dataset if isinstance(dataset, Renumbered) else dataset
   return tuple(getattr(inner, "notes", ()))
+
+
+def notes_of(dataset: Dataset) -> tuple[str, ...]:
+  """The texts of `source_notes`."""
+  return tuple(map(str, source_notes(dataset)))
 
 
 @dataclass(frozen=True)
@@ -333,7 +341,7 @@ def finish(
 class BoxFault:
   """What is wrong with a box; `clipped` is its part inside the image, None if there is none."""
 
-  kind: ProblemKind
+  check: Check
   reason: str
   clipped: tuple[float, float, float, float] | None = None
 
@@ -351,9 +359,9 @@ def box_fault(box_xyxy_px: tuple[float, float, float, float], size: tuple[int, i
   x1, y1, x2, y2 = box_xyxy_px
   text = f"box [{x1:g}, {y1:g}, {x2:g}, {y2:g}] (x1, y1, x2, y2 in pixels)"
   if not np.isfinite(box_xyxy_px).all():
-    return BoxFault(ProblemKind.NOT_FINITE, f"{text} is not finite")
+    return BoxFault(Check.LABEL_NOT_FINITE, f"{text} is not finite")
   if x2 <= x1 or y2 <= y1:
-    return BoxFault(ProblemKind.ZERO_SIZE, f"{text} has size {x2 - x1:g}x{y2 - y1:g}; expected more than 0x0")
+    return BoxFault(Check.LABEL_NO_SIZE, f"{text} has size {x2 - x1:g}x{y2 - y1:g}; expected more than 0x0")
   if size is None:
     return None
   width, height = size
@@ -363,7 +371,7 @@ def box_fault(box_xyxy_px: tuple[float, float, float, float], size: tuple[int, i
   clipped = (max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height)))
   is_inside = clipped[2] > clipped[0] and clipped[3] > clipped[1]
   reason = f"{text} reaches {reach:g} px outside its {width}x{height} image"
-  return BoxFault(ProblemKind.OUTSIDE_IMAGE, reason, clipped if is_inside else None)
+  return BoxFault(Check.LABEL_OUTSIDE, reason, clipped if is_inside else None)
 
 
 def checked_box(
@@ -384,7 +392,7 @@ def checked_box(
     return box_xyxy_px
   path, line, prefix = where
   consequence = "the box is left out" if fault.clipped is None else "the box is clipped to the image"
-  log.report(path, line, prefix + fault.reason, fault.kind, consequence)
+  log.report(path, line, prefix + fault.reason, fault.check, consequence)
   return fault.clipped
 
 
@@ -418,7 +426,7 @@ def image_size(image_file: Path | bytes) -> tuple[int, int]:
 
 
 def check_stated_size(record: Record, name: str, size: tuple[int, int]) -> None:
-  """Raises DataError where the annotations of an image speak of another size.
+  """Raises StatedSizeError where the annotations of an image speak of another size.
 
   The file was scaled, turned (its EXIF orientation was not seen when it was labelled) or is another picture; a size
   alone does not tell which, so that not even the same aspect makes the boxes right.
@@ -429,7 +437,7 @@ def check_stated_size(record: Record, name: str, size: tuple[int, int]) -> None:
     size: (width, height) of its pixels, upright.
   """
   if record.width and record.height and (record.width, record.height) != size:
-    raise DataError(
+    raise StatedSizeError(
       f"image '{name}' is {size[0]}x{size[1]}, but the annotations say {record.width}x{record.height}, "
       "so its boxes cannot be trusted."
     )
@@ -445,12 +453,12 @@ def _is_turned(image: Image.Image) -> bool:
 def checked_image_size(path: Path, log: ProblemLog) -> tuple[int, int] | None:
   """`image_size`, or None where the image is missing or unreadable, which goes to the log."""
   if not is_file(path):
-    log.report(path, None, "the image file does not exist", ProblemKind.MISSING_IMAGE, "the image is left out")
+    log.report(path, None, "the image file does not exist", Check.IMAGE_MISSING, "the image is left out")
     return None
   try:
     return image_size(path)
   except DataError as error:
-    log.report(path, None, str(error), ProblemKind.UNREADABLE_IMAGE, "the image is left out")
+    log.report(path, None, str(error), Check.IMAGE_UNREADABLE, "the image is left out")
     return None
 
 

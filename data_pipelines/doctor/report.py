@@ -39,8 +39,10 @@ def text(summary: Summary, *, most_problems: int = 20) -> str:
   if not summary.is_classification and len(summary.classes):
     lines += ["", *_box_lines(summary)]
   if summary.notes:
-    lines += ["", "Worth a look", *(f"  {note}" for note in summary.notes)]
+    lines += ["", "Worth a look", *(f"  {note} [{note.check}]" for note in summary.notes)]
   lines += ["", *_problem_lines(summary, most_problems)]
+  if found := sorted({finding.check for finding in summary.findings}):
+    lines += ["", "What to do", *(f"  {check}: {check.fix}" for check in found)]
   return "\n".join(lines)
 
 
@@ -109,7 +111,7 @@ def _problem_lines(summary: Summary, most: int) -> list[str]:
     return [f"No problems found{'' if summary.was_decoded else ' (pixels were not looked at)'}"]
   counts = ", ".join(f"{number} {kind}" for kind, number in count_problems(summary.problems).items())
   lines = [f"{len(summary.problems):,} problems, left out here: {counts}"]
-  lines += [f"  {problem}" for problem in summary.problems[:most]]
+  lines += [f"  {problem} [{problem.check}]" for problem in summary.problems[:most]]
   if len(summary.problems) > most:
     lines.append(f"  ... and {len(summary.problems) - most:,} more (--json lists all)")
   return lines

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from prn_jax.data_pipelines.findings import Check, Finding
 from prn_jax.data_pipelines.images import ImageError, read_image
 from prn_jax.data_pipelines.in_threads import in_order
 from prn_jax.data_pipelines.parallel import default_threads
@@ -24,7 +25,7 @@ from prn_jax.data_pipelines.records import (
   ProblemLog,
   Record,
   count_problems,
-  notes_of,
+  source_notes,
 )
 from prn_jax.data_pipelines.sources.arrayrecord import ArrayRecordDataset
 
@@ -76,7 +77,7 @@ class Summary:
   problems: tuple[Problem, ...]
   same_files: tuple[tuple[int | str, ...], ...]
   was_decoded: bool
-  source_notes: tuple[str, ...] = ()
+  source_notes: tuple[Finding, ...] = ()
 
   @property
   def is_classification(self) -> bool:
@@ -119,9 +120,14 @@ class Summary:
     return dict(zip(("small", "medium", "large"), np.bincount(bins, minlength=3).tolist(), strict=True))
 
   @functools.cached_property
-  def notes(self) -> tuple[str, ...]:
+  def notes(self) -> tuple[Finding, ...]:
     """What is no error, but worth a look."""
     return tuple(_notes(self))
+
+  @property
+  def findings(self) -> tuple[Finding, ...]:
+    """All problems, then all notes."""
+    return (*(problem.finding for problem in self.problems), *self.notes)
 
   def to_json(self) -> dict[str, Any]:
     sizes = Counter(map(tuple, self.sizes_wh_px.tolist()))
@@ -155,7 +161,8 @@ class Summary:
       }
     return result | {
       "decoded": self.was_decoded,
-      "notes": self.notes,
+      "findings": [finding.to_json() for finding in self.findings],
+      "notes": [str(note) for note in self.notes],
       "same_files": self.same_files,
       "problem_counts": count_problems(self.problems),
       "problems": [str(problem) for problem in self.problems],
@@ -214,7 +221,7 @@ def summarize(
   with in_order(look, range(len(dataset)), num_threads or default_threads()) as results:
     for item in progress(results, len(dataset)) if progress else results:
       if isinstance(item, Problem):
-        log.report(item.path, item.line, item.reason, item.kind, "the image is left out")
+        log.report(item.path, item.line, item.reason, item.check, "the image is left out")
       else:
         seen.append(item)
   problems = (*dataset.problems, *log.problems)  # those of sources that read as they go are complete now
@@ -267,48 +274,59 @@ def _collected(
     problems=problems,
     same_files=tuple(tuple(ids) for ids in by_digest.values() if len(ids) > 1),
     was_decoded=decode,
-    source_notes=notes_of(dataset),
+    source_notes=source_notes(dataset),
   )
 
 
 # -- what is worth a look ----------------------------------------------------------------------------------------------
 
 
-def _notes(summary: Summary) -> Iterable[str]:
+def _notes(summary: Summary) -> Iterable[Finding]:
   yield from summary.source_notes
+  for check, text in (*_class_notes(summary), *_image_notes(summary), *_box_notes(summary)):
+    yield Finding(check, summary.spec, text)
+
+
+def _class_notes(summary: Summary) -> Iterable[tuple[Check, str]]:
   examples = summary.images_per_class if summary.is_classification else summary.objects_per_class
   what = "images" if summary.is_classification else "objects"
   none = [name for name, number in zip(summary.names, examples, strict=True) if number == 0]
   few = [f"{name} ({number})" for name, number in zip(summary.names, examples, strict=True) if 0 < number < FEW]
   if none:
-    yield f"{_count(none, 'class', 'classes')} without {what}: {_named(none)}"
+    yield Check.CLASS_UNUSED, f"{_count(none, 'class', 'classes')} without {what}: {_named(none)}"
   if few:
-    yield f"{_count(few, 'class', 'classes')} with fewer than {FEW} {what}: {_named(few)}"
+    yield Check.CLASS_FEW, f"{_count(few, 'class', 'classes')} with fewer than {FEW} {what}: {_named(few)}"
+
+
+def _image_notes(summary: Summary) -> Iterable[tuple[Check, str]]:
   repeated = [str(key) for key, number in Counter(summary.image_ids).items() if number > 1]
   if repeated:
-    yield f"{_count(repeated, 'image id', 'image ids')} not unique, which an evaluation needs: {_named(repeated)}"
+    text = f"{_count(repeated, 'image id', 'image ids')} not unique, which an evaluation needs: {_named(repeated)}"
+    yield Check.IMAGE_REPEATED_ID, text
   if summary.same_files:
     extra = sum(len(ids) - 1 for ids in summary.same_files)
     shown = _named([" = ".join(map(str, ids)) for ids in summary.same_files])
-    yield f"{extra} image {'files are copies' if extra > 1 else 'file is a copy'} of another: {shown}"
-  if summary.is_classification:
-    return
+    yield (
+      Check.IMAGE_COPIES,
+      f"{extra} image {'files are copies' if extra > 1 else 'file is a copy'} of another: {shown}",
+    )
   empty = [str(summary.image_ids[i]) for i in np.flatnonzero(summary.objects_per_image == 0)]
-  if empty:
-    yield f"{_count(empty, 'image', 'images')} without objects: {_named(empty)}"
-  yield from _box_notes(summary)
+  if empty and not summary.is_classification:
+    yield Check.IMAGE_EMPTY, f"{_count(empty, 'image', 'images')} without objects: {_named(empty)}"
 
 
-def _box_notes(summary: Summary) -> Iterable[str]:
+def _box_notes(summary: Summary) -> Iterable[tuple[Check, str]]:
   rows = np.column_stack([summary.image_of, summary.classes, summary.boxes_xyxy_px])
   _, first, number = np.unique(rows, axis=0, return_index=True, return_counts=True)
   repeated = [str(summary.image_ids[summary.image_of[i]]) for i in sorted(first[number > 1])]
   if repeated:
-    yield f"{int((number - 1).sum())} boxes repeat another of their image exactly: {_named(repeated)}"
+    text = f"{int((number - 1).sum())} boxes repeat another of their image exactly: {_named(repeated)}"
+    yield Check.BOX_REPEATED, text
   tiny = np.flatnonzero(summary.box_sizes_wh_px.min(1) < TINY_SIDE_PX) if len(rows) else np.array([], int)
   if len(tiny):
     ids = dict.fromkeys(str(summary.image_ids[summary.image_of[i]]) for i in tiny)
-    yield f"{_count(tiny, 'box', 'boxes')} with a side below {TINY_SIDE_PX} px, in {_named(list(ids))}"
+    text = f"{_count(tiny, 'box', 'boxes')} with a side below {TINY_SIDE_PX} px, in {_named(list(ids))}"
+    yield Check.BOX_TINY, text
 
 
 def _count(items: Sequence[Any] | NDArray[Any], one: str, many: str) -> str:

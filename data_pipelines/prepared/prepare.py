@@ -297,7 +297,7 @@ def _write_shard(job: _Job, number: int, num_threads: int) -> Generator[None, No
       with in_order(functools.partial(_entry, job), job.range_of(number), num_threads) as items:
         for item in items:
           if isinstance(item, Problem):
-            log.report(item.path, item.line, item.reason, item.kind, "the image is left out")
+            log.report(item.path, item.line, item.reason, item.check, "the image is left out")
           else:
             writer.write(item)
             num_records += 1

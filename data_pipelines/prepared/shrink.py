@@ -12,12 +12,13 @@ import numpy as np
 from PIL import Image
 
 from prn_jax.data_pipelines.feed.decoding import read_reduced
+from prn_jax.data_pipelines.findings import Check
 from prn_jax.data_pipelines.images import ImageError, read_image
 from prn_jax.data_pipelines.records import (
   DataError,
   Problem,
-  ProblemKind,
   Record,
+  StatedSizeError,
   check_stated_size,
   image_name,
   image_size,
@@ -154,8 +155,9 @@ def image_problem(error: PrnError, record: Record | None, spec: str) -> Problem:
     spec: of the data, or what names the image in it, for images that are no files.
   """
   path = record.image if record is not None and not isinstance(record.image, bytes) else Path(spec)
-  kind = ProblemKind.UNREADABLE_IMAGE if isinstance(error, ImageError) else ProblemKind.MALFORMED
-  return Problem(path, None, str(error).removesuffix("."), kind)
+  check = Check.IMAGE_OTHER_SIZE if isinstance(error, StatedSizeError) else Check.RECORD_UNREADABLE
+  check = Check.IMAGE_UNREADABLE if isinstance(error, ImageError) else check
+  return Problem(path, None, str(error).removesuffix("."), check)
 
 
 def _may_stay(data: bytes, options: ShrinkOptions) -> bool:

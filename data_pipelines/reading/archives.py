@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, Protocol
 
-from prn_jax.data_pipelines.records import DataError, ProblemKind, ProblemLog
+from prn_jax.data_pipelines.findings import Check
+from prn_jax.data_pipelines.records import DataError, ProblemLog
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 ARCHIVE_SUFFIXES = (".zip", *TAR_SUFFIXES)
@@ -84,17 +85,17 @@ class Archive:
 
   def _add(self, entry: Entry, log: ProblemLog) -> None:
     parts = PurePosixPath(entry.name.replace("\\", "/")).parts
-    fault, kind = entry.fault, ProblemKind.MALFORMED
+    fault, check = entry.fault, Check.MEMBER_REFUSED
     if ".." in parts or entry.name.startswith(("/", "\\")) or ":" in parts[0]:
       fault = "has a name that leads out of the archive"
     elif entry.size > MAX_MEMBER_BYTES:
       fault = f"has {entry.size:,} bytes; at most {MAX_MEMBER_BYTES:,} are read"
     elif entry.name in self._entries:
-      fault, kind = "occurs twice", ProblemKind.DUPLICATE
+      fault, check = "occurs twice", Check.MEMBER_DUPLICATE
     if fault is None:
       self._entries[entry.name] = entry
     else:
-      log.report(self.path, None, f"member '{entry.name}' {fault}", kind, "the member is left out")
+      log.report(self.path, None, f"member '{entry.name}' {fault}", check, "the member is left out")
 
   @property
   def names(self) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+from prn_jax.data_pipelines.findings import Check
 from prn_jax.data_pipelines.images.formats import is_image_name
 
 MOST_NAMED = 5
@@ -46,16 +47,21 @@ class LabelFiles:
     found = listing.get(_label_name(image.name).casefold())
     return self._rule(image) if folder is None or found is None else folder / found
 
-  def left_over(self) -> Iterator[str]:
+  def left_over(self) -> Iterator[tuple[Check, Path, str]]:
     """What people should look at: files with labels that are not taken for images, and labels without any file."""
     orphans = [label for folder, names in self._names.items() for label in self._orphans(folder, names)]
     files = {path.stem: path for folder in self._names for path in _files(folder) if not is_image_name(path)}
     other = [files[label.stem] for label in orphans if label.stem in files and files[label.stem] != label]
     if other:
-      yield f"{_count(other, 'file')} with labels not taken for images, by their ending: {_named(other)}"
+      yield (
+        Check.IMAGE_OTHER_ENDING,
+        other[0].parent,
+        (f"{_count(other, 'file')} with labels not taken for images, by their ending: {_named(other)}"),
+      )
     alone = [label for label in orphans if label.stem not in files or files[label.stem] == label]
     if alone:
-      yield f"{_count(alone, 'label file')} without an image: {_named(alone)}"
+      text = f"{_count(alone, 'label file')} without an image: {_named(alone)}"
+      yield Check.LABEL_LEFT_OVER, alone[0].parent, text
 
   def _orphans(self, folder: Path, names: Sequence[str]) -> Iterator[Path]:
     """Label files beside those of the folder's images that belong to none of them."""

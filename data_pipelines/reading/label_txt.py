@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
+from prn_jax.data_pipelines.findings import Check
 from prn_jax.data_pipelines.reading.label_files import LabelFiles, LabelPath
 from prn_jax.data_pipelines.records import (
   DataError,
   Object,
-  ProblemKind,
   ProblemLog,
   Record,
   checked_box,
@@ -80,8 +80,8 @@ def read_records(
       f"none of {len(images)} images has a label file; expected e.g. {labels.path(present[0])} for {present[0]}"
     )
   if all(listed.line is None for listed in images):
-    for text in labels.left_over():
-      log.note(text)
+    for check, folder, text in labels.left_over():
+      log.note(check, folder, text)
   reader = LabelReader(num_classes, log, num_keypoint_values)
   ids = image_ids_of(paths)
   records: list[Record] = []
@@ -90,7 +90,7 @@ def read_records(
     image = listed.image
     if image in seen:
       reason = f"{image} is listed again"
-      log.report(listed.source, listed.line, reason, ProblemKind.DUPLICATE, "the second entry is left out")
+      log.report(listed.source, listed.line, reason, Check.IMAGE_DUPLICATE, "the second entry is left out")
       continue
     seen.add(image)
     size = checked_image_size(image, log)
@@ -100,7 +100,8 @@ def read_records(
     if difficult_label_paths:
       objects += reader.read(difficult_label_paths[position], size, is_difficult=True)
     records.append(make_record(image, ids[position], size, objects))
-  log.note(reader.note())
+  if images:
+    log.note(Check.LABEL_POLYGONS, images[0].source, reader.note())
   return records
 
 
@@ -136,7 +137,7 @@ class LabelReader:
     try:
       lines = split_lines(load_text(path))
     except Misfit as error:
-      self._log.report(path, None, f"it {error}", ProblemKind.MALFORMED, "its objects are left out")
+      self._log.report(path, None, f"it {error}", Check.LABEL_MALFORMED, "its objects are left out")
       return []
     objects = []
     for number, line in enumerate(lines, 1):
@@ -156,25 +157,25 @@ class LabelReader:
       except ValueError:
         fault = "holds what is no number; expected 'class x y w h'"
     if fault is not None:
-      self._log.report(path, number, f"{shown(line.strip())} {fault}", ProblemKind.MALFORMED, "the line is left out")
+      self._log.report(path, number, f"{shown(line.strip())} {fault}", Check.LABEL_MALFORMED, "the line is left out")
       return None
     # Some tools write the class as 3.0.
     if not values[0].is_integer() or not 0 <= values[0] < self._num_classes:
       reason = (
         f"class id {shown(words[0])[1:-1]} is not among the {self._num_classes} classes 0..{self._num_classes - 1}"
       )
-      self._log.report(path, number, reason, ProblemKind.UNKNOWN_CLASS, "the line is left out")
+      self._log.report(path, number, reason, Check.LABEL_UNKNOWN_CLASS, "the line is left out")
       return None
     is_polygon = len(values) > 5 and not self._num_keypoint_values
     corners, said, limit = (_around if is_polygon else _corners)(values[1:])
     x1, y1, x2, y2 = corners
     if x2 <= x1 or y2 <= y1:
       reason = f"box width {x2 - x1:g} and height {y2 - y1:g} (relative) must be positive"
-      self._log.report(path, number, reason, ProblemKind.ZERO_SIZE, "the box is left out")
+      self._log.report(path, number, reason, Check.LABEL_NO_SIZE, "the box is left out")
       return None
     if limit and np.isfinite(corners).all():
       reason = f"{said} look like pixels; expected values relative to the image, 0 to 1"
-      self._log.report(path, number, reason, ProblemKind.MALFORMED, "the box is left out")
+      self._log.report(path, number, reason, Check.LABEL_UNIT, "the box is left out")
       return None
     width, height = size
     in_pixels = (x1 * width, y1 * height, x2 * width, y2 * height)

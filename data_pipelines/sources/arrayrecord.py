@@ -25,9 +25,10 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from prn_jax.data_pipelines.findings import Check
 from prn_jax.data_pipelines.prepared.record_bytes import decode_record
 from prn_jax.data_pipelines.prepared.shard_cache import check_room, copied
-from prn_jax.data_pipelines.records import DataError, Problem, ProblemKind, ProblemLog, Record
+from prn_jax.data_pipelines.records import DataError, Problem, ProblemLog, Record
 from prn_jax.data_pipelines.spec import register_source
 from prn_jax.errors import did_you_mean
 from prn_jax.files.disk import check_utf8, is_file, is_folder, sha256
@@ -237,7 +238,7 @@ class ArrayRecordDataset:
       fault = shard.fault(self.folder, full=True)
       if fault:
         path, consequence = self.folder / shard.file, f"its {shard.records} records may be damaged"
-        log.report(path, None, f"{fault}. To repair it, {AGAIN}", ProblemKind.MALFORMED, consequence)
+        log.report(path, None, f"{fault}. To repair it, {AGAIN}", Check.SHARD_DAMAGED, consequence)
 
   def _reader(self, number: int) -> Any:
     reader = self._readers[number]
@@ -293,7 +294,7 @@ def open_arrayrecord(parts: tuple[str, ...], log: ProblemLog) -> ArrayRecordData
       shards.append(shard)
       continue
     reason = f"{fault}. To repair it, {AGAIN}"
-    log.report(folder / shard.file, None, reason, ProblemKind.MALFORMED, f"its {shard.records} records are left out")
+    log.report(folder / shard.file, None, reason, Check.SHARD_DAMAGED, f"its {shard.records} records are left out")
   if is_remote(folder):
     check_room({shard.sha256: shard.bytes for shard in shards}, f"{folder}, split '{name}'")
   dataset = ArrayRecordDataset(folder, name, index, shards, log.problems)

@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from prn_jax.data_pipelines.findings import Check
 from prn_jax.data_pipelines.reading.named_files import NamedFiles
 from prn_jax.data_pipelines.reading.segmentations import usable_box
 from prn_jax.data_pipelines.records import (
   DataError,
   Object,
-  ProblemKind,
   ProblemLog,
   RecordList,
   checked_box,
@@ -67,7 +67,7 @@ def _files(images: dict[int, dict[str, Any]], folder: Path, path: Path, log: Pro
       named[image_id] = file_name
       continue
     reason = f"the image of id {image_id} has file_name {shown(file_name)}; expected the name of a file in {folder}"
-    log.report(path, None, reason, ProblemKind.MALFORMED, "the image is left out")
+    log.report(path, None, reason, Check.IMAGE_MALFORMED, "the image is left out")
   places = NamedFiles([folder])
   files: dict[int, Path] = {}
   for (image_id, name), file in zip(named.items(), places.find_all(list(named.values())), strict=True):
@@ -77,8 +77,8 @@ def _files(images: dict[int, dict[str, Any]], folder: Path, path: Path, log: Pro
     reason = f"the image of id {image_id} in {path} does not exist"
     missing = places.missing(name)
     said = "" if missing == folder / name else f" (its file_name is {shown(name)})"
-    log.report(missing, None, reason + said, ProblemKind.MISSING_IMAGE, "the image is left out")
-  log.note(places.note(str(path)))
+    log.report(missing, None, reason + said, Check.IMAGE_MISSING, "the image is left out")
+  log.note(Check.PATH_FORGIVEN, path, places.note(str(path)))
   return files
 
 
@@ -95,15 +95,18 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _by_id(entries: Sequence[Any], what: str, path: Path, log: ProblemLog) -> dict[int, dict[str, Any]]:
   """Entries by their id, in the file's order."""
   found: dict[int, dict[str, Any]] = {}
+  of_image = what == "image"
+  malformed = Check.IMAGE_MALFORMED if of_image else Check.CLASS_MALFORMED
+  duplicate = Check.IMAGE_DUPLICATE if of_image else Check.CLASS_DUPLICATE
   for position, entry in enumerate(entries):
     entry_id = _id(entry.get("id")) if isinstance(entry, dict) else None
     if entry_id is None:
       said = shown(entry.get("id") if isinstance(entry, dict) else None)
       reason = f"{what} number {position} has id {said}; expected a whole number"
-      log.report(path, None, reason, ProblemKind.MALFORMED, f"the {what} is left out")
+      log.report(path, None, reason, malformed, f"the {what} is left out")
     elif entry_id in found:
       reason = f"two entries of kind {what} have id {entry_id}"
-      log.report(path, None, reason, ProblemKind.DUPLICATE, f"the second {what} is left out")
+      log.report(path, None, reason, duplicate, f"the second {what} is left out")
     else:
       found[entry_id] = entry
   return found
@@ -121,7 +124,7 @@ def _classes(
     if name in names:
       first = ids[names.index(name)]
       reason = f"the categories {first} and {category} are both called '{name}'"
-      log.report(path, None, reason, ProblemKind.DUPLICATE, f"objects of {category} count as {first}")
+      log.report(path, None, reason, Check.CLASS_DUPLICATE, f"objects of {category} count as {first}")
       index_of[category] = names.index(name)
       continue
     index_of[category] = len(ids)
@@ -137,7 +140,7 @@ def _name(category: int, name: Any, path: Path, log: ProblemLog) -> str:
   if _is_text(name) or (isinstance(name, int | float) and not isinstance(name, bool)):
     return str(name)
   reason = f"category {category} has name {shown(name)}; expected text"
-  log.report(path, None, reason, ProblemKind.MALFORMED, f"it is called '{category}'")
+  log.report(path, None, reason, Check.CLASS_MALFORMED, f"it is called '{category}'")
   return str(category)
 
 
@@ -159,7 +162,7 @@ def _objects(
   for position, annotation in enumerate(annotations):
     if not isinstance(annotation, dict):
       reason = f"annotation number {position} is {shown(annotation)}; expected keys with values"
-      log.report(path, None, reason, ProblemKind.MALFORMED, "the annotation is left out")
+      log.report(path, None, reason, Check.LABEL_MALFORMED, "the annotation is left out")
       continue
     own_id = annotation.get("id")
     own_id = own_id if isinstance(own_id, int | float | str) else None
@@ -167,11 +170,11 @@ def _objects(
     image_id = _id(annotation.get("image_id"))
     if image_id is None or image_id not in images:
       reason = f"{prefix}image_id {shown(annotation.get('image_id'))} is not among the {len(images)} images"
-      log.report(path, None, reason, ProblemKind.UNKNOWN_IMAGE, "the annotation is left out")
+      log.report(path, None, reason, Check.LABEL_UNKNOWN_IMAGE, "the annotation is left out")
       continue
     if own_id in owners and (owners[own_id] == image_id or (image_id, own_id) in others):
       reason = f"two annotations of image {image_id} have id {_plain(own_id)}"
-      log.report(path, None, reason, ProblemKind.DUPLICATE, "the second annotation is left out")
+      log.report(path, None, reason, Check.LABEL_DUPLICATE, "the second annotation is left out")
       continue
     if own_id in owners:
       others.add((image_id, own_id))
@@ -182,11 +185,13 @@ def _objects(
       objects[image_id].append(found)
       num_around += is_around
   if num_around:
-    log.note(
+    text = (
       f"{num_around:,} annotations have no bbox, or one without size; the boxes around their segmentations are used"
     )
+    log.note(Check.LABEL_POLYGONS, path, text)
   if others:
-    log.note(f"{len(others):,} annotations have the id of one of another image; all are used")
+    text = f"{len(others):,} annotations have the id of one of another image; all are used"
+    log.note(Check.LABEL_SHARED_ID, path, text)
   return objects
 
 
@@ -195,14 +200,14 @@ def _object(
 ) -> tuple[Object | None, bool]:
   """The object of an annotation, None where it cannot be used; and whether its box is that of its segmentation."""
 
-  def refuse(reason: str, kind: ProblemKind = ProblemKind.MALFORMED) -> tuple[None, bool]:
-    log.report(path, None, f"{prefix}{reason}", kind, "the annotation is left out")
+  def refuse(reason: str, check: Check = Check.LABEL_MALFORMED) -> tuple[None, bool]:
+    log.report(path, None, f"{prefix}{reason}", check, "the annotation is left out")
     return None, False
 
   category = _id(annotation.get("category_id"))
   if category is None or category not in index_of:
     said = shown(annotation.get("category_id"))
-    return refuse(f"category_id {said} is not among the {len(index_of)} categories", ProblemKind.UNKNOWN_CLASS)
+    return refuse(f"category_id {said} is not among the {len(index_of)} categories", Check.LABEL_UNKNOWN_CLASS)
   try:
     box, is_around = usable_box(annotation)
   except Misfit as error:
@@ -215,7 +220,7 @@ def _object(
     return refuse(f"iscrowd {error}")
   x, y, width, height = (_float(value) for value in box)
   if all(0 <= value <= 1 for value in (x, y, width, height)) and width > 0 and height > 0:
-    return refuse(f"bbox {shown(box)} looks relative to the image; expected pixels")
+    return refuse(f"bbox {shown(box)} looks relative to the image; expected pixels", Check.LABEL_UNIT)
   usable = checked_box((x, y, x + width, y + height), _size(image), log, (path, None, prefix))
   if usable is None:
     return None, False

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from prn_jax.data_pipelines.findings import Check
 from prn_jax.data_pipelines.reading.label_txt import Listed, read_records
 from prn_jax.data_pipelines.reading.named_files import NamedFiles
 from prn_jax.data_pipelines.records import DataError, ProblemLog, RecordList, finish
@@ -111,7 +112,7 @@ def _find(text: str, data_file: Path, what: str) -> Path:
 def _image_paths(names: Sequence[str], list_path: Path, data_file: Path, log: ProblemLog) -> list[Path]:
   files = _named_files(list_path, data_file)
   found = files.find_all(names)
-  log.note(files.note(str(list_path)))
+  log.note(Check.PATH_FORGIVEN, list_path, files.note(str(list_path)))
   return [path or files.missing(name) for path, name in zip(found, names, strict=True)]
 
 

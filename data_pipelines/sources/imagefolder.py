@@ -13,13 +13,13 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from prn_jax.data_pipelines.findings import Check
 from prn_jax.data_pipelines.images.formats import is_image_name
 from prn_jax.data_pipelines.reading.archives import ARCHIVE_SUFFIXES, Archive, is_archive
 from prn_jax.data_pipelines.records import (
   DataError,
   Dataset,
   Problem,
-  ProblemKind,
   ProblemLog,
   Record,
   RecordList,
@@ -71,14 +71,15 @@ def _open_folder(root: Path, log: ProblemLog) -> RecordList:
     others.update(path.suffix.lower() or "without" for path in every if not is_image_name(path) and path.is_file())
     if not files:
       reason = f"the class folder '{folder.name}' holds no images"
-      log.report(folder, None, reason, ProblemKind.MISSING_IMAGE, "the class has no images")
+      log.report(folder, None, reason, Check.CLASS_NO_IMAGES, "the class has no images")
     for file in files:
       size = checked_image_size(file, log)
       if size is not None:
         records.append(make_record(file, file.relative_to(root).as_posix(), size, label=label))
   if others:
     said = ", ".join(f"{number:,} {ending}" for ending, number in others.most_common(8))
-    log.note(f"files in the class folders that are not taken for images, by their ending: {said}")
+    text = f"files in the class folders that are not taken for images, by their ending: {said}"
+    log.note(Check.IMAGE_OTHER_ENDING, root, text)
   return finish([folder.name for folder in folders], range(len(folders)), records, log, str(root))
 
 
@@ -125,7 +126,7 @@ def _open_archive(path: Path, log: ProblemLog) -> ArchivedImages:
       size = image_size(archive.read(name))
     except DataError as error:
       reason = f"member '{name}': {error}"
-      log.report(path, None, reason, ProblemKind.UNREADABLE_IMAGE, "the image is left out")
+      log.report(path, None, reason, Check.IMAGE_UNREADABLE, "the image is left out")
       continue
     members.append((name, label_of[parts[0]], size))
   if not members:

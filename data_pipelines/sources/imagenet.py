@@ -21,8 +21,9 @@ from pathlib import Path
 
 import numpy as np
 
+from prn_jax.data_pipelines.findings import Check
 from prn_jax.data_pipelines.reading.archives import Archive
-from prn_jax.data_pipelines.records import DataError, Problem, ProblemKind, ProblemLog, Record, image_size, make_record
+from prn_jax.data_pipelines.records import DataError, Problem, ProblemLog, Record, image_size, make_record
 from prn_jax.data_pipelines.spec import register_source
 from prn_jax.errors import did_you_mean
 from prn_jax.files.places import is_remote, to_path
@@ -145,11 +146,11 @@ def _open_train(archive: Path, devkit: _Devkit | None, log: ProblemLog) -> Image
   names = sorted(set(devkit.wnids.values()) if devkit else tars)
   for unknown in sorted(set(tars) - set(names)):
     reason = f"class '{unknown}' is not among the {len(names)} classes of {DEVKIT}"
-    log.report(archive, None, reason, ProblemKind.UNKNOWN_CLASS, "its images are left out")
+    log.report(archive, None, reason, Check.CLASS_UNKNOWN, "its images are left out")
   files, places, labels = [], [], []
   for label, name in enumerate(names):
     if name not in tars:
-      log.report(archive, None, f"there is no {name}.tar", ProblemKind.MISSING_IMAGE, "the class has no images")
+      log.report(archive, None, f"there is no {name}.tar", Check.CLASS_NO_IMAGES, "the class has no images")
       continue
     start, size = tars[name]
     for file, offset, length in sorted(_members(archive, start, start + size)):
@@ -169,7 +170,7 @@ def _open_val(archive: Path, devkit: _Devkit | None, log: ProblemLog) -> ImageNe
     number = int(match[1]) if match else 0
     if not 1 <= number <= len(devkit.truths):
       reason = f"member '{name}' is none of the {len(devkit.truths):,} images of {GROUND_TRUTH}"
-      log.report(archive, None, reason, ProblemKind.UNKNOWN_IMAGE, "the image is left out")
+      log.report(archive, None, reason, Check.LABEL_UNKNOWN_IMAGE, "the image is left out")
       continue
     files.append(name.rsplit("/", 1)[-1])
     places.append((start, size))

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prn_jax.data_pipelines.findings import Check
 from prn_jax.data_pipelines.reading.tfrecord import FilePart, TfRecords
 from prn_jax.data_pipelines.records import (
   DataError,
@@ -28,7 +29,6 @@ from prn_jax.data_pipelines.records import (
   Object,
   OnBadData,
   Problem,
-  ProblemKind,
   ProblemLog,
   Record,
   checked_box,
@@ -145,7 +145,7 @@ class TfdsDataset:
       class_index = int(get(layout.object_class) or 0)
       if not 0 <= class_index < len(self.names):
         reason = f"{prefix}class {class_index} is not among the {len(self.names)} classes"
-        log.report(self._folder, None, reason, ProblemKind.UNKNOWN_CLASS, "the object is left out")
+        log.report(self._folder, None, reason, Check.LABEL_UNKNOWN_CLASS, "the object is left out")
         continue
       y1, x1, y2, x2 = (float(value) for value in box)
       corners = (x1 * width, y1 * height, x2 * width, y2 * height)

@@ -23,12 +23,12 @@ from typing import NamedTuple
 from xml.etree import ElementTree
 from xml.parsers import expat
 
+from prn_jax.data_pipelines.findings import Check
 from prn_jax.data_pipelines.images.formats import IMAGE_SUFFIXES, is_image_name
 from prn_jax.data_pipelines.reading.named_files import NamedFiles
 from prn_jax.data_pipelines.records import (
   DataError,
   Object,
-  ProblemKind,
   ProblemLog,
   Record,
   RecordList,
@@ -108,14 +108,15 @@ def open_voc(parts: tuple[str, ...], log: ProblemLog) -> RecordList:
     if found.size not in (None, size):
       said = f"{found.size[0]}x{found.size[1]}"
       reason = f"<size> is {said}, but {file} is {size[0]}x{size[1]}, so its boxes cannot be trusted"
-      log.report(path, _line_of(path, "size", 1), reason, ProblemKind.MALFORMED, "the image is left out")
+      log.report(path, _line_of(path, "size", 1), reason, Check.IMAGE_OTHER_SIZE, "the image is left out")
       continue
     num_polygons += sum(element.is_around for element in found.elements)
     objects = _objects(path, found.elements, index_of, size, log)
     records.append(make_record(file, stem, size, objects))
-  log.note(images.note())
+  log.note(Check.PATH_FORGIVEN, root, images.note())
   if num_polygons:
-    log.note(f"{num_polygons:,} objects have a <polygon> and no <bndbox>; the boxes around them are used")
+    text = f"{num_polygons:,} objects have a <polygon> and no <bndbox>; the boxes around them are used"
+    log.note(Check.LABEL_POLYGONS, root, text)
   return finish(names, range(len(names)), records, log, f"{root}, split '{split}',")
 
 
@@ -142,7 +143,7 @@ def _listed(path: Path, annotated: Collection[str], log: ProblemLog) -> list[str
     stem = _stem(line.strip(), annotated)
     if stem in lines:
       reason = f"image '{stem}' is listed again (first in line {lines[stem]})"
-      log.report(path, number, reason, ProblemKind.DUPLICATE, "the second entry is left out")
+      log.report(path, number, reason, Check.IMAGE_DUPLICATE, "the second entry is left out")
     lines.setdefault(stem, number)
   return list(lines)
 
@@ -192,7 +193,7 @@ class _Images:
     if not others:
       return checked_image_size(file, log)
     reason = f"not taken for an image, by its ending; expected one of {', '.join(IMAGE_SUFFIXES)}"
-    log.report(others[0], None, reason, ProblemKind.MISSING_IMAGE, "the image is left out")
+    log.report(others[0], None, reason, Check.IMAGE_MISSING, "the image is left out")
     return None
 
   def note(self) -> str | None:
@@ -224,12 +225,12 @@ def _classes(root: ElementTree.Element) -> _Classes:
 def _parse(path: Path, log: ProblemLog) -> _Parsed | None:
   """What one file says, or None where it cannot be read at all."""
   if not is_file(path):
-    log.report(path, None, "the annotation file does not exist", ProblemKind.MISSING_LABEL, "the image is left out")
+    log.report(path, None, "the annotation file does not exist", Check.LABEL_MISSING, "the image is left out")
     return None
   try:
     root = load_xml(load_bytes(path, MAX_XML_BYTES))
   except Misfit as error:
-    log.report(path, error.line, f"it {error}", ProblemKind.MALFORMED, "the image is left out")
+    log.report(path, error.line, f"it {error}", Check.LABEL_MALFORMED, "the image is left out")
     return None
   elements: list[_Element] = []
   for number, item in enumerate(root.iter("object"), 1):
@@ -238,7 +239,7 @@ def _parse(path: Path, log: ProblemLog) -> _Parsed | None:
       elements.append(_Element(number, _text(item, "name"), box, _is_difficult(item), is_around))
     except Misfit as error:
       reason = f"object {number}: {error}"
-      log.report(path, _line_of(path, "object", number), reason, ProblemKind.MALFORMED, "the object is left out")
+      log.report(path, _line_of(path, "object", number), reason, Check.LABEL_MALFORMED, "the object is left out")
   return _Parsed(_classes(root), _said_size(root), (root.findtext("filename") or "").strip(), elements)
 
 
@@ -314,7 +315,7 @@ def _objects(
     if 0 < x2 <= 1 and 0 < y2 <= 1 and x1 < x2 and y1 < y2:
       reason = f"{prefix}box {list(element.box)} looks relative to the image; expected pixels"
       line = _line_of(path, "object", element.number)
-      log.report(path, line, reason, ProblemKind.MALFORMED, "the object is left out")
+      log.report(path, line, reason, Check.LABEL_UNIT, "the object is left out")
       continue
     # Judged by the file's own numbers: equal corners are a slip of the mouse, not an object of one pixel.
     is_degenerate = x2 <= x1 or y2 <= y1

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from prn_jax.data_pipelines.findings import Check
 from prn_jax.data_pipelines.images.formats import IMAGE_SUFFIXES, is_image_name
 from prn_jax.data_pipelines.reading.label_txt import Listed, read_records
 from prn_jax.data_pipelines.reading.named_files import NamedFiles
@@ -135,7 +136,7 @@ def _listed(list_path: Path, log: ProblemLog) -> list[Listed]:
   lines = [(n, line.strip()) for n, line in enumerate(read_lines(list_path, DataError), 1) if line.strip()]
   files = NamedFiles([list_path.parent, Path()])
   found = files.find_all([text for _, text in lines])
-  log.note(files.note(str(list_path)))
+  log.note(Check.PATH_FORGIVEN, list_path, files.note(str(list_path)))
   return [Listed(image or files.missing(text), list_path, n) for image, (n, text) in zip(found, lines, strict=True)]
 
 

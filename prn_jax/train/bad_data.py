@@ -36,7 +36,7 @@ class BadData:
 
   Attributes:
     specs: "train" and "valid" -> the data.
-    entries: "train" and "valid" -> {"what", "path", "line", "kind", "reason"}; "what" is annotation or image.
+    entries: "train" and "valid" -> {"what", "id", "path", "line", "kind", "reason"}; "what" is annotation or image.
     num_overflowing: images, each time that they were drawn, with more objects than `data.max_boxes`.
     num_boxes_lost: objects that those lost.
   """
@@ -100,7 +100,9 @@ class BadData:
 
 
 def _entry(one: Node) -> Entry:
-  texts = {key: one[key].text() for key in ("what", "path", "kind", "reason")}
+  # A run that began before entries had ids goes on.
+  keys = ("what", *(["id"] if "id" in one else []), "path", "kind", "reason")
+  texts = {key: one[key].text() for key in keys}
   line = one["line"]
   return {**texts, "line": None if line.raw is None else line.whole(1)}
 

@@ -107,7 +107,7 @@ def test_what_was_understood_is_said(tmp_path: Path, capsys: pytest.CaptureFixtu
   )
   assert main(["data", "inspect", spec]) == 0
   shown = capsys.readouterr().out
-  assert f"Worth a look\n  {names}\n  {polygons}\n" in shown
+  assert f"Worth a look\n  {names} [paths.forgiven]\n  {polygons} [labels.polygons]\n" in shown
   assert "No problems found" in shown
   assert main(["data", "prepare", spec, str(tmp_path / "out")]) == 0
   assert f"worth a look: {names}\nworth a look: {polygons}\n" in capsys.readouterr().err

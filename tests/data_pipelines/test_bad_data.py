@@ -23,7 +23,8 @@ from prn_jax.data_pipelines.augment import NO_CLASSIFICATION_AUGMENT, NO_DETECTI
 from prn_jax.data_pipelines.doctor.summary import summarize
 from prn_jax.data_pipelines.feed.evaluation_batches import eval_batches
 from prn_jax.data_pipelines.feed.pipeline import PipelineConfig, batch_at, train_batches
-from prn_jax.data_pipelines.records import DataError, Problem, ProblemKind, count_problems
+from prn_jax.data_pipelines.findings import ProblemKind
+from prn_jax.data_pipelines.records import DataError, Problem, count_problems
 from prn_jax.data_pipelines.spec import open_spec
 from tests.data_pipelines.pictures import write
 
@@ -347,6 +348,24 @@ def test_stop_names_the_place(tmp_path: Path, row: Row, use: Use) -> None:
     assert "With on_bad_data='skip' (--on-bad-data skip)" in str(caught.value) or use is not inspect
 
 
+IDS = {  # of what is not told apart by its kind alone
+  "pixels instead of shares": "labels.wrong_unit",
+  "shares instead of pixels": "labels.wrong_unit",
+  "polygon in pixels": "labels.wrong_unit",
+  "too few fields": "labels.malformed",
+  "broken XML": "labels.malformed",
+  "image of another size": "images.other_size",
+  "scaled image": "images.other_size",
+  "turned image": "images.other_size",
+  "image without file name": "images.malformed",
+  "image listed twice": "images.duplicate",
+  "duplicate category name": "classes.duplicate",
+  "duplicate annotation id": "labels.duplicate",
+  "box outside": "labels.outside_image",
+  "truncated image": "images.unreadable",
+}
+
+
 @each_use
 @pytest.mark.parametrize("row", [row for row in ROWS if row.kind is not None], ids=name)
 def test_skip_counts_and_lists(tmp_path: Path, row: Row, use: Use) -> None:
@@ -362,6 +381,7 @@ def test_skip_counts_and_lists(tmp_path: Path, row: Row, use: Use) -> None:
   else:
     assert counts == {str(row.kind): 1}
   assert str(tmp_path) in str(used.problems[0])
+  assert row.what not in IDS or [str(problem.check) for problem in used.problems] == [IDS[row.what]]
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if row.kind is None], ids=name)

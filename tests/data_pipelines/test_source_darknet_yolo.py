@@ -423,7 +423,7 @@ def test_polygons_are_read_as_the_boxes_around_them(tmp_path: Path) -> None:
   assert dataset[0].classes.tolist() == [1, 0, 0]
   assert notes_of(dataset) == ("2 of 3 labels are polygons; their bounding boxes are used",)
   summary = summarize(dataset, "x", decode=False)
-  assert summary.notes[0] == "2 of 3 labels are polygons; their bounding boxes are used"
+  assert str(summary.notes[0]) == "2 of 3 labels are polygons; their bounding boxes are used"
 
 
 def test_boxes_with_keypoints_are_no_polygons(tmp_path: Path) -> None:

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from prn_jax.data_pipelines import spec as spec_module
+from prn_jax.data_pipelines.findings import Check
 from prn_jax.data_pipelines.records import (
   DataError,
   Dataset,
   Object,
   Problem,
-  ProblemKind,
   ProblemLog,
   RecordList,
   box_fault,
@@ -73,11 +73,11 @@ def test_policy_must_be_stop_or_skip() -> None:
 
 def test_stop_raises_and_skip_lists() -> None:
   with pytest.raises(DataError, match=r"a\.txt:3: w is 7\.\n.*--on-bad-data skip\) the line is left out, counted"):
-    ProblemLog("stop").report(Path("a.txt"), 3, "w is 7", ProblemKind.MALFORMED, "the line is left out")
+    ProblemLog("stop").report(Path("a.txt"), 3, "w is 7", Check.LABEL_MALFORMED, "the line is left out")
   log = ProblemLog("skip")
   for line in (3, 5):
-    log.report(Path("a.txt"), line, "w is 7", ProblemKind.MALFORMED, "the line is left out")
-  log.report(Path("a.jpg"), None, "empty", ProblemKind.UNREADABLE_IMAGE, "the image is left out")
+    log.report(Path("a.txt"), line, "w is 7", Check.LABEL_MALFORMED, "the line is left out")
+  log.report(Path("a.jpg"), None, "empty", Check.IMAGE_UNREADABLE, "the image is left out")
   assert [str(problem) for problem in log.problems] == [
     "a.txt:3: w is 7; the line is left out",
     "a.txt:5: w is 7; the line is left out",
@@ -87,19 +87,19 @@ def test_stop_raises_and_skip_lists() -> None:
 
 
 @pytest.mark.parametrize(
-  ("box", "kind", "text"),
+  ("box", "check", "text"),
   [
-    ((0, 0, 10, float("nan")), ProblemKind.NOT_FINITE, "is not finite"),
-    ((5, 5, 5, 9), ProblemKind.ZERO_SIZE, "has size 0x4"),
-    ((9, 5, 5, 9), ProblemKind.ZERO_SIZE, "has size -4x4"),
-    ((-1.5, 0, 10, 10), ProblemKind.OUTSIDE_IMAGE, r"reaches 1.5 px outside its 100x50 image"),
-    ((90, 40, 103, 50), ProblemKind.OUTSIDE_IMAGE, r"reaches 3 px outside"),
+    ((0, 0, 10, float("nan")), Check.LABEL_NOT_FINITE, "is not finite"),
+    ((5, 5, 5, 9), Check.LABEL_NO_SIZE, "has size 0x4"),
+    ((9, 5, 5, 9), Check.LABEL_NO_SIZE, "has size -4x4"),
+    ((-1.5, 0, 10, 10), Check.LABEL_OUTSIDE, r"reaches 1.5 px outside its 100x50 image"),
+    ((90, 40, 103, 50), Check.LABEL_OUTSIDE, r"reaches 3 px outside"),
   ],
 )
-def test_faults_of_boxes(box: tuple[float, float, float, float], kind: ProblemKind, text: str) -> None:
+def test_faults_of_boxes(box: tuple[float, float, float, float], check: Check, text: str) -> None:
   fault = box_fault(box, (100, 50))
   assert fault is not None
-  assert fault.kind is kind
+  assert fault.check is check
   assert text in fault.reason
 
 

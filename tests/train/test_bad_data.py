@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from prn_jax.cli.main import main
-from prn_jax.data_pipelines.records import Problem, ProblemKind
+from prn_jax.data_pipelines.findings import Check
+from prn_jax.data_pipelines.records import Problem
 from prn_jax.files.structured import parse_json
 from prn_jax.train import bad_data
 from prn_jax.train.bad_data import FILE, BadData, gathered
@@ -22,7 +23,7 @@ SPECS = {"train": "coco:a.json:images", "valid": "coco:b.json:images"}
 
 
 def entry(path: str, what: str = bad_data.IMAGE, line: int | None = None) -> dict[str, Any]:
-  (found,) = bad_data._entries([Problem(Path(path), line, "is bad", ProblemKind.MALFORMED)], what)
+  (found,) = bad_data._entries([Problem(Path(path), line, "is bad", Check.LABEL_MALFORMED)], what)
   return found
 
 
@@ -107,7 +108,7 @@ def test_a_training_lists_what_it_skipped(tmp_path: Path, capsys: pytest.Capture
     ("annotation", "3.png"), ("image", "0.png"), ("image", "1.png"),
   }  # fmt: skip
   assert [Path(one["path"]) for one in found["valid"]] == [held_out / "blue" / "7.png"]
-  assert all(one.keys() == {"what", "path", "line", "kind", "reason"} for one in found["train"] + found["valid"])
+  assert all(one.keys() == {"what", "id", "path", "line", "kind", "reason"} for one in found["train"] + found["valid"])
   assert main(command) == 0, "a finished run has read no image again"
   assert json.loads((tmp_path / "run" / FILE).read_text()) == found
 
