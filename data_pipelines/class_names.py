@@ -7,6 +7,12 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+VOC_NAMES = (
+  "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
+  "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+"""Pascal VOC's 20 classes (data/voc.names)."""
+
 # COCO's annotations say motorcycle where Darknet's coco.names and VOC say motorbike, and so on; keys are `plain`.
 SYNONYMS = {
   "motorbike": "motorcycle",

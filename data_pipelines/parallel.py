@@ -1,4 +1,8 @@
-"""Runs a pure function of an integer over a range, ahead of its consumer, in threads or processes (grain)."""
+"""A pure function of an integer over a range, ahead of its consumer, results in order.
+
+`OrderedMap` is for a training: threads or worker processes (grain). `in_order` is for one walk over a data set: threads,
+without JAX, for what Pillow and the disk do without Python's lock.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,10 @@ import os
 import shutil
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from typing import Any, Generic, TypeVar, cast
 
@@ -16,6 +23,7 @@ from prn_jax.errors import PrnError
 T = TypeVar("T")
 MAX_THREADS = 16
 SHARED_MEMORY = "/dev/shm"
+_AHEAD = 4  # results per thread of `in_order` that may wait for the consumer
 
 
 class WorkerError(PrnError):
@@ -26,6 +34,31 @@ def default_threads() -> int:
   """One per core that this process may use, at most 16: decoding and resizing release Python's lock."""
   cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
   return min(cores, MAX_THREADS)
+
+
+@contextmanager
+def in_order(make: Callable[[int], T], indices: Iterable[int], num_threads: int) -> Iterator[Iterator[T]]:
+  """In the `with` block: `make(index)` for every index, in order, a few ahead of the consumer.
+
+  An exception of `make` comes out at its place. Leaving the block waits for what has been started, not for the rest.
+  (It is no plain generator: one that is dropped halfway would end its threads whenever it is collected, perhaps in one
+  of them, which cannot wait for itself.)
+  """
+  pool = ThreadPoolExecutor(num_threads)
+  try:
+    yield _results(pool, make, indices, _AHEAD * num_threads)
+  finally:
+    pool.shutdown(cancel_futures=True)
+
+
+def _results(pool: ThreadPoolExecutor, make: Callable[[int], T], indices: Iterable[int], ahead: int) -> Iterator[T]:
+  waiting: deque[Future[T]] = deque()
+  for index in indices:
+    waiting.append(pool.submit(make, index))
+    if len(waiting) >= ahead:
+      yield waiting.popleft().result()
+  while waiting:
+    yield waiting.popleft().result()
 
 
 class OrderedMap(Generic[T]):

@@ -18,6 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from prn_jax.data_pipelines.class_names import match_names
 from prn_jax.data_pipelines.findings import Check, Finding, ProblemKind
 from prn_jax.data_pipelines.images.formats import open_image, why_unreadable
+from prn_jax.data_pipelines.images.orientation import is_turned
 from prn_jax.errors import PrnError, did_you_mean, printable
 from prn_jax.files.disk import is_file
 from prn_jax.files.places import is_remote
@@ -416,13 +417,13 @@ def image_size(image_file: Path | bytes) -> tuple[int, int]:
         may_turn = image.format == "TIFF" or any(
           "exif" in str(key).lower() or "xmp" in str(key).lower() for key in image.info
         )
-        is_turned = may_turn and _is_turned(image)
+        has_swapped_sides = may_turn and is_turned(image)
   except UnidentifiedImageError:
     data = image_file if isinstance(image_file, bytes) else image_file.read_bytes()
     raise DataError(f"the file {why_unreadable(data).rstrip('.')}") from None
   except Exception as error:  # what Pillow raises on damaged headers is not a closed list
     raise DataError(f"not a readable image ({error})") from error
-  return (height, width) if is_turned else (width, height)
+  return (height, width) if has_swapped_sides else (width, height)
 
 
 def check_stated_size(record: Record, name: str, size: tuple[int, int]) -> None:
@@ -441,13 +442,6 @@ def check_stated_size(record: Record, name: str, size: tuple[int, int]) -> None:
       f"image '{name}' is {size[0]}x{size[1]}, but the annotations say {record.width}x{record.height}, "
       "so its boxes cannot be trusted."
     )
-
-
-def _is_turned(image: Image.Image) -> bool:
-  try:
-    return image.getexif().get(0x0112) in (5, 6, 7, 8)
-  except Exception:  # damaged metadata: the picture is used as it is stored
-    return False
 
 
 def checked_image_size(path: Path, log: ProblemLog) -> tuple[int, int] | None:

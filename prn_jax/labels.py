@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from prn_jax.data_pipelines.class_names import VOC_NAMES as VOC_NAMES
 from prn_jax.data_pipelines.class_names import match_names
 from prn_jax.errors import PrnError
 from prn_jax.files.places import to_path
@@ -26,12 +27,6 @@ COCO_NAMES = (
 
 COCO_CATEGORY_IDS = tuple(number for number in range(1, 91) if number not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83))
 """COCO's own numbers of its 80 classes; ten numbers were never used (`detector.c:coco_ids`)."""
-
-VOC_NAMES = (
-  "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
-  "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
-)  # fmt: skip
-"""Pascal VOC's 20 classes (data/voc.names)."""
 
 
 def num_classes(graph: Graph) -> int:

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from prn_jax.data_pipelines.findings import Check, Finding
 from prn_jax.data_pipelines.images import ImageError, read_image
-from prn_jax.data_pipelines.in_threads import in_order
-from prn_jax.data_pipelines.parallel import default_threads
+from prn_jax.data_pipelines.parallel import default_threads, in_order
 from prn_jax.data_pipelines.prepared.shrink import checked_size, image_problem, named_bytes
 from prn_jax.data_pipelines.records import (
   DataError,

@@ -16,15 +16,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from prn_jax.data_pipelines.augment.sample import Sample
-from prn_jax.data_pipelines.images.read import MAX_PIXELS, jpeg_has_end, read_file, read_image, upright
+from prn_jax.data_pipelines.images.orientation import is_turned, upright
+from prn_jax.data_pipelines.images.read import MAX_PIXELS, jpeg_has_end, read_file, read_image
 from prn_jax.data_pipelines.records import Problem, Record, check_stated_size, image_name
 
 AtLeast = tuple[int, int] | Callable[[int, int], tuple[int, int]] | None
 """(width, height) in pixels that decoding must leave of an image, given so or by its own; None is all of it."""
 
 _JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
-_EXIF_ORIENTATION = 0x0112
-_TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
 
 class Decoded(NamedTuple):
@@ -70,18 +69,18 @@ def _read_jpeg(data: bytes, at_least: AtLeast) -> Decoded | None:
     width, height = image.size
     if image.mode not in ("RGB", "L") or width * height > MAX_PIXELS:
       return None
-    is_turned = image.getexif().get(_EXIF_ORIENTATION) in _TURNED
+    has_swapped_sides = is_turned(image)
     if callable(at_least):
-      at_least = at_least(height, width) if is_turned else at_least(width, height)
+      at_least = at_least(height, width) if has_swapped_sides else at_least(width, height)
     if at_least is not None:
-      image.draft(None, at_least[::-1] if is_turned else at_least)  # None keeps the mode
+      image.draft(None, at_least[::-1] if has_swapped_sides else at_least)  # None keeps the mode
     image.load()
     if not (data.endswith(_JPEG_END) or jpeg_has_end(data)):
       return None
     # Pillow hands its pixels over as bytes, which stay read-only without a copy.
     turned = upright(image)
     pixels = np.asarray(turned if turned.mode == "RGB" else turned.convert("RGB"))
-    return Decoded(pixels, height, width) if is_turned else Decoded(pixels, width, height)
+    return Decoded(pixels, height, width) if has_swapped_sides else Decoded(pixels, width, height)
   except Exception:  # what Pillow raises on damaged files is not a closed list
     return None
 

@@ -10,20 +10,11 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from prn_jax.data_pipelines.images.formats import open_image, why_unreadable
+from prn_jax.data_pipelines.images.orientation import upright
 from prn_jax.errors import BucketError, PrnError
 from prn_jax.files.places import to_path
 
 MAX_PIXELS = 89_478_485  # a quarter of a gigabyte as RGB; where Pillow starts to suspect a decompression bomb
-_EXIF_ORIENTATION = 0x0112
-_UPRIGHT = {
-  2: Image.Transpose.FLIP_LEFT_RIGHT,
-  3: Image.Transpose.ROTATE_180,
-  4: Image.Transpose.FLIP_TOP_BOTTOM,
-  5: Image.Transpose.TRANSPOSE,
-  6: Image.Transpose.ROTATE_270,
-  7: Image.Transpose.TRANSVERSE,
-  8: Image.Transpose.ROTATE_90,
-}
 
 
 class ImageError(PrnError):
@@ -130,14 +121,6 @@ def _png_has_end(data: bytes) -> bool:
       return False
     at += 12 + int.from_bytes(data[at : at + 4], "big")
   return False
-
-
-def upright(image: Image.Image) -> Image.Image:
-  try:
-    orientation = image.getexif().get(_EXIF_ORIENTATION)
-  except Exception:  # damaged metadata beside good pixels: the picture is used as it is stored
-    return image
-  return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
 
 
 def _to_rgb(image: Image.Image, where: str) -> Image.Image:

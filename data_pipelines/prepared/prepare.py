@@ -21,8 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from prn_jax.data_pipelines.images import ImageError
-from prn_jax.data_pipelines.in_threads import in_order
-from prn_jax.data_pipelines.parallel import default_threads
+from prn_jax.data_pipelines.parallel import default_threads, in_order
 from prn_jax.data_pipelines.prepared.record_bytes import encode_record
 from prn_jax.data_pipelines.prepared.shrink import ShrinkOptions, image_problem, shrink
 from prn_jax.data_pipelines.records import (

@@ -14,6 +14,7 @@ from PIL import Image
 from prn_jax.data_pipelines.feed.decoding import read_reduced
 from prn_jax.data_pipelines.findings import Check
 from prn_jax.data_pipelines.images import ImageError, read_image
+from prn_jax.data_pipelines.images.orientation import orientation
 from prn_jax.data_pipelines.records import (
   DataError,
   Problem,
@@ -25,7 +26,6 @@ from prn_jax.data_pipelines.records import (
 )
 from prn_jax.errors import PrnError
 
-_EXIF_ORIENTATION = 0x0112
 _OVERSAMPLING = 2  # a JPEG may be decoded at 1/2, 1/4 or 1/8 where this many times the wanted size is left
 MAX_SIDE = 16384
 
@@ -165,10 +165,7 @@ def _may_stay(data: bytes, options: ShrinkOptions) -> bool:
     wanted = "JPEG" if options.image_format == ImageFormat.JPEG else "PNG"
     if image.format != wanted or image.mode not in ("RGB", "L") or "transparency" in image.info:
       return False
-    try:
-      return image.getexif().get(_EXIF_ORIENTATION, 1) == 1
-    except Exception:  # damaged metadata beside good pixels
-      return False
+    return orientation(image) == 1
 
 
 def _encode(picture: Image.Image, options: ShrinkOptions) -> bytes:

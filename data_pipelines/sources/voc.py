@@ -23,6 +23,7 @@ from typing import NamedTuple
 from xml.etree import ElementTree
 from xml.parsers import expat
 
+from prn_jax.data_pipelines.class_names import VOC_NAMES
 from prn_jax.data_pipelines.findings import Check
 from prn_jax.data_pipelines.images.formats import IMAGE_SUFFIXES, is_image_name
 from prn_jax.data_pipelines.reading.named_files import NamedFiles
@@ -44,11 +45,6 @@ from prn_jax.files.disk import is_file, is_folder
 from prn_jax.files.places import to_path
 from prn_jax.files.structured import MAX_XML_BYTES, decode_xml, load_bytes, load_xml, read_lines
 from prn_jax.files.values import Misfit, shown, truth_of
-
-VOC_NAMES = (
-  "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
-  "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
-)  # fmt: skip
 
 Box = tuple[float, float, float, float]
 

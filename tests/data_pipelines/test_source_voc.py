@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from prn_jax.data_pipelines.class_names import VOC_NAMES
 from prn_jax.data_pipelines.records import DataError, notes_of
-from prn_jax.data_pipelines.sources.voc import VOC_NAMES
 from prn_jax.data_pipelines.spec import open_spec
 from tests.data_pipelines.pictures import write, write_image
 
