@@ -35,7 +35,7 @@ def result(variant: str, seed: int, top1: float, **more: object) -> Result:
 def test_mean_deviation_and_interval() -> None:
   one = estimate([1.0, 2.0, 3.0])
   assert (one.mean, one.deviation, one.num) == (2.0, 1.0, 3)
-  assert one.half_width == pytest.approx(4.303 / math.sqrt(3))  # t of 2 degrees of freedom
+  assert one.half_width == pytest.approx(4.302653 / math.sqrt(3))  # t of 2 degrees of freedom
   assert one.sign == 0
   assert estimate([1.0, 1.1, 1.2]).sign == 1
   assert estimate([-1.0, -1.1, -1.2]).sign == -1
