@@ -38,6 +38,7 @@ ORDER = (  # the lowest first; a room imports itself and those before it
   Room(("fonts", "compiling", "compilation_cache"), "letters for pictures; the cache of compiled programs"),
   Room(("data_pipelines",), "images, annotations, augmentation, batches; knows no networks"),
   Room(("graph",), "the layer graph, its builder, shapes, cost, channels, gradients; no JAX"),
+  Room(("ops",), "arithmetic with gradients of its own"),
   Room(("kinds",), "one file per kind of layer, with everything that is true of it"),
   Room(("models",), "builders of whole networks"),
   Room(("network", "labels"), "a graph as a Flax module; the names of its classes"),

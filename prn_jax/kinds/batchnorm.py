@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from prn_jax.graph.graph import Context, Layer, Shape, WeightArray, register_kind
-from prn_jax.lazy import jnp, nn
+from prn_jax.lazy import jnp
 
 if TYPE_CHECKING:
   from jax import Array
@@ -34,17 +34,11 @@ def batch_norm_arrays(channels: int) -> dict[str, WeightArray]:
 
 
 def batch_norm(x: Array, ctx: Context) -> Array:
-  """Normalises `x` (..., channels) with a linen BatchNorm called "bn"."""
-  module = nn.BatchNorm(
-    use_running_average=not ctx.train,
-    momentum=ctx.bn_momentum,
-    epsilon=EPSILON,
-    dtype=ctx.dtype or jnp.float32,
-    axis_name=ctx.bn_axis,
-    use_fast_variance=False,  # exact for mean >> std; see docs/numerics.md
-    name="bn",
-  )
-  return module(x)
+  """Normalises `x` (..., channels) with a module called "bn"."""
+  from prn_jax.ops import batch_norm as ops
+
+  dtype = ctx.dtype or jnp.float32
+  return ops.BatchNorm(ctx.train, ctx.bn_momentum, EPSILON, dtype, ctx.bn_axis, name="bn")(x)
 
 
 @register_kind

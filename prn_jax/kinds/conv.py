@@ -53,34 +53,6 @@ def darknet_uniform(key: Array, shape: Sequence[int], dtype: Any = None) -> Arra
   return jax.random.uniform(key, shape, dtype or jnp.float32, -1.0, 1.0) * (2.0 / fan_in) ** 0.5
 
 
-def depthwise_by_taps(
-  x: Array, kernel: Array, window_strides: Sequence[int], padding: Sequence[tuple[int, int]], **_: Any
-) -> Array:
-  """A depthwise convolution as a sum of shifted products, which XLA fuses into one loop: 10 to 60 times faster than
-  its grouped convolution on CPU (docs/speed.md). Other backends have kernels of their own.
-
-  Args:
-    x: (n, h, w, c).
-    kernel: (k_h, k_w, 1, c).
-    window_strides, padding: (vertical, horizontal), as `lax.conv_general_dilated` takes them.
-  """
-  x = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *((lo, hi, 0) for lo, hi in padding), (0, 0, 0)))
-  n, height, width, c = x.shape
-  kernel_height, kernel_width = kernel.shape[:2]
-  step_y, step_x = window_strides
-  last_y = (height - kernel_height) // step_y * step_y + 1
-  last_x = (width - kernel_width) // step_x * step_x + 1
-  total = None
-  for i in range(kernel_height):
-    for j in range(kernel_width):
-      tap = (
-        lax.slice(x, (0, i, j, 0), (n, i + last_y, j + last_x, c), (1, step_y, step_x, 1)) * kernel[None, None, i, j]
-      )
-      total = tap if total is None else total + tap
-  assert total is not None
-  return total
-
-
 @register_kind
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Conv(Layer):
@@ -240,6 +212,8 @@ class Conv(Layer):
 
   # -- Flax ----------------------------------------------------------------------------------------
   def lower(self, xs: Sequence[Array], ctx: Context) -> Array:
+    from prn_jax.ops.depthwise import depthwise_by_taps
+
     x = nn.Conv(
       self.filters,
       (self.size, self.size),
@@ -260,7 +234,7 @@ class Conv(Layer):
     return blur(x, self.antialiasing, self.strides) if self.antialiasing else x
 
   def _sums_taps(self, x: Array) -> bool:
-    """True for a depthwise convolution on CPU, where `depthwise_by_taps` wins."""
+    """True for a depthwise convolution on CPU, where a sum of taps wins; other backends have kernels of their own."""
     is_depthwise = self.groups == self.filters == x.shape[-1] and self.groups > 1
     return is_depthwise and self.dilation == 1 and jax.default_backend() == "cpu"
 
