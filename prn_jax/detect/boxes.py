@@ -1,6 +1,6 @@
 """Arithmetic on boxes, exactly as Darknet defines it (`src/box.c`, darknet.md e6).
 
-Boxes are float32 with 4 values on the last axis: `cxcywh` is centre and size, `xyxy` is left, top, right, bottom.
+Boxes are float32 with 4 values on the last axis, `cxcywh`: centre and size.
 The overlap measures are elementwise over broadcast leading axes of equal rank; `pairwise` makes tables of them.
 They hold in any frame (pixels or relative), but the distance terms of DIoU and CIoU depend on its aspect.
 """
@@ -14,18 +14,6 @@ import jax
 import jax.numpy as jnp
 
 DIOU_EXPONENT = 0.6  # Darknet's; the DIoU paper has 1
-
-
-def cxcywh_to_xyxy(boxes_cxcywh: jax.Array) -> jax.Array:
-  """(..., 4) centre x, y, width, height -> (..., 4) left, top, right, bottom, in the same unit."""
-  center, half = boxes_cxcywh[..., :2], boxes_cxcywh[..., 2:] / 2
-  return jnp.concatenate([center - half, center + half], -1)
-
-
-def xyxy_to_cxcywh(boxes_xyxy: jax.Array) -> jax.Array:
-  """(..., 4) left, top, right, bottom -> (..., 4) centre x, y, width, height, in the same unit."""
-  low, high = boxes_xyxy[..., :2], boxes_xyxy[..., 2:]
-  return jnp.concatenate([(low + high) / 2, high - low], -1)
 
 
 def pairwise(

@@ -204,21 +204,6 @@ def greedy_keep(
   return jax.vmap(walk)(boxes, groups, num_valid)[:, :size]
 
 
-def keep_by_objectness(boxes_cxcywh: jax.Array, objectness: jax.Array, threshold: jax.typing.ArrayLike) -> jax.Array:
-  """Darknet's other suppression (`do_nms_obj`, used by `detector recall`): by objectness, whole boxes, IoU.
-
-  Args:
-    boxes_cxcywh: (k, 4) float32. objectness: (k,) float32; boxes with 0 are absent.
-
-  Returns:
-    (k,) bool: boxes that keep their objectness and scores.
-  """
-  order = jnp.argsort(-objectness, stable=True)
-  num_valid = jnp.sum(objectness > 0, dtype=jnp.int32)
-  keep = greedy_keep(boxes_cxcywh[order][None], jnp.zeros_like(order)[None], num_valid[None], threshold)
-  return jnp.zeros(keep.shape[1], bool).at[order].set(keep[0])
-
-
 class _Selection(NamedTuple):
   """Candidates with the threshold applied: objectness and scores are 0 where it is not exceeded.
 

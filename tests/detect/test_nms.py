@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from prn_jax.data_pipelines.images import read_image, stretch
 from prn_jax.detect import nms
 from prn_jax.detect.decode import Candidates, decode
-from prn_jax.detect.nms import Suppressed, keep_by_objectness, postprocess, suppress
+from prn_jax.detect.nms import Suppressed, postprocess, suppress
 from prn_jax.errors import PrnError
 from prn_jax.formats import darknet_cfg, darknet_weights
 from prn_jax.network import Network
@@ -106,15 +106,6 @@ def test_golden_kinds(shared: Path, name: str) -> None:
   as_set = lambda array: sorted(map(tuple, array.tolist()))  # noqa: E731
   assert as_set(ours) == as_set(golden[name])
   assert (ours != rows).any()
-
-
-def test_golden_by_objectness(shared: Path) -> None:
-  golden = np.load(shared / "golden/nms/nms.npz")
-  rows = golden["input"]
-  keep = np.asarray(jax.jit(keep_by_objectness)(rows[:, :4], rows[:, 4], 0.45))
-  ours = np.where((keep | (rows[:, 4] == 0))[:, None] | (np.arange(9) < 4), rows, 0)
-  assert 0 < keep.sum() < 70
-  assert sorted(map(tuple, ours.tolist())) == sorted(map(tuple, golden["obj_0.45"].tolist()))
 
 
 # -- the reference -----------------------------------------------------------------------------------------------------
