@@ -36,6 +36,7 @@ MOVED = {  # old name -> new name, both below prn_jax
   "data_pipelines.shrink": "data_pipelines.prepared.shrink",
   "data_pipelines.summary": "data_pipelines.doctor.summary",
   "data_pipelines.tfrecord": "data_pipelines.reading.tfrecord",
+  "detect.clean_loss": "detect.autodiff_loss",
   "detect.predict": "run.detector",
   "detect.save": "run.save",
   "download": "zoo.fetch",

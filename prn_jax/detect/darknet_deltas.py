@@ -20,25 +20,20 @@ from prn_jax.detect.assign import (
   DENSITY_FLOOR,
   SIGMA_FLOOR,
   Assignment,
-  Head,
+  Place,
+  Rules,
   Truths,
   assign,
-  box_targets,
-  check_settings,
   class_multipliers,
   find_overlaps,
-  grid_cells,
-  head_entries,
-  point_shift,
-  predicted_boxes,
   read_truths,
-  uses_new_coords,
+  rules_of,
 )
 from prn_jax.detect.box_gradients import box_gradient
 from prn_jax.detect.boxes import giou_cxcywh, iou_cxcywh
 from prn_jax.detect.head_metrics import HeadMetrics
 from prn_jax.formats.darknet_training import HeadTraining
-from prn_jax.kinds.gaussian_yolo import GaussianYolo
+from prn_jax.kinds.yolo import AnchorHead
 
 
 class _Pairs(NamedTuple):
@@ -60,38 +55,10 @@ class _Pairs(NamedTuple):
   giou: jax.Array
 
 
-class _Place(NamedTuple):
-  """Where pairs stand; leading axes as those of the outputs that they belong to.
-
-  Attributes:
-    cells_xy: (..., 1, 2) float32 column and row.
-    truths_cxcywh_rel: (..., a or 1, 4).
-    classes: (..., a or 1) int32.
-  """
-
-  cells_xy: jax.Array
-  truths_cxcywh_rel: jax.Array
-  classes: jax.Array
-
-
-class _Rules(NamedTuple):
-  """What is fixed for a head."""
-
-  head: Head
-  settings: HeadTraining
-  grid: tuple[int, int]
-  net_size: tuple[int, int]
-
-  @property
-  def is_smooth(self) -> bool:
-    """Gaussian heads have no objectness_smooth."""
-    return self.settings.objectness_smooth and not isinstance(self.head, GaussianYolo)
-
-
 def darknet_deltas(
   output: jax.Array,
   truth: jax.Array,
-  head: Head,
+  head: AnchorHead,
   settings: HeadTraining,
   net_size: tuple[int, int],
   *,
@@ -119,9 +86,8 @@ def darknet_deltas(
   last cell, truths without width or height give no infinite delta, and a class that does not exist is skipped by
   Gaussian heads, too.
   """
-  check_settings(head, settings)
   n, height, width, channels = output.shape
-  rules = _Rules(head, settings, (width, height), net_size)
+  rules = rules_of(head, settings, (width, height), net_size)
   x = output.astype(jnp.float32).reshape(n, height, width, -1, head.entries)
 
   def one_image(x: jax.Array, rows: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, HeadMetrics]:
@@ -133,45 +99,42 @@ def darknet_deltas(
   return deltas.reshape(n, height, width, channels), metrics
 
 
-def _cost(deltas: jax.Array, sums: HeadMetrics, rules: _Rules) -> jax.Array:
+def _cost(deltas: jax.Array, sums: HeadMetrics, rules: Rules) -> jax.Array:
   """The number that Darknet prints; the squared deltas, or with IoU losses the mean 1 - IoU for those of the boxes."""
   settings = rules.settings
-  if settings.iou_loss == "mse" or not settings.show_details or isinstance(rules.head, GaussianYolo):
+  if settings.iou_loss == "mse" or not settings.show_details:
     return jnp.sum(deltas**2)
   overlap = sums.giou if settings.iou_loss == "giou" else sums.iou
   box_cost = (sums.num_assigned - overlap) / jnp.maximum(sums.num_assigned, 1)
-  others = jnp.sum(deltas[..., head_entries(rules.head).objectness :] ** 2)
+  others = jnp.sum(deltas[..., rules.head.layout.objectness :] ** 2)
   return settings.iou_normalizer * box_cost + settings.obj_normalizer * others
 
 
 # -- one image ---------------------------------------------------------------------------------------------------------
 
 
-def _image_deltas(x: jax.Array, truths: Truths, rules: _Rules) -> tuple[jax.Array, HeadMetrics]:
+def _image_deltas(x: jax.Array, truths: Truths, rules: Rules) -> tuple[jax.Array, HeadMetrics]:
   """(h, w, a, e) outputs -> deltas of the same shape, and sums for the metrics; the cost is left 0."""
   height, width, anchors, entries = x.shape
-  cells_xy = jnp.asarray(grid_cells(rules.grid))
-  deltas = _background(x, cells_xy, truths, rules).reshape(height * width, anchors, entries)
+  deltas = _background(x, truths, rules).reshape(height * width, anchors, entries)
 
-  assignment = assign(truths, rules.head, rules.settings, rules.grid, rules.net_size)
-  place = _Place(
-    cells_xy.reshape(-1, 1, 2)[assignment.cells], truths.boxes_cxcywh_rel[:, None], truths.classes[:, None]
-  )
+  assignment = assign(truths, rules)
+  place = Place(rules.cells.at(assignment.cells), truths.boxes_cxcywh_rel[:, None], truths.classes[:, None])
   outputs = x.reshape(height * width, anchors, entries)[assignment.cells]
   pairs = _pairs(outputs, place, rules)
   deltas = _apply_in_order(deltas, pairs, assignment, truths, rules).reshape(x.shape)
   return _average_boxes(deltas, rules), _sums(x, outputs, pairs, assignment.is_assigned, truths, rules)
 
 
-def _background(x: jax.Array, cells_xy: jax.Array, truths: Truths, rules: _Rules) -> jax.Array:
+def _background(x: jax.Array, truths: Truths, rules: Rules) -> jax.Array:
   """Pass 1: every location shall find nothing, unless it overlaps a truth enough to be ignored or trained."""
-  settings, at = rules.settings, head_entries(rules.head)
-  overlaps = find_overlaps(x, truths, rules.head, rules.net_size)
+  settings, at = rules.settings, rules.head.layout
+  overlaps = find_overlaps(x, truths, rules)
   objectness = x[..., at.objectness]
   nothing = settings.obj_normalizer * (0 - objectness)
   is_ignored = overlaps.match > settings.ignore_thresh
   ignored = jnp.zeros_like(nothing)
-  if rules.is_smooth:
+  if settings.objectness_smooth:
     ignored = jnp.maximum(nothing, settings.obj_normalizer * (overlaps.match - objectness))
   background = jnp.where(is_ignored, ignored, nothing)[..., None]
   deltas = jnp.concatenate(
@@ -181,11 +144,11 @@ def _background(x: jax.Array, cells_xy: jax.Array, truths: Truths, rules: _Rules
     return deltas
 
   classes = truths.classes[overlaps.truth]
-  pairs = _pairs(x, _Place(cells_xy, truths.boxes_cxcywh_rel[overlaps.truth], classes), rules)
+  pairs = _pairs(x, Place(rules.cells, truths.boxes_cxcywh_rel[overlaps.truth], classes), rules)
   wanted, class_deltas = jnp.ones_like(objectness), pairs.all_classes
-  if rules.is_smooth:
+  if settings.objectness_smooth:
     wanted = overlaps.best**2
-    multipliers = jnp.asarray(class_multipliers(rules.head, settings))[classes][..., None]
+    multipliers = jnp.asarray(class_multipliers(rules))[classes][..., None]
     smooth = multipliers * (wanted[..., None] - x[..., at.first_class :])
     class_deltas = jnp.where(_is_class(classes, rules.head), smooth, class_deltas)
   objectness_delta = settings.obj_normalizer * (wanted - objectness)[..., None]
@@ -193,13 +156,13 @@ def _background(x: jax.Array, cells_xy: jax.Array, truths: Truths, rules: _Rules
   return jnp.where((overlaps.best > settings.truth_thresh)[..., None], trained, deltas)
 
 
-def _is_class(classes: jax.Array, head: Head) -> jax.Array:
+def _is_class(classes: jax.Array, head: AnchorHead) -> jax.Array:
   """(...) int32 -> (..., classes) bool."""
   return classes[..., None] == np.arange(head.classes).reshape((1,) * classes.ndim + (-1,))
 
 
 def _apply_in_order(
-  deltas: jax.Array, pairs: _Pairs, assignment: Assignment, truths: Truths, rules: _Rules
+  deltas: jax.Array, pairs: _Pairs, assignment: Assignment, truths: Truths, rules: Rules
 ) -> jax.Array:
   """Pass 2: the truths in their order, each upon what earlier ones left in its cell.
 
@@ -212,16 +175,16 @@ def _apply_in_order(
     assignment, truths: of this image.
     rules: of this head.
   """
-  at = head_entries(rules.head)
+  at = rules.head.layout
   cells, is_assigned, owners, ranks = assignment
   is_class = _is_class(truths.classes[:, None], rules.head)
 
   def one_round(k: int | jax.Array, state: jax.Array) -> jax.Array:
     old = state[owners]
     objectness, classes = old[..., at.objectness], old[..., at.first_class :]
-    is_free = objectness == 0 if rules.is_smooth else jnp.ones_like(is_assigned)
+    is_free = objectness == 0 if rules.settings.objectness_smooth else jnp.ones_like(is_assigned)
     # Darknet's quirk: a Gaussian head looks at class 0, whatever the class of the truth.
-    looked_at = classes[..., 0] if isinstance(rules.head, GaussianYolo) else _of_class(classes, is_class)
+    looked_at = classes[..., 0] if rules.is_gaussian else _of_class(classes, is_class)
     own_only = jnp.where(is_class, pairs.own_class[..., None], classes)
     classes = jnp.where((looked_at != 0)[..., None], own_only, pairs.all_classes)
     objectness = jnp.where(is_free, pairs.objectness, objectness)[..., None]
@@ -240,22 +203,22 @@ def _of_class(values: jax.Array, is_class: jax.Array) -> jax.Array:
   return jnp.sum(jnp.where(is_class, values, 0), -1)
 
 
-def _average_boxes(deltas: jax.Array, rules: _Rules) -> jax.Array:
+def _average_boxes(deltas: jax.Array, rules: Rules) -> jax.Array:
   """Pass 3: where several anchors or truths may meet, box deltas are divided by the number of positive classes."""
-  at, is_gaussian = head_entries(rules.head), isinstance(rules.head, GaussianYolo)
-  if rules.settings.iou_thresh >= 1 and not is_gaussian:
+  at = rules.head.layout
+  if rules.settings.iou_thresh >= 1 and not rules.is_gaussian:
     return deltas
   count = jnp.sum(deltas[..., at.first_class :] > 0, -1, keepdims=True)
-  if not is_gaussian:
+  if not rules.is_gaussian:
     count = jnp.where(deltas[..., at.objectness][..., None] != 0, count, 1)
   boxes = deltas[..., : at.objectness] / jnp.maximum(count, 1).astype(jnp.float32)
   return jnp.concatenate([boxes, deltas[..., at.objectness :]], -1)
 
 
 def _sums(
-  x: jax.Array, outputs: jax.Array, pairs: _Pairs, is_assigned: jax.Array, truths: Truths, rules: _Rules
+  x: jax.Array, outputs: jax.Array, pairs: _Pairs, is_assigned: jax.Array, truths: Truths, rules: Rules
 ) -> HeadMetrics:
-  at = head_entries(rules.head)
+  at = rules.head.layout
 
   def over_pairs(values: jax.Array) -> jax.Array:
     return jnp.sum(jnp.where(is_assigned, values, 0))
@@ -278,7 +241,7 @@ def _sums(
 # -- one pair of truth and anchor --------------------------------------------------------------------------------------
 
 
-def _pairs(x: jax.Array, place: _Place, rules: _Rules) -> _Pairs:
+def _pairs(x: jax.Array, place: Place, rules: Rules) -> _Pairs:
   """What each location wants, if it is trained on the truth beside it.
 
   Args:
@@ -286,9 +249,9 @@ def _pairs(x: jax.Array, place: _Place, rules: _Rules) -> _Pairs:
     place: the truths and cells, with leading axes as `x`.
     rules: of this head.
   """
-  settings, at = rules.settings, head_entries(rules.head)
-  multiplier = jnp.asarray(class_multipliers(rules.head, settings))[place.classes]
-  boxes = predicted_boxes(x, place.cells_xy, rules.grid, rules.head, rules.net_size)
+  settings, at = rules.settings, rules.head.layout
+  multiplier = jnp.asarray(class_multipliers(rules))[place.classes]
+  boxes = rules.head.decode(x, place.cells)
   iou, giou = iou_cxcywh(boxes, place.truths_cxcywh_rel), giou_cxcywh(boxes, place.truths_cxcywh_rel)
   all_classes, own_class = _class_deltas(x[..., at.first_class :], place.classes, multiplier, rules)
   return _Pairs(
@@ -301,9 +264,7 @@ def _pairs(x: jax.Array, place: _Place, rules: _Rules) -> _Pairs:
   )
 
 
-def _class_deltas(
-  p: jax.Array, classes: jax.Array, multiplier: jax.Array, rules: _Rules
-) -> tuple[jax.Array, jax.Array]:
+def _class_deltas(p: jax.Array, classes: jax.Array, multiplier: jax.Array, rules: Rules) -> tuple[jax.Array, jax.Array]:
   """Deltas of all classes where the cell has none, and of the true class alone where it has.
 
   Args:
@@ -317,7 +278,7 @@ def _class_deltas(
   is_class = _is_class(classes, rules.head)
   p_true = _of_class(p, is_class)
   own_class = (1 - eps + 0.5 * eps - p_true) * multiplier
-  if settings.focal_loss and not isinstance(rules.head, GaussianYolo):
+  if settings.focal_loss:
     pt = p_true + 1e-15
     focus = -(1 - pt) * (2 * pt * jnp.log(pt) + pt - 1)
     return (is_class - p) * (0.5 * focus)[..., None], own_class
@@ -328,23 +289,22 @@ def _class_deltas(
   return all_classes, own_class
 
 
-def _box_deltas(x: jax.Array, boxes: jax.Array, place: _Place, multiplier: jax.Array, rules: _Rules) -> jax.Array:
+def _box_deltas(x: jax.Array, boxes: jax.Array, place: Place, multiplier: jax.Array, rules: Rules) -> jax.Array:
   """Deltas of the box entries: (..., a, 4), or 8 for a Gaussian head, as the entries lie."""
-  settings, at = rules.settings, head_entries(rules.head)
+  settings, at = rules.settings, rules.head.layout
   weight = (settings.iou_normalizer * multiplier)[..., None]
   values = x[..., np.array(at.box)]
   truths = place.truths_cxcywh_rel
   scale = (2 - truths[..., 2] * truths[..., 3])[..., None]  # small boxes count more
-  error = box_targets(truths, place.cells_xy, rules.grid, rules.head, rules.net_size) - values
-  is_gaussian = isinstance(rules.head, GaussianYolo)
+  error = rules.head.encode(truths, place.cells) - values
   if settings.iou_loss != "mse":
     deltas = _iou_deltas(values, boxes, truths, rules)
-  elif is_gaussian:
+  elif rules.is_gaussian:
     deltas, _ = _gaussian_deltas(error, x[..., np.array(at.sigma)], scale)
   else:
     deltas = scale * error
-  deltas = _bounded(deltas * weight, settings, is_clipped=is_gaussian or settings.iou_loss != "mse")
-  if not is_gaussian:
+  deltas = _bounded(deltas * weight, settings, is_clipped=rules.is_gaussian or settings.iou_loss != "mse")
+  if not rules.is_gaussian:
     return deltas
   _, sigma_deltas = _gaussian_deltas(error, x[..., np.array(at.sigma)], scale)
   sigma_deltas = _bounded(sigma_deltas * settings.uc_normalizer, settings, is_clipped=True)
@@ -357,11 +317,11 @@ def _bounded(deltas: jax.Array, settings: HeadTraining, *, is_clipped: bool) -> 
   return jnp.clip(deltas, -settings.max_delta, settings.max_delta) if is_clipped else deltas
 
 
-def _iou_deltas(values: jax.Array, boxes: jax.Array, truths: jax.Array, rules: _Rules) -> jax.Array:
+def _iou_deltas(values: jax.Array, boxes: jax.Array, truths: jax.Array, rules: Rules) -> jax.Array:
   """Darknet's gradient of the overlap; exp is differentiated, sigmoid and square are not."""
   gradient = box_gradient(boxes, jnp.broadcast_to(truths, boxes.shape), rules.settings.iou_loss)
-  xy, wh = gradient[..., :2] + point_shift(rules.head) * gradient[..., 2:], gradient[..., 2:]
-  if not uses_new_coords(rules.head):
+  xy, wh = gradient[..., :2] + rules.head.point_shift * gradient[..., 2:], gradient[..., 2:]
+  if not rules.head.has_new_coords:
     wh = wh * jnp.exp(values[..., 2:])
   return jnp.concatenate([xy, wh], -1)
 

@@ -24,10 +24,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from prn_jax.detect.boxes import DIOU_EXPONENT, center_distance_share, diou_cxcywh, iou_cxcywh, pairwise
-from prn_jax.detect.decode import Candidates, decode, detection_heads
+from prn_jax.detect.decode import decode, detection_heads
 from prn_jax.errors import PrnError, did_you_mean
 from prn_jax.graph.graph import Graph
-from prn_jax.kinds.yolo import NMS_KINDS
+from prn_jax.graph.head import NMS_KINDS, Candidates
 
 MAX_CANDIDATES = 16384
 _SMALL_SIZES = ((128, 256), (1024, 2048))  # (boxes, pairs): an everyday threshold, and an evaluation's
@@ -103,15 +103,15 @@ def postprocess(
   Raises:
     PrnError: no detection head, or an unknown nms_kind. OutOfScopeError: see `decode`.
   """
-  last = detection_heads(graph)[-1]
+  nms = detection_heads(graph)[-1].nms
   return suppress(
     decode(outputs, graph),
     conf=conf,
     nms_threshold=nms_threshold,
     max_detections=max_detections,
     class_agnostic=class_agnostic,
-    nms_kind=getattr(last, "nms_kind", "default") if nms_kind is None else nms_kind,
-    beta_nms=getattr(last, "beta_nms", DIOU_EXPONENT) if beta_nms is None else beta_nms,
+    nms_kind=nms.kind if nms_kind is None else nms_kind,
+    beta_nms=nms.beta if beta_nms is None else beta_nms,
     box_scale=box_scale,
     class_mask=class_mask,
     max_candidates=max_candidates,

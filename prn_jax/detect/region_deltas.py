@@ -17,17 +17,19 @@ first image).
 
 from __future__ import annotations
 
+import dataclasses
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prn_jax.detect.assign import Truths, grid_cells, read_truths
+from prn_jax.detect.assign import Truths, read_truths
 from prn_jax.detect.boxes import giou_cxcywh, iou_cxcywh, pairwise
 from prn_jax.detect.head_metrics import HeadMetrics
 from prn_jax.errors import OutOfScopeError, PrnError
 from prn_jax.formats.darknet_training import RegionTraining
+from prn_jax.graph.head import Cells
 from prn_jax.kinds.region import Region
 
 WARM_UP_IMAGES, WARM_UP_SCALE = 12_800, 0.01
@@ -94,10 +96,11 @@ def region_deltas(
   check_region(head, settings)
   n, height, width, channels = output.shape
   x = output.astype(jnp.float32).reshape(n, height, width, -1, head.entries)
+  cells = Cells.all((width, height), (1, 1))  # sizes are in cells: those of the network do not matter
   warm_up = WARM_UP_SCALE * (jnp.asarray(WARM_UP_IMAGES if images_seen is None else images_seen) < WARM_UP_IMAGES)
 
   def one_image(x: jax.Array, rows: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, HeadMetrics]:
-    return _image_deltas(x, read_truths(rows, head.classes, mask), head, settings, warm_up)
+    return _image_deltas(x, read_truths(rows, head.classes, mask), head, settings, warm_up, cells)
 
   deltas, sums = jax.vmap(one_image, in_axes=(0, 0, None if mask is None else 0))(x, truth, mask)
   metrics = jax.tree.map(lambda v: jnp.sum(v, 0), sums)
@@ -105,17 +108,16 @@ def region_deltas(
 
 
 def _image_deltas(
-  x: jax.Array, truths: Truths, head: Region, settings: RegionTraining, warm_up: jax.Array
+  x: jax.Array, truths: Truths, head: Region, settings: RegionTraining, warm_up: jax.Array, cells: Cells
 ) -> tuple[jax.Array, HeadMetrics]:
   """(h, w, a, e) outputs -> deltas of the same shape, and sums for the metrics; the cost is left 0."""
-  cells = jnp.asarray(grid_cells((x.shape[1], x.shape[0])))
-  boxes = _boxes(x, cells, head)
+  boxes = head.decode(x, cells)
   deltas = _background(x, boxes, truths, head, settings, warm_up).reshape(-1, head.entries)
 
   chosen = _choose(boxes, truths, head, settings)
   outputs, own = x.reshape(-1, head.entries)[chosen.rows], boxes.reshape(-1, 4)[chosen.rows]
   iou = jnp.where(jnp.isnan(found := iou_cxcywh(own, truths.boxes_cxcywh_rel)), 0, found)
-  targets = _targets(truths.boxes_cxcywh_rel, chosen.rows, x.shape, head)
+  targets = _targets(truths.boxes_cxcywh_rel, chosen.rows, head, cells)
   objectness = outputs[:, _OBJECTNESS]
   wanted = iou if settings.rescore else jnp.ones_like(iou)
   trained = jnp.concatenate(
@@ -148,18 +150,6 @@ def _image_deltas(
   return deltas.reshape(x.shape), sums
 
 
-def _anchors(head: Region) -> np.ndarray:
-  """(a, 2) float32 width and height in cells."""
-  return np.asarray(head.anchors, np.float32)
-
-
-def _boxes(x: jax.Array, cells: jax.Array, head: Region) -> jax.Array:
-  """(h, w, a, e) outputs -> (h, w, a, 4) cxcywh relative to the network input; `cells` is (h, w, 1, 2)."""
-  grid = np.asarray((x.shape[1], x.shape[0]), np.float32).reshape(1, 1, 1, 2)
-  xy = (cells + jax.nn.sigmoid(x[..., :2])) / grid
-  return jnp.concatenate([xy, jnp.exp(x[..., 2:4]) * _anchors(head)[None, None] / grid], -1)
-
-
 def _background(
   x: jax.Array, boxes: jax.Array, truths: Truths, head: Region, settings: RegionTraining, warm_up: jax.Array
 ) -> jax.Array:
@@ -187,7 +177,7 @@ def _choose(boxes: jax.Array, truths: Truths, head: Region, settings: RegionTrai
   sizes = truths.boxes_cxcywh_rel[:, 2:]
   cell = jnp.clip((truths.boxes_cxcywh_rel[:, :2] * limit.astype(np.float32)).astype(jnp.int32), 0, limit - 1)
   if settings.bias_match:
-    own = jnp.asarray(_anchors(head)[None] / limit[None].astype(np.float32))
+    own = jnp.asarray(np.asarray(head.anchors, np.float32)[None] / limit[None].astype(np.float32))
   else:
     own = boxes[cell[:, 1], cell[:, 0], :, 2:]
   iou = iou_cxcywh(*(jnp.concatenate([jnp.zeros_like(s), s], -1) for s in (own, sizes[:, None])))
@@ -197,13 +187,12 @@ def _choose(boxes: jax.Array, truths: Truths, head: Region, settings: RegionTrai
   return _Chosen(rows, is_used, is_used & ~is_later.any(1))
 
 
-def _targets(truths: jax.Array, rows: jax.Array, shape: tuple[int, ...], head: Region) -> jax.Array:
+def _targets(truths: jax.Array, rows: jax.Array, head: Region, cells: Cells) -> jax.Array:
   """(t, 4) what sigmoid(x), sigmoid(y), w and h should be for cxcywh truths at flat locations."""
-  height, width, anchors, _ = shape
-  cell, anchor = rows // anchors, rows % anchors
-  grid = np.asarray([(width, height)], np.float32)
-  xy = truths[:, :2] * grid - jnp.stack([cell % width, cell // width], -1)
-  return jnp.concatenate([xy, jnp.log(truths[:, 2:] * grid / jnp.asarray(_anchors(head))[anchor])], -1)
+  (width, _), anchors = cells.grid, np.asarray(head.anchors, np.float32)
+  cell, anchor = rows // len(anchors), rows % len(anchors)
+  own = dataclasses.replace(cells, xy=jnp.stack([cell % width, cell // width], -1))
+  return head.offsets(truths, own, jnp.asarray(anchors)[anchor])
 
 
 def _box_errors(targets: jax.Array, raw: jax.Array) -> jax.Array:

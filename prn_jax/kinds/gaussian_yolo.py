@@ -10,16 +10,20 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from prn_jax.graph.graph import Context, Layer, Shape, register_kind
+from prn_jax.graph.head import Cells, Layout, Scores
 from prn_jax.graph.section import Section, Wires
 from prn_jax.kinds.yolo import AnchorHead, activate_entries
+from prn_jax.lazy import jnp
 
 if TYPE_CHECKING:
   from jax import Array
 
   from prn_jax.graph.onnx_builder import OnnxBuilder
 
-POINTS = ("center", "left_top", "right_bottom")
+POINTS = {"center": 0.0, "left_top": -0.5, "right_bottom": 0.5}  # from the centre, in sizes of the box
 
 
 @register_kind
@@ -33,12 +37,30 @@ class GaussianYolo(AnchorHead):
 
   kind = "gaussian_yolo"
   sections = ("Gaussian_yolo",)
+  has_uncertainty = True
 
   yolo_point: str = "center"
 
   @property
-  def entries(self) -> int:
-    return 9 + self.classes
+  def layout(self) -> Layout:
+    return Layout(box=(0, 2, 4, 6), sigma=(1, 3, 5, 7), objectness=8, first_class=9)
+
+  @property
+  def point_shift(self) -> float:
+    return POINTS[self.yolo_point]
+
+  def decode(self, x: Array, cells: Cells) -> Array:
+    point, wh = jnp.split(super().decode(x, cells), 2, -1)
+    return jnp.concatenate([point - self.point_shift * wh, wh], -1)
+
+  def encode(self, boxes: Array, cells: Cells) -> Array:
+    xy, wh = jnp.split(boxes, 2, -1)
+    return super().encode(jnp.concatenate([xy + self.point_shift * wh, wh], -1), cells)
+
+  def scores(self, x: Array) -> Scores:
+    uncertainty = x[..., np.array(self.layout.sigma)]
+    objectness, certainty = x[..., self.layout.objectness], 1 - jnp.mean(uncertainty, -1, keepdims=True)
+    return Scores(objectness, objectness[..., None] * (x[..., self.layout.first_class :] * certainty), uncertainty)
 
   def shape(self, inputs: Sequence[Shape]) -> Shape:
     if self.yolo_point not in POINTS:

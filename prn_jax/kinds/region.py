@@ -14,7 +14,11 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from prn_jax.errors import OutOfScopeError
 from prn_jax.graph.graph import Context, Layer, Shape, non_default_fields, register_kind
+from prn_jax.graph.head import Cells, DetectionHead, Layout
 from prn_jax.graph.section import Section, Value, Wires
 from prn_jax.kinds.yolo import Anchors, check_anchors, read_anchors, write_anchors
 from prn_jax.lazy import jax, jnp
@@ -27,11 +31,10 @@ if TYPE_CHECKING:
 
 @register_kind
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Region(Layer):
-  """YOLOv2 head.
+class Region(DetectionHead):
+  """YOLOv2 head; fields as `DetectionHead`, and:
 
   Attributes:
-    classes: number of classes.
     anchors: (width, height) in cells of the output map.
     coords: values per box (4).
     softmax: softmax over the classes; without it they stay raw.
@@ -40,9 +43,7 @@ class Region(Layer):
 
   kind = "region"
   sections = ("region",)
-  is_head = True
 
-  classes: int = 20
   anchors: Anchors = ()
   coords: int = 4
   softmax: bool = False
@@ -52,9 +53,34 @@ class Region(Layer):
     self._set(anchors=tuple(map(tuple, self.anchors)))
 
   @property
-  def entries(self) -> int:
-    """Values per anchor and cell."""
-    return self.coords + 1 + self.classes
+  def layout(self) -> Layout:
+    return Layout(box=(0, 1, 2, 3), objectness=self.coords, first_class=self.coords + 1)
+
+  def check_boxes(self) -> None:
+    if self.tree:
+      raise OutOfScopeError(
+        f"layer '{self.name}' (region) has a class hierarchy (tree={self.tree}); decoding its boxes is not supported."
+      )
+
+  def decode(self, x: Array, cells: Cells) -> Array:
+    grid = cells.pairs(cells.grid)
+    xy = (cells.xy + jax.nn.sigmoid(x[..., :2])) / grid
+    return jnp.concatenate([xy, jnp.exp(x[..., 2:4]) * cells.pairs(*self.anchors) / grid], -1)
+
+  def encode(self, boxes: Array, cells: Cells) -> Array:
+    offsets, wh = jnp.split(self.offsets(boxes, cells, cells.pairs(*self.anchors)), 2, -1)
+    return jnp.concatenate([jnp.log(offsets) - jnp.log1p(-offsets), wh], -1)
+
+  def offsets(self, boxes: Array, cells: Cells, anchors: np.ndarray | Array) -> Array:
+    """As `encode`, with sigmoid(x) and sigmoid(y) in place of x and y, which are infinite on the border of a cell.
+
+    Args:
+      boxes, cells: see there.
+      anchors: those of the last axis but one, (..., a, 2) in cells.
+    """
+    grid = cells.pairs(cells.grid)
+    xy, wh = boxes[..., :2] * grid - cells.xy, jnp.log(boxes[..., 2:] * grid / anchors)
+    return jnp.concatenate([jnp.broadcast_to(xy, wh.shape), wh], -1)
 
   def shape(self, inputs: Sequence[Shape]) -> Shape:
     check_anchors(self.anchors)

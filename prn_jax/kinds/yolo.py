@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from prn_jax.graph.graph import Context, Layer, Shape, non_default_fields, register_kind
+from prn_jax.graph.head import NMS_KINDS, Cells, DetectionHead, Layout, Nms
 from prn_jax.graph.section import Section, Value, Wires
 from prn_jax.lazy import jax, jnp
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 Anchors = tuple[tuple[float, float], ...]
 MAX_ANCHORS = 1000  # far beyond any network; keeps a damaged `num` from filling the memory
 FIND_ANCHORS = "'prn data anchors SPEC --num N --size WxH' finds them for your data."
-NMS_KINDS = ("default", "greedynms", "diounms", "cornersnms")
 
 
 def read_anchors(section: Section, mask: Sequence[int] = ()) -> Anchors:
@@ -91,20 +91,16 @@ def activate_entries(x: Array, raw: Sequence[int], xy: Sequence[int], scale_x_y:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class AnchorHead(Layer):
-  """What [yolo] and [Gaussian_yolo] share.
+class AnchorHead(DetectionHead):
+  """What [yolo] and [Gaussian_yolo] share; fields as `DetectionHead`, and:
 
   Attributes:
-    classes: number of classes.
     anchors: all anchors as (width, height) in pixels of the network input.
     mask: indices of the anchors of this head; None means all.
     scale_x_y: grid sensitivity: factor of the x, y range around the cell.
     nms_kind, beta_nms: suppression; the last head of the network decides.
   """
 
-  is_head = True
-
-  classes: int = 20
   anchors: Anchors = ()
   mask: tuple[int, ...] | None = None
   scale_x_y: float = 1.0
@@ -121,9 +117,43 @@ class AnchorHead(Layer):
     return tuple(range(len(self.anchors))) if self.mask is None else self.mask
 
   @property
-  def entries(self) -> int:
-    """Values per anchor and cell."""
-    return 5 + self.classes
+  def layout(self) -> Layout:
+    return Layout(box=(0, 1, 2, 3), objectness=4, first_class=5)
+
+  @property
+  def nms(self) -> Nms:
+    return Nms(self.nms_kind, self.beta_nms)
+
+  @property
+  def has_new_coords(self) -> bool:
+    """True for the boxes of Scaled-YOLOv4: the input of the head is probabilities, and sizes are squares."""
+    return False
+
+  @property
+  def point_shift(self) -> float:
+    """From the centre of a box to the point that the head predicts, in sizes of the box."""
+    return 0.0
+
+  def anchors_rel(self, net_size: tuple[int, int]) -> np.ndarray:
+    """(all anchors, 2) float32 width and height relative to the network input."""
+    return np.asarray(self.anchors, np.float32) / np.asarray(net_size, np.float32)
+
+  def decode(self, x: Array, cells: Cells) -> Array:
+    values = x[..., np.array(self.layout.box)]
+    size = 4 * values[..., 2:] ** 2 if self.has_new_coords else jnp.exp(values[..., 2:])
+    return jnp.concatenate(
+      [(cells.xy + values[..., :2]) / cells.pairs(cells.grid), size * self._own_anchors(cells)], -1
+    )
+
+  def encode(self, boxes: Array, cells: Cells) -> Array:
+    xy = boxes[..., :2] * cells.pairs(cells.grid) - cells.xy
+    ratio = boxes[..., 2:] / self._own_anchors(cells)
+    size = jnp.sqrt(ratio / 4) if self.has_new_coords else jnp.log(ratio)
+    return jnp.concatenate([jnp.broadcast_to(xy, size.shape), size], -1)
+
+  def _own_anchors(self, cells: Cells) -> np.ndarray:
+    """(1, ..., a, 2) the anchors of the mask, relative to the network input."""
+    return cells.pairs(*self.anchors_rel(cells.net_size)[list(self.anchor_indices)])
 
   def shape(self, inputs: Sequence[Shape]) -> Shape:
     (x,) = inputs
@@ -199,6 +229,10 @@ class Yolo(AnchorHead):
   sections = ("yolo",)
 
   new_coords: bool = False
+
+  @property
+  def has_new_coords(self) -> bool:
+    return self.new_coords
 
   @classmethod
   def from_cfg(cls, section: Section, wires: Wires) -> Layer:

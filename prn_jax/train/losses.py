@@ -11,15 +11,12 @@ import jax.numpy as jnp
 
 from prn_jax.classify.loss import softmax_cross_entropy
 from prn_jax.detect.head_metrics import HeadMetrics
-from prn_jax.detect.loss import AnyHead, AnySettings, LossStyle, default_settings, detection_loss
-from prn_jax.detect.region_deltas import check_region
+from prn_jax.detect.loss import LossStyle, default_settings, detection_loss, loss_of
 from prn_jax.errors import PrnError
-from prn_jax.formats.darknet_training import RegionTraining, Training
-from prn_jax.graph.graph import Graph, Layer
-from prn_jax.kinds.gaussian_yolo import GaussianYolo
-from prn_jax.kinds.region import Region
+from prn_jax.formats.darknet_training import Training
+from prn_jax.graph.graph import Graph
+from prn_jax.graph.head import DetectionHead
 from prn_jax.kinds.softmax import Softmax
-from prn_jax.kinds.yolo import Yolo
 from prn_jax.train.step import Batch, LossFn, Metrics
 
 
@@ -61,16 +58,16 @@ def make_loss(graph: Graph, config: LossConfig, training: Training | None = None
   return _classification_loss(graph, config)
 
 
-def head_settings(graph: Graph, config: LossConfig, training: Training | None = None) -> dict[str, AnySettings]:
+def head_settings(graph: Graph, config: LossConfig, training: Training | None = None) -> dict[str, Any]:
   """Loss settings of every head: Darknet's defaults, under those of the cfg, under those of the config.
 
   Raises:
     PrnError: a head cannot be trained, or `config.head` has a setting that it does not know.
   """
   sections = training.sections if training else {}
-  settings: dict[str, AnySettings] = {}
+  settings: dict[str, Any] = {}
   for head in graph.heads:
-    usual = sections.get(head.name, default_settings(_trainable(head, graph)))
+    usual = sections.get(head.name, default_settings(head))
     known = {f.name for f in dataclasses.fields(usual)}
     if unknown := sorted(set(config.head) - known):
       raise PrnError(
@@ -78,25 +75,14 @@ def head_settings(graph: Graph, config: LossConfig, training: Training | None = 
         f"of {', '.join(sorted(known))}."
       )
     settings[head.name] = dataclasses.replace(usual, **config.head)
-    if isinstance(head, Region):
-      assert isinstance(settings[head.name], RegionTraining)
-      check_region(head, settings[head.name])  # type: ignore[arg-type]
+    loss_of(head).check(head, settings[head.name])
   return settings
 
 
-def _trainable(head: Layer, graph: Graph) -> AnyHead:
-  if not isinstance(head, Yolo | GaussianYolo | Region):
-    raise PrnError(
-      f"layer '{head.name}' ({head.kind}) of network '{graph.name}' cannot be trained: there are losses for [yolo], "
-      "[Gaussian_yolo] and [region] heads only."
-    )
-  return head
-
-
 def _detection_loss(graph: Graph, config: LossConfig, training: Training | None) -> tuple[tuple[str, ...], LossFn]:
-  heads = tuple(_trainable(head, graph) for head in graph.heads)
-  inputs = {head.name: head.inputs[0] for head in heads}
   settings = head_settings(graph, config, training)
+  heads = tuple(head for head in graph.heads if isinstance(head, DetectionHead))
+  inputs = {head.name: head.inputs[0] for head in heads}
   style, size = LossStyle(config.style), (graph.width, graph.height)
 
   def loss_fn(outputs: dict[str, jax.Array], batch: Batch) -> tuple[jax.Array, Metrics]:

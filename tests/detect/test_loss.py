@@ -15,14 +15,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prn_jax.detect.assign import Head
 from prn_jax.detect.box_gradients import IOU_LOSSES, box_gradient
 from prn_jax.detect.loss import autodiff_loss, darknet_deltas, darknet_loss, detection_loss
 from prn_jax.errors import PrnError
 from prn_jax.formats import darknet_cfg
 from prn_jax.formats.darknet_training import HeadTraining
 from prn_jax.kinds.gaussian_yolo import GaussianYolo
-from prn_jax.kinds.yolo import Yolo
+from prn_jax.kinds.yolo import AnchorHead, Yolo
 from tests.conftest import shared_params
 from tests.detect.darknet_oracle import Oracle, batch_cost
 
@@ -35,17 +34,17 @@ quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimizati
 
 
 @functools.partial(quick_jit, static_argnames=("head", "settings"))
-def run_deltas(output: Any, truth: Any, head: Head, settings: HeadTraining, mask: Any = None) -> Any:
+def run_deltas(output: Any, truth: Any, head: AnchorHead, settings: HeadTraining, mask: Any = None) -> Any:
   return darknet_deltas(output, truth, head, settings, NET, mask=mask)
 
 
 @functools.partial(quick_jit, static_argnames=("head", "settings"))
-def run_gradient(raw: Any, truth: Any, head: Head, settings: HeadTraining) -> Any:
+def run_gradient(raw: Any, truth: Any, head: AnchorHead, settings: HeadTraining) -> Any:
   return jax.value_and_grad(darknet_loss, has_aux=True)(raw, truth, head, settings, NET)
 
 
 @functools.partial(quick_jit, static_argnames=("head", "settings"))
-def clean_gradient(raw: Any, truth: Any, head: Head, settings: HeadTraining) -> Any:
+def clean_gradient(raw: Any, truth: Any, head: AnchorHead, settings: HeadTraining) -> Any:
   return jax.value_and_grad(autodiff_loss)(raw, truth, head, settings, NET)
 
 
@@ -113,14 +112,14 @@ def test_box_gradient_refuses_other_kinds() -> None:
 # -- plain loops -------------------------------------------------------------------------------------------------------
 
 
-def make_head(mask: tuple[int, ...] = (1, 2, 3), classes: int = 3, **fields: Any) -> Head:
+def make_head(mask: tuple[int, ...] = (1, 2, 3), classes: int = 3, **fields: Any) -> AnchorHead:
   """A yolo head, or a Gaussian one if a `yolo_point` is given."""
   kind = GaussianYolo if "yolo_point" in fields else Yolo
   return kind(name="head", inputs=("conv",), classes=classes, anchors=ANCHORS, mask=mask, **fields)
 
 
 def random_case(
-  seed: int, head: Head, num_truths: int = 12, grid: tuple[int, int] = (6, 4), crowded: bool = True
+  seed: int, head: AnchorHead, num_truths: int = 12, grid: tuple[int, int] = (6, 4), crowded: bool = True
 ) -> tuple[np.ndarray, np.ndarray]:
   """Raw head inputs (2, h, w, c) and truths (2, num_truths + 3, 5), many of them in the same cells."""
   rng = np.random.default_rng(seed)
@@ -137,7 +136,7 @@ def random_case(
   return raw, truth
 
 
-def expect_oracle(output: np.ndarray, truth: np.ndarray, head: Head, loss: HeadTraining) -> None:
+def expect_oracle(output: np.ndarray, truth: np.ndarray, head: AnchorHead, loss: HeadTraining) -> None:
   """Asserts that deltas, cost and counts equal those of the loops."""
   fields = {
     "anchors": head.anchors,

@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 
 from prn_jax.data_pipelines.images import read_image, stretch
 from prn_jax.detect import nms
-from prn_jax.detect.decode import Candidates, decode
+from prn_jax.detect.decode import decode
 from prn_jax.detect.nms import Suppressed, postprocess, suppress
 from prn_jax.errors import PrnError
 from prn_jax.formats import darknet_cfg, darknet_weights
+from prn_jax.graph.head import Candidates
 from prn_jax.network import Network
 from tests.nets import random_model
 

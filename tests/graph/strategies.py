@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from prn_jax.errors import GraphError
 from prn_jax.graph.builder import Builder
 from prn_jax.graph.graph import INPUT, KINDS, RESERVED, Graph, Shape
+from prn_jax.graph.head import NMS_KINDS
 from prn_jax.kinds.activation import NAMES
 from prn_jax.kinds.cost import TYPES
 from prn_jax.kinds.gaussian_yolo import POINTS
-from prn_jax.kinds.yolo import NMS_KINDS
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 NAME = st.from_regex(r"[a-z][a-z0-9_]{0,6}", fullmatch=True).filter(lambda name: name not in RESERVED)
@@ -236,7 +236,7 @@ def head(kind: str, entries: int) -> Callable[[Draft], None]:
     classes = draw(st.integers(0, 3))
     fields: dict[str, Any] = {"new_coords": draw(st.booleans())} if kind == "yolo" else {}
     if kind == "gaussian_yolo":
-      fields["yolo_point"] = draw(st.sampled_from(POINTS))
+      fields["yolo_point"] = draw(st.sampled_from(list(POINTS)))
     plain_conv(d, len(mask or anchors) * (entries + classes))
     d.add(
       kind, classes=classes, anchors=anchors, mask=mask, scale_x_y=draw(SCALE),
