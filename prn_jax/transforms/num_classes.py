@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from prn_jax.errors import GraphError, PrnError
 from prn_jax.graph.graph import INPUT, Graph, Layer
+from prn_jax.graph.head import DetectionHead
 from prn_jax.kinds.region import Region
 from prn_jax.kinds.yolo import AnchorHead
 
@@ -31,14 +32,14 @@ def with_num_classes(graph: Graph, num_classes: int) -> Graph:
   changed: dict[str, Layer] = {}
   for head in graph.heads:
     outputs = num_classes
-    if isinstance(head, AnchorHead | Region):
+    if isinstance(head, DetectionHead):
       if isinstance(head, Region) and head.tree:
         raise GraphError(
           f"network '{graph.name}': head '{head.name}' has a class hierarchy ({head.tree}), which fixes them."
         )
       new = dataclasses.replace(head, classes=num_classes)
       changed[head.name] = new
-      outputs = _num_anchors(head) * new.entries
+      outputs = graph.shapes[head.name].channels // head.entries * new.entries
     source = _last_layer(graph, head)
     changed[source.name] = dataclasses.replace(source, **{WIDTH_FIELD[source.kind]: outputs})  # type: ignore[arg-type]
   return _replaced(graph, changed)
@@ -62,7 +63,7 @@ def with_anchors(graph: Graph, anchors: Sequence[tuple[float, float]]) -> Graph:
     raise PrnError(f"network '{graph.name}': its heads have different lists of anchors; change them in its cfg.")
   expected = len(heads[0].anchors)
   if len(anchors) != expected:
-    masks = ", ".join(f"{head.name}: {_num_anchors(head)}" for head in heads)
+    masks = ", ".join(f"{head.name}: {graph.shapes[head.name].channels // head.entries}" for head in heads)
     raise PrnError(
       f"{len(anchors)} anchors were given, but network '{graph.name}' has {expected} ({masks}). "
       f"Give as many; 'prn data anchors SPEC --num {expected}' finds them."
@@ -75,11 +76,6 @@ def with_anchors(graph: Graph, anchors: Sequence[tuple[float, float]]) -> Graph:
       own = tuple((w * shape.width / graph.width, h * shape.height / graph.height) for w, h in own)
     changed[head.name] = dataclasses.replace(head, anchors=own)
   return _replaced(graph, changed)
-
-
-def _num_anchors(head: AnchorHead | Region) -> int:
-  """Anchors per cell."""
-  return len(head.anchors if isinstance(head, Region) else head.anchor_indices)
 
 
 def _replaced(graph: Graph, changed: dict[str, Layer]) -> Graph:
