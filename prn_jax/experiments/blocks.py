@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from prn_jax.formats import darknet_cfg
 from prn_jax.graph.graph import INPUT, Graph
@@ -75,39 +74,7 @@ def line(variant: str, channels: int, num_blocks: int) -> list[float]:
   return [channels * share(i / num_blocks, float(gamma)) for i in range(num_blocks + 1)]
 
 
-class Off(NamedTuple):
-  """A stage whose channels do not change linearly.
-
-  Attributes:
-    variant: such as "shrink:0.75".
-    number: of the stage, from 1.
-    channels: what it has.
-    line: what it would have.
-  """
-
-  variant: str
-  number: int
-  channels: Sequence[int]
-  line: Sequence[float]
-
-  @property
-  def line_text(self) -> str:
-    return " ".join(f"{value:g}" for value in self.line)
-
-
 def with_lines(variant: str, found: Sequence[Stage], residual: Sequence[Stage]) -> list[tuple[Stage, list[float]]]:
   """The stages of a variant, each with the line that it should follow."""
   pairs = zip(found, residual, strict=True)
   return [(stage, line(variant, full["channels"][-1], len(full["channels"]) - 1)) for stage, full in pairs]
-
-
-def off_the_line(blocks: Mapping[str, Sequence[Stage]]) -> list[Off]:
-  """All stages that are not linear; none if the residual network is missing, without which there is no line."""
-  if RESIDUAL not in blocks:
-    return []
-  return [
-    Off(variant, number, stage["channels"], exact)
-    for variant, found in blocks.items()
-    for number, (stage, exact) in enumerate(with_lines(variant, found, blocks[RESIDUAL]), 1)
-    if list(stage["channels"]) != exact
-  ]

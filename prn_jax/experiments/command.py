@@ -76,7 +76,8 @@ def make_record(
   return Record(experiment, command, settings, len(jobs), runs, **more)
 
 
-def write_report(made: Record, out: Path, section: Callable[[Record, str], list[str]], draw: Any) -> None:
-  """EXPERIMENT.md and EXPERIMENT.png in `out`."""
+def write_report(made: Record, out: Path, title: str, blocks: Mapping[str, Sequence[str]], draw: Any) -> None:
+  """EXPERIMENT.md, with all tables below each other, and EXPERIMENT.png in `out`."""
   draw(made, out / f"{made.experiment}.png")
-  write_text(out / f"{made.experiment}.md", "\n".join(section(made, f"{made.experiment}.png")) + "\n")
+  parts = [title, *("\n".join(lines) for lines in blocks.values()), f"![Figures]({made.experiment}.png)"]
+  write_text(out / f"{made.experiment}.md", "\n\n".join(parts) + "\n")

@@ -17,8 +17,7 @@ from pathlib import Path
 
 from prn_jax.experiments.blocks import trained_stages
 from prn_jax.experiments.command import execute, make_record, parser, write_report
-from prn_jax.experiments.figure11_findings import FPRN, variants
-from prn_jax.experiments.figure11_report import picture, section
+from prn_jax.experiments.figure11_report import FPRN, TITLE, blocks, picture, variants
 from prn_jax.experiments.record import Record
 from prn_jax.experiments.runs import RESULT, Job, by_seed, run_folder
 from prn_jax.train.config import typed
@@ -63,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     graphs = {name: folder / "graph.cfg" for name, folder in folders.items()}
     return make_record("figure11", command, settings, jobs, out, blocks=trained_stages(graphs))
 
-  return execute(jobs, args, made, lambda one, out: write_report(one, out, section, picture))
+  return execute(jobs, args, made, lambda one, out: write_report(one, out, TITLE, blocks(one), picture))
 
 
 @functools.cache

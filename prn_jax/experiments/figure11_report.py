@@ -1,4 +1,9 @@
-"""Tables, picture and findings of the experiment of figure 11."""
+"""Tables and picture of the experiment of figure 11.
+
+The paper's figure 11 compares shrink, expand and bottleneck at one gamma, the share of channels at the thin end of a
+stage. FPRN is not in it: its ratio rho is the share of channels that a shortcut does not add, and it keeps all
+parameters. What the figures mean is written by hand in docs/experiments.md.
+"""
 
 from __future__ import annotations
 
@@ -7,40 +12,33 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prn_jax.experiments.blocks import RESIDUAL, Stage, off_the_line, with_lines
+from prn_jax.experiments.blocks import RESIDUAL, Stage, with_lines
 from prn_jax.experiments.curves import Point, draw_curves, draw_trade, legend, panels, save
-from prn_jax.experiments.figure11_findings import (
-  FAMILIES,
-  FAR,
-  FPRN,
-  NEAR,
-  RHOS,
-  TOP1,
-  findings,
-  loss_text,
-  losses_of,
-  variant,
-  variants,
-)
-from prn_jax.experiments.machine import machines_text
 from prn_jax.experiments.paper import FIGURE_11
-from prn_jax.experiments.record import Record
+from prn_jax.experiments.record import Record, run_lines
 from prn_jax.experiments.runs import Result
 from prn_jax.experiments.summary import (
+  Losses,
   deviation_text,
   difference,
   estimate,
   figures,
+  losses,
   markdown_table,
   with_deviation,
   with_interval,
-  words,
 )
 
 if TYPE_CHECKING:
   from matplotlib.axes import Axes
 
 TITLE = "## Figure 11 in small: which partial residual network learns best"
+FAMILIES = ("shrink", "expand", "bottleneck")
+FPRN = "fprn"
+GAMMAS = (0.5, 0.75)
+RHOS = (0.5, 0.75)
+NEAR, FAR = 0.75, 0.5  # the steps of gamma from 1
+TOP1 = "top1"
 # gamma -> top-1 on ImageNet, in the order of FAMILIES.
 PAPER_TOP1 = {gamma: tuple(FIGURE_11[f"PRN-{family}"][gamma] for family in FAMILIES) for gamma in (NEAR, FAR)}
 STYLES = (0, 1, 2, 3)  # of residual and FAMILIES, in all panels
@@ -51,6 +49,21 @@ LABEL_OFFSETS_PT = {
   "expand": ((16.0, -5.0), (-14.0, 0.0)),
   "bottleneck": ((-16.0, 4.0), (14.0, 0.0)),
 }
+
+
+def variants() -> tuple[str, ...]:
+  """What is trained; residual first."""
+  families = tuple(variant(family, gamma) for gamma in GAMMAS for family in FAMILIES)
+  return (RESIDUAL, *families, *(variant(FPRN, rho) for rho in RHOS))
+
+
+def variant(family: str, share: float) -> str:
+  return f"{family}:{share:g}"
+
+
+def losses_of(results: Sequence[Result], family: str) -> Losses | None:
+  """What the steps of gamma from 1 to 0.75 and on to 0.5 cost a family."""
+  return losses(results, RESIDUAL, variant(family, NEAR), variant(family, FAR), TOP1)
 
 
 def picture(made: Record, path: Path) -> Path:
@@ -88,38 +101,15 @@ def _draw_cost(axes: Axes, results: Sequence[Result]) -> None:
 # -- text ------------------------------------------------------------------------------------------------
 
 
-def section(made: Record, picture_path: str) -> list[str]:
-  """Markdown: what was run, tables, picture, and what it shows."""
-  first = made.runs[0]
-  residual = next((r for r in made.runs if r.variant == RESIDUAL), first)
-  settings = made.settings
-  return [
-    TITLE,
-    "",
-    f"CIFAR-10, {first.train_images:,} training and {settings['test_images']:,} test images. The network is darknet-cifar "
-    f"(Darknet-53's plan, three stages of 2, 4 and 4 units) with {settings['width']:g} times its channels: "
-    f"{residual.params:,} parameters, {residual.bflops:.4f} BFLOPs. Every variant was trained alike (`configs/"
-    f"cifar10_prn.py`: SGD, batch 64, cosine) for {round(first.epochs, 2):g} epochs, which is short of convergence; top-1 is that "
-    "after the last epoch. The number behind shrink, expand and bottleneck is gamma, the share of channels at a stage's thin "
-    "end; that behind fprn is rho, the share of channels that a shortcut does not add.",
-    "",
-    *_rule(made.blocks),
-    f"{len(made.runs)} of {made.planned} trainings are finished. Run on {machines_text(run.machine for run in made.runs)}, by",
-    "",
-    f"    {made.command}",
-    "",
-    *_table(made.runs),
-    "",
-    *_beside_the_paper(made.runs),
-    "",
-    *_losses(made.runs),
-    "",
-    f"![Top-1 over epochs, and over cost]({picture_path})",
-    "",
-    *findings(made),
-    "",
-    *widths(made.blocks),
-  ]
+def blocks(made: Record) -> dict[str, list[str]]:
+  """Name -> lines of Markdown: what was run, and the tables."""
+  return {
+    "run": run_lines(made),
+    "results": _table(made.runs),
+    "paper": _beside_the_paper(made.runs),
+    "losses": _losses(made.runs),
+    "widths": widths(made.blocks),
+  }
 
 
 def _table(results: Sequence[Result]) -> list[str]:
@@ -157,43 +147,21 @@ def _beside_the_paper(results: Sequence[Result]) -> list[str]:
     ours = [list(figures(results, variant(family, gamma), TOP1).values()) for family in FAMILIES]
     rows.append([f"{gamma:g}", "here", *(with_deviation(estimate(one)) if one else "not yet run" for one in ours)])
     rows.append([f"{gamma:g}", "the paper", *(f"{value:.1f}" for value in paper)])
-  lines = markdown_table(("gamma", "top-1, %", *FAMILIES), rows)
-  return ["Beside the paper's figure 11, which is on ImageNet (its section 4.2 prints the numbers):", "", *lines]
+  return markdown_table(("gamma", "top-1, %", *FAMILIES), rows)
 
 
 def _losses(results: Sequence[Result]) -> list[str]:
-  """What each step of gamma costs, and how the loss grows."""
+  """What each step of gamma costs. A loss grows faster than linearly where the last column lies above 0."""
   rows = []
   for index, family in enumerate(FAMILIES):
     steps = losses_of(results, family)
     paper = f"{PAPER_TOP1[NEAR][index] - PAPER_TOP1[FAR][index]:.1f}"
     cells = [with_interval(one) for one in steps] if steps else ["", "", ""]
-    rows.append([family, *cells[:2], paper, cells[2], loss_text(steps)])
+    rows.append([family, *cells[:2], paper, cells[2]])
   header = (
-    "points lost (95%)", f"gamma 1 to {NEAR:g}", f"{NEAR:g} to {FAR:g}, here", f"{NEAR:g} to {FAR:g}, the paper", "second minus first", "the loss"
+    "points lost (95%)", f"gamma 1 to {NEAR:g}", f"{NEAR:g} to {FAR:g}, here", f"{NEAR:g} to {FAR:g}, the paper", "second minus first"
   )  # fmt: skip
   return markdown_table(header, rows)
-
-
-def _rule(blocks: Mapping[str, Sequence[Stage]]) -> list[str]:
-  """Whether the networks that were trained follow the paper's figure 7; nothing where the record has no widths."""
-  if RESIDUAL not in blocks:
-    return []
-  if any("inner" not in stage for found in blocks.values() for stage in found):
-    return [
-      "**Trained before figure 7's rule was known:** the 1x1 convolutions inside the blocks of shrink, expand and "
-      "bottleneck were narrowed with their block, so that these networks are smaller than those that the transforms give "
-      "today.",
-      "",
-    ]
-  inner = {name: [list(stage["inner"]) for stage in found] for name, found in blocks.items()}
-  others = [name for name, widths in inner.items() if widths != inner[RESIDUAL]]
-  said = (
-    f"are narrowed in {words(others)}, which the paper's figure 7 does not do"
-    if others
-    else "keep their channels in all of them, as in the paper's figure 7"
-  )
-  return [f"The 1x1 convolutions inside the blocks {said}.", ""]
 
 
 # -- widths ----------------------------------------------------------------------------------------------
@@ -208,15 +176,7 @@ def widths(blocks: Mapping[str, Sequence[Stage]]) -> list[str]:
     if name in blocks:
       stages = with_lines(name, blocks[name], blocks[RESIDUAL])
       rows.append([name, *(_cell(stage, exact) for stage, exact in stages)])
-  lines = markdown_table(("network", *(f"stage {i + 1}" for i in range(len(blocks[RESIDUAL])))), rows)
-  off = [f"{one.variant} in stage {one.number}, where the line is {one.line_text}" for one in off_the_line(blocks)]
-  said = f"**Not linear**, since widths are rounded: {'; '.join(off)}." if off else "Here, too, all are linear."
-  return [
-    "Channels in front of each stage and behind each of its blocks, read from the networks that were trained. The paper "
-    f"changes them linearly. {said}",
-    "",
-    *lines,
-  ]
+  return markdown_table(("network", *(f"stage {i + 1}" for i in range(len(blocks[RESIDUAL])))), rows)
 
 
 def _cell(stage: Stage, exact: Sequence[float]) -> str:

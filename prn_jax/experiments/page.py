@@ -1,54 +1,61 @@
-"""Writes docs/experiments.md, and the pictures in it, from the results in docs/experiments/.
+"""Brings the tables and pictures of docs/experiments.md up to date with the results in docs/experiments/.
 
     python -m prn_jax.experiments.page [DIR ...]
 
-DIR are folders of experiments; their results.json are taken over first. Without one, page and pictures are made again
-from what is there.
+DIR are folders of experiments; their results.json are taken over first. Without one, tables and pictures are made again
+from what is there. The text between the tables is written by hand; tests/experiments/test_page.py checks its numbers.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from prn_jax.errors import PrnError
 from prn_jax.experiments import figure11_report, table2
 from prn_jax.experiments import record as records
 from prn_jax.files.disk import write_text
+from prn_jax.files.structured import read_text
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 EXPERIMENTS = {"figure11": figure11_report, "table2": table2}
 
-INTRODUCTION = """# The paper's experiments, at a small scale
-
-Wang, Liao, Chen, Hsieh, "Enriching Variety of Layer-wise Learning Information by Gradient Combination" (ICCVW 2019)
-trains on ImageNet and COCO. What stands here is much smaller: it shows that the experiments can be repeated, and what
-comes out at this scale. It is no reproduction of the paper's figures. Configurations for ImageNet are ready and not yet
-run (`configs/imagenet_darknet53.py`, `configs/imagenet_darknet53_prn.py`).
-
-Written by `python -m prn_jax.experiments.page`; do not edit. ± is the standard deviation over seeds; intervals are 95%
-by Student's t over the seeds that both sides have. A difference whose interval holds 0 is not told apart from none."""
+_BLOCK = re.compile(r"(<!-- (\w+): (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def page(docs: Path = DOCS) -> str:
-  """The text of experiments.md, from the results that are in docs/experiments/."""
-  parts = [INTRODUCTION]
+def filled(text: str, docs: Path = DOCS) -> str:
+  """A page with its tables made from the results in docs/experiments/.
+
+  Args:
+    text: Markdown in which `<!-- EXPERIMENT: TABLE -->` and `<!-- end -->` stand around each table.
+    docs: the folder that holds experiments/EXPERIMENT.json.
+
+  Raises:
+    PrnError: a table is asked for that the experiment does not have.
+  """
+  made: dict[tuple[str, str], list[str]] = {}
   for name, module in EXPERIMENTS.items():
-    path = docs / "experiments" / f"{name}.json"
-    if path.is_file():
-      lines = module.section(records.read(path), f"experiments/{name}.png")
-    else:
-      lines = [module.TITLE, "", f"Not yet run: `python -m prn_jax.experiments.{name} --help`."]
-    parts.append("\n".join(lines))
-  return "\n\n".join(parts) + "\n"
+    if (path := docs / "experiments" / f"{name}.json").is_file():
+      made |= {(name, table): lines for table, lines in module.blocks(records.read(path)).items()}
+
+  def table(found: re.Match[str]) -> str:
+    name = found[2], found[3]
+    if name not in made:
+      have = ", ".join(f"{experiment}: {table}" for experiment, table in made) or "none"
+      raise PrnError(f"the page asks for table '{found[2]}: {found[3]}'; the results have {have}.")
+    return "\n".join([found[1], *made[name], "", found[4]])
+
+  return _BLOCK.sub(table, text)
 
 
 def update(docs: Path, folders: Sequence[Path] = ()) -> None:
-  """Takes over the results of experiments' folders; writes pictures and page.
+  """Takes over the results of experiments' folders; writes pictures and the tables of the page.
 
   Raises:
-    PrnError: a folder holds no results.
+    PrnError: a folder holds no results, or the page asks for a table that they do not have.
   """
   for folder in folders:
     found = records.read(folder / records.FILE)
@@ -57,7 +64,8 @@ def update(docs: Path, folders: Sequence[Path] = ()) -> None:
     path = docs / "experiments" / f"{name}.json"
     if path.is_file():
       module.picture(records.read(path), path.with_suffix(".png"))
-  write_text(docs / "experiments.md", page(docs))
+  page = docs / "experiments.md"
+  write_text(page, filled(read_text(page), docs))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

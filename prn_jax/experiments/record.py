@@ -10,7 +10,7 @@ from typing import Any
 
 from prn_jax.errors import PrnError
 from prn_jax.experiments.blocks import Stage
-from prn_jax.experiments.machine import OF_REPORT
+from prn_jax.experiments.machine import OF_REPORT, machines_text
 from prn_jax.experiments.runs import Result, machine_of, result_of
 from prn_jax.files.disk import write_text
 from prn_jax.files.structured import MAX_DATA_BYTES, read_json
@@ -118,3 +118,13 @@ def _key(run: Result) -> tuple[str, str, int]:
 
 def _on(machine: Mapping[str, Any] | None, run: Result) -> Result:
   return run if run.machine is not None else dataclasses.replace(run, machine=machine)
+
+
+def run_lines(made: Record) -> list[str]:
+  """How much of the experiment is there, where it ran, and its command; as Markdown."""
+  machines = machines_text(run.machine for run in made.runs)
+  return [
+    f"{len(made.runs)} of {made.planned} trainings are finished. Run on {machines}, by",
+    "",
+    f"    {made.command}",
+  ]

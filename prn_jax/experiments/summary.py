@@ -79,11 +79,6 @@ class Losses(NamedTuple):
   second: Estimate
   bend: Estimate
 
-  @property
-  def grows(self) -> bool:
-    """Nothing is gained by the first step, the second loses, and the interval of the bend lies above 0."""
-    return self.first.mean >= 0 and self.second.mean > 0 and self.bend.sign > 0
-
 
 def losses(results: Sequence[Result], baseline: str, near: str, far: str, figure: str) -> Losses | None:
   """Of the variants `baseline`, `near` and `far`, in this order; None if no seed has all three."""
@@ -94,15 +89,6 @@ def losses(results: Sequence[Result], baseline: str, near: str, far: str, figure
   first, second = [a[seed] - b[seed] for seed in common], [b[seed] - c[seed] for seed in common]
   bend = [two - one for one, two in zip(first, second, strict=True)]
   return Losses(estimate(first), estimate(second), estimate(bend))
-
-
-def sampling_error(percent: float, num: int) -> float:
-  """Standard deviation, in points, that the choice of `num` test images gives to a share of right answers.
-
-  Source: the binomial distribution, sqrt(p (1 - p) / n).
-  """
-  share = percent / 100
-  return 100 * (share * (1 - share) / num) ** 0.5
 
 
 def with_deviation(one: Estimate, digits: int = 2) -> str:
@@ -122,48 +108,6 @@ def with_interval(one: Estimate | None, digits: int = 2) -> str:
 def deviation_text(one: Estimate | None, digits: int = 2) -> str:
   """The standard deviation alone; empty if there is none."""
   return "" if one is None or one.deviation is None else f"{one.deviation:.{digits}f}"
-
-
-def words(listed: Sequence[str], joint: str = "and") -> str:
-  """ "a, b and c" """
-  return f" {joint} ".join([", ".join(listed[:-1]), listed[-1]]) if len(listed) > 1 else "".join(listed)
-
-
-def few_seeds(nums: Sequence[int]) -> list[str]:
-  """What intervals from so few seeds mean.
-
-  Args:
-    nums: seeds of the variants. Of one seed there is no interval, and nothing is said.
-  """
-  several = [num for num in nums if num > 1]
-  if not several:
-    return []
-  low, high = min(several), max(several)
-  return [
-    f"- Intervals are from {low if low == high else f'{low} to {high}'} seeds: Student's t is {t95(low - 1):.1f} where many "
-    "seeds would have 2.0, and the deviation itself is known only roughly. Each holds for its comparison alone: of twenty, "
-    "one is expected to miss."
-  ]
-
-
-def pairing(results: Sequence[Result], variants: Sequence[str], baseline: str, figure: str) -> list[str]:
-  """Whether taking differences seed by seed makes them scatter less: what the data say, over the common seeds."""
-  less, parts = 0, []
-  for variant in variants:
-    own, base = figures(results, variant, figure), figures(results, baseline, figure)
-    common = sorted(own.keys() & base.keys())
-    apart = difference(results, variant, baseline, figure)
-    one = estimate([own[seed] for seed in common]) if common else None
-    if apart is None or one is None or apart.deviation is None or one.deviation is None:
-      continue
-    less += apart.deviation < one.deviation
-    parts.append(f"{variant} {apart.deviation:.2f} ({one.deviation:.2f})")
-  if not parts:
-    return []
-  return [
-    f"- Deviation over seeds of the difference from {baseline}, and in brackets of the figure itself: {', '.join(parts)}. The "
-    f"difference scatters less in {less} of {len(parts)}. Were both networks' figures independent, it would scatter about 1.4 times as much as one."
-  ]
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -17,17 +17,15 @@ from pathlib import Path
 from prn_jax.experiments.cameras import split_by_camera
 from prn_jax.experiments.command import execute, make_record, parser, write_report
 from prn_jax.experiments.curves import draw_curves, legend, panels, save
-from prn_jax.experiments.machine import machine, machine_text, machines_text
-from prn_jax.experiments.record import Record
+from prn_jax.experiments.machine import machine, machine_text
+from prn_jax.experiments.record import Record, run_lines
 from prn_jax.experiments.runs import Job, Result
 from prn_jax.experiments.summary import (
   deviation_text,
   difference,
   estimate,
-  few_seeds,
   figures,
   markdown_table,
-  pairing,
   with_deviation,
   with_interval,
 )
@@ -99,29 +97,12 @@ def picture(made: Record, path: Path) -> Path:
   return save(figure, path)
 
 
-def section(made: Record, picture_path: str) -> list[str]:
-  """Markdown: what was run, table, picture, and what it shows."""
-  lines = [
-    TITLE,
-    "",
-    "YOLOv3-tiny joins its levels by concatenation; yolov3-tiny-prn is the paper's network; multi-source is YOLOv3-tiny "
-    "with its own backbone, whose levels are joined by partial residuals of several sources. All were trained alike, "
-    f"from random weights, for {made.settings['steps']:,} steps of 16 images (`configs/small_head_vehicles.py`, "
-    "`configs/small_head_traffic.py`: AdamW, cosine), at inputs of "
-    f"{', '.join(f'{size} ({group})' for group, size in made.settings['sizes'].items())}. mAP50 is COCO's AP50 of the "
-    "averaged weights after the last step, on the data sets' own test images or, for traffic, on cameras that "
-    "training has not seen.",
-    "",
-    f"{len(made.runs)} of {made.planned} trainings are finished. Run on {machines_text(run.machine for run in made.runs)}, by",
-    "",
-    f"    {made.command}",
-    "",
-  ]
-  for group in _groups(made.runs):
-    lines += [f"{GROUPS[group]}, {_of(made.runs, group)[0].train_images} training images:", ""]
-    lines += [*_table(made, group), ""]
-  lines += [f"![AP50 over epochs]({picture_path})", "", *_findings(made)]
-  return lines
+def blocks(made: Record) -> dict[str, list[str]]:
+  """Name -> lines of Markdown: what was run, and a table for each data set."""
+  devices = _devices(made)
+  where = "; ".join(f"{device}{_mark(i, devices)}" for i, device in enumerate(devices))
+  latency = ["", f"Latencies were measured on {where}."] if devices else []
+  return {"run": [*run_lines(made), *latency]} | {group: _table(made, group) for group in _groups(made.runs)}
 
 
 def _groups(results: Sequence[Result]) -> list[str]:
@@ -163,37 +144,6 @@ def _mark(index: int, devices: Sequence[str]) -> str:
   return f" ({index + 1})" if len(devices) > 1 else ""
 
 
-def _findings(made: Record) -> list[str]:
-  results = made.runs
-  lines = ["What it shows (the paper: yolov3-tiny-prn has yolov3-tiny's AP50 with 38% fewer operations):", ""]
-  for group in _groups(results):
-    for variant in VARIANTS[1:]:
-      less = difference(_of(results, group), variant, BASELINE, AP50)
-      if less is None:
-        continue
-      verdict = {1: "better", -1: "worse", 0: "not told apart"}[less.sign]
-      verdict = "one seed cannot tell" if less.num == 1 else f"{verdict} at this scale"
-      lines.append(f"- {group}, {variant} minus {BASELINE}: {with_interval(less)} points: {verdict}.")
-  devices = _devices(made)
-  if devices:
-    where = "; ".join(f"{device}{_mark(i, devices)}" for i, device in enumerate(devices))
-    lines.append(
-      "- Latency is the least time of one forward pass of one image, batch norm folded, the networks of a table in turn. "
-      f"Measured on {where}."
-    )
-  nums = [len(figures(_of(results, g), v, AP50)) for g in _groups(results) for v in VARIANTS]
-  lines += ["", "What it cannot show:", "", *few_seeds(nums)]
-  for group in _groups(results):
-    lines += [
-      one.replace("- Deviation", f"- {group}: deviation", 1)
-      for one in pairing(_of(results, group), VARIANTS[1:], BASELINE, AP50)
-    ]
-  return [
-    *lines,
-    "- All seeds are tested on the same few images; how far another choice of them would move mAP50 is in no interval here.",
-  ]
-
-
 # -- command -------------------------------------------------------------------------------------------------
 
 
@@ -223,7 +173,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   def made(jobs: Sequence[Job], out: Path) -> Record:
     return make_record("table2", command, settings, jobs, out, latency=_latency(jobs, out))
 
-  return execute(jobs, args, made, lambda one, out: write_report(one, out, section, picture))
+  return execute(jobs, args, made, lambda one, out: write_report(one, out, TITLE, blocks(one), picture))
 
 
 def _latency_key(group: str, variant: str, size: str) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from prn_jax.experiments import figure11_report, table2
-from prn_jax.experiments.figure11_findings import FAMILIES, FPRN, GAMMAS, variant
+from prn_jax.experiments.figure11_report import FAMILIES, FPRN, GAMMAS, variant
 from prn_jax.experiments.record import Record
 from tests.experiments.test_summary import result
 
@@ -30,7 +30,15 @@ def cifar_record(
 
 
 def section(made: Record) -> str:
-  return "\n".join(figure11_report.section(made, "p.png"))
+  return _text(figure11_report.blocks(made))
+
+
+def heads_section(made: Record) -> str:
+  return _text(table2.blocks(made))
+
+
+def _text(blocks: Mapping[str, Sequence[str]]) -> str:
+  return "\n".join(line for lines in blocks.values() for line in lines)
 
 
 def as_in_the_paper(family: str, gamma: float) -> float:

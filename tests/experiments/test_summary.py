@@ -10,16 +10,12 @@ from prn_jax.experiments.runs import Result
 from prn_jax.experiments.summary import (
   difference,
   estimate,
-  few_seeds,
   figures,
   losses,
   markdown_table,
-  pairing,
-  sampling_error,
   t95,
   with_deviation,
   with_interval,
-  words,
 )
 
 
@@ -82,55 +78,7 @@ def test_bend_is_0_where_the_loss_is_linear() -> None:
   assert curved is not None
   assert straight.bend.mean == pytest.approx(0, abs=1e-9)
   assert [one.mean for one in curved] == pytest.approx([1, 9, 8])
-  assert not curved.grows  # one seed decides nothing
   assert losses(linear[:2], "full", "near", "far", "top1") is None
-
-
-@pytest.mark.parametrize(
-  ("top1", "grows"),
-  [
-    ((0.60, 0.59, 0.50), True),
-    ((0.60, 0.5999, 0.50), True),  # next to nothing lost at first, then much
-    ((0.60, 0.63, 0.62), False),  # it rises, then falls
-    ((0.60, 0.63, 0.64), False),
-    ((0.60, 0.50, 0.50), False),
-    ((0.60, 0.55, 0.50), False),
-  ],
-)
-def test_only_a_loss_grows(top1: tuple[float, float, float], grows: bool) -> None:
-  scatter = {"full": (0.0, 0.001, 0.002), "near": (0.002, 0.001, 0.0), "far": (0.001, 0.0, 0.002)}  # of equal mean
-  rows = [
-    result(variant, seed, value + scatter[variant][seed])
-    for seed in range(3)
-    for variant, value in zip(scatter, top1, strict=True)
-  ]
-  found = losses(rows, "full", "near", "far", "top1")
-  assert found is not None
-  assert found.grows == grows
-
-
-def test_what_the_choice_of_test_images_does() -> None:
-  assert sampling_error(61.0, 5000) == pytest.approx(0.6898, abs=1e-4)  # sqrt(0.61 * 0.39 / 5000)
-  assert sampling_error(50.0, 100) == pytest.approx(5.0)
-  assert sampling_error(100.0, 5000) == 0
-
-
-def test_what_few_seeds_mean() -> None:
-  assert few_seeds([]) == few_seeds([1, 1]) == []
-  assert "from 3 seeds: Student's t is 4.3 where" in few_seeds([3, 3])[0]
-  assert "from 2 to 3 seeds: Student's t is 12.7 where" in few_seeds([3, 1, 2])[0]
-
-
-def test_pairing_is_told_from_the_data() -> None:
-  def rows(variant: str, values: tuple[float, ...]) -> list[Result]:
-    return [result(variant, seed, value) for seed, value in enumerate(values)]
-
-  base = rows("base", (0.50, 0.51, 0.52))
-  results = [*base, *rows("with", (0.40, 0.41, 0.42)), *rows("against", (0.42, 0.41, 0.40)), *rows("one", (0.4,))]
-  (text,) = pairing(results, ("with", "against", "one"), "base", "top1")
-  assert "with 0.00 (1.00), against 2.00 (1.00)." in text  # difference (figure), by hand
-  assert "scatters less in 1 of 2." in text
-  assert pairing(results, ("one",), "base", "top1") == []
 
 
 def test_texts() -> None:
@@ -138,7 +86,3 @@ def test_texts() -> None:
   assert with_interval(estimate([1.0, 2.0, 3.0])) == "+2.00 (-0.48 to +4.48)"
   assert with_interval(None) == ""
   assert markdown_table(("a", "b"), [("1", ""), ("2", "x")]) == ["| a | b |", "| --- | --- |", "| 1 | |", "| 2 | x |"]
-
-
-def test_words() -> None:
-  assert [words([]), words(["a"]), words(["a", "b"]), words(["a", "b", "c"])] == ["", "a", "a and b", "a, b and c"]
