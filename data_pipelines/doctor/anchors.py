@@ -48,10 +48,14 @@ class Anchors:
   recall: dict[float, float]
   num_boxes: int
 
-  @property
-  def cfg_line(self) -> str:
-    """The line of a Darknet cfg."""
-    return "anchors = " + ",  ".join(f"{w:g},{h:g}" for w, h in self.sizes_wh_px)
+  def in_cells(self, cell_px: int) -> np.ndarray:
+    """(num, 2) width and height in cells of so many pixels, as [region] heads count them; four decimals."""
+    return np.round(self.sizes_wh_px.astype(np.float64) / cell_px, 4)
+
+  def cfg_line(self, cell_px: int | None = None) -> str:
+    """The line of a Darknet cfg: pixels for [yolo], cells of so many pixels for [region]."""
+    sizes = self.sizes_wh_px if cell_px is None else self.in_cells(cell_px)
+    return "anchors = " + ",  ".join(f"{w:g},{h:g}" for w, h in sizes)
 
   def to_json(self) -> dict[str, Any]:
     return {

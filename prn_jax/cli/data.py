@@ -28,7 +28,8 @@ EXAMPLES = {
 RESULTS = {
   "inspect": "Problems name file, line, what is wrong and what happens to it.",
   "prepare": "Prints the SPEC of what it wrote. A run that was stopped goes on; run once more, it checks every file.",
-  "anchors": "Prints the anchors= line of a cfg; config.anchors of a training takes the same numbers as pairs.",
+  "anchors": "Prints the anchors= line of a cfg, in pixels unless --cells is given; config.anchors of a training takes the\n"
+  "same numbers as pairs.",
 }
 
 
@@ -80,6 +81,13 @@ def _add_anchors(parser: argparse.ArgumentParser) -> None:
     choices=("stretch", "letterbox"),
     default="stretch",
     help="how images are fitted to that input (default stretch)",
+  )
+  parser.add_argument(
+    "--cells",
+    type=int,
+    metavar="N",
+    help="print anchors in cells of N pixels, as a [region] head (YOLOv2) counts them: N is the input's width divided by "
+    "its map's, 32 for YOLOv2 (default: in pixels, as [yolo] heads count them)",
   )
   parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the clustering (default 0)")
   parser.add_argument("--out", metavar="FILE.json", help="write anchors and figures here")
@@ -154,16 +162,20 @@ def _anchors(args: argparse.Namespace) -> int:
   from prn_jax.files.disk import write_text
 
   size = parse_size(args.size)
+  if args.cells is not None and not 1 <= args.cells <= min(size):
+    raise PrnError(f"--cells {args.cells}: expected the side of a cell in pixels, 1 to {min(size)}.")
   dataset = open_spec(args.spec, args.on_bad_data)
   anchors = fit_anchors(box_sizes(dataset, size, args.resize), args.num, seed=args.seed)
   _list_notes(notes_of(dataset))
   _list_problems(count_problems(dataset.problems), map(str, dataset.problems))
   result = {"spec": args.spec, "size": list(size), "resize": args.resize} | anchors.to_json()
+  if args.cells:
+    result |= {"cell_px": args.cells, "anchors_cells": anchors.in_cells(args.cells).tolist()}
   recall = ", ".join(f"{share:.1%} at IoU {threshold:g}" for threshold, share in anchors.recall.items())
   rows = zip(anchors.sizes_wh_px, anchors.counts, strict=True)
   lines = [f"{w:>8g} x {h:<8g} best for {number:>7,} boxes" for (w, h), number in rows]
   lines += [f"mean IoU with the best anchor {anchors.mean_iou:.4f} over {anchors.num_boxes:,} boxes; recall {recall}"]
-  lines += [anchors.cfg_line]
+  lines += [anchors.cfg_line(args.cells)]
   print("\n".join(lines), file=sys.stderr if args.json else sys.stdout)
   if args.out:
     write_text(to_path(args.out), json.dumps(result, indent=1) + "\n")

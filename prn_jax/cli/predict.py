@@ -24,6 +24,7 @@ from prn_jax.cli.common import (
   start_computing,
 )
 from prn_jax.compiling import first_is_compiled
+from prn_jax.errors import PrnError
 from prn_jax.files.places import to_path
 
 if TYPE_CHECKING:
@@ -55,6 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     "alone: none)",
   )
   add_detection(parser)
+  parser.add_argument(
+    "--classes", metavar="NAME|ID,...", help="keep boxes of these classes alone: names or numbers, with commas between"
+  )
   parser.add_argument("--batch", type=int, default=1, metavar="N", help="images per run of the network (default 1)")
   add_json(parser)
   parser.epilog = (
@@ -91,12 +95,22 @@ def detection_options(args: argparse.Namespace) -> Any:
     max_detections=args.max_detections,
     class_agnostic=args.class_agnostic,
     nms_kind=args.nms_kind,
+    classes=_classes(getattr(args, "classes", None)),
   )
+
+
+def _classes(text: str | None) -> list[int | str] | None:
+  """ "16,cat" -> [16, "cat"], as `classes` of the API takes them."""
+  if text is None:
+    return None
+  items = [item.strip() for item in text.split(",")]
+  if not all(items):
+    raise PrnError(f"--classes {text!r}: expected names or numbers of classes with commas between, for example 16,cat.")
+  return [int(item) if item.isdecimal() else item for item in items]
 
 
 def run(args: argparse.Namespace) -> int:
   from prn_jax.data_pipelines.images import inputs
-  from prn_jax.errors import PrnError
   from prn_jax.examples import example_image
   from prn_jax.run.images import is_detector, predictor
   from prn_jax.run.save import ResultWriter
@@ -110,6 +124,10 @@ def run(args: argparse.Namespace) -> int:
   require_weights(model, args.model)
   if not model.names:
     print(f"prn predict: '{args.model}' has no class names: give them with --names FILE.", file=sys.stderr)
+  if args.classes is not None and not is_detector(model):
+    raise PrnError(
+      f"--classes {args.classes}: network '{model.graph.name}' classifies; only boxes are chosen by class."
+    )
   kinds = _kinds(args, is_detector(model))
   if kinds:
     output_folder(args.out or DEFAULT_OUT)

@@ -13,7 +13,7 @@ import math
 import secrets
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
@@ -57,6 +57,7 @@ class Checkpoints:
     keep_best: bool = True,
     on_damage: Literal["fall_back", "stop"] = "fall_back",
     timeout_s: float = 600.0,
+    exchange: Callable[[str, Any], list[Any]] | None = None,
   ) -> None:
     """Makes the folder.
 
@@ -66,6 +67,8 @@ class Checkpoints:
       keep_best: also keep the one with the highest metric.
       on_damage: what `restore` does if the newest checkpoint is damaged: warn and take the next older, or stop.
       timeout_s: longest time for writing one checkpoint; a process that waits for a lost one gives up then.
+      exchange: (name, value) -> that value of every process, as `Hosts.gather`; a name is used once. Without it, a
+        collective of JAX does the same, which on CPUs waits 30 s and no longer: too short while one process hashes.
 
     Raises:
       PrnError: the folder cannot be written, or the hosts do not see the same one.
@@ -77,11 +80,12 @@ class Checkpoints:
     self.writing_s = math.nan
     self._keep, self._keep_best, self._on_damage = keep, keep_best, on_damage
     self._writes = jax.process_index() == 0
+    self._exchange, self._exchanges = exchange, 0
     self._damaged: set[int] = set()
     self._thread: threading.Thread | None = None
     self._failure: tuple[int, Exception] | None = None
     logging.getLogger("absl").addFilter(_is_ours_to_report)  # adding it twice does nothing
-    _make_shared_folder(self.folder)
+    _make_shared_folder(self.folder, self._gather)
     self._checkpointer = ocp.AsyncCheckpointer(
       # Compressing float weights saves a tenth of the size and costs most of the time.
       ocp.PyTreeCheckpointHandler(use_compression=False),
@@ -121,7 +125,7 @@ class Checkpoints:
     value = float(metric) if metric is not None and math.isfinite(metric) else None
     rating = Rating(value, None if metric_of is None else json.loads(json.dumps(metric_of)))
     plan, error = self._prepare(step, arrays, meta, rating) if self._writes else (_GO, None)
-    plan = _from_first_process(plan)
+    plan = self._from_first_process(plan)
     if plan in (_FAILED, _OUT_OF_REACH):
       text = f"process 0 could not start the checkpoint of step {step}; see its message."
       raise error or (CheckpointError(text) if plan == _FAILED else BucketError(text, is_transient=True))
@@ -150,14 +154,29 @@ class Checkpoints:
       (step, failure), self._failure = self._failure, None
       raise self._save_error(step, failure) from failure
 
+  def _gather(self, value: int) -> list[int]:
+    """One value of every process, in their order; the same answer in all of them."""
+    if jax.process_count() == 1:
+      return [value]
+    if self._exchange is not None:
+      self._exchanges += 1
+      return list(self._exchange(f"checkpoints {self._exchanges}", value))
+    from jax.experimental import multihost_utils
+
+    return np.asarray(multihost_utils.process_allgather(np.int32(value))).tolist()
+
+  def _from_first_process(self, value: int) -> int:
+    """Process 0's value, in every process."""
+    return self._gather(value)[0]
+
   def latest_step(self) -> int | None:
     """The newest finished checkpoint, or None."""
-    return _optional(_from_first_process(max(self._complete(), default=-1)))
+    return _optional(self._from_first_process(max(self._complete(), default=-1)))
 
   def best_step(self) -> int | None:
     """The finished checkpoint with the highest metric (the earliest of equals), or None if none has a metric."""
     best = files.best_of(self._complete())
-    return _optional(_from_first_process(-1 if best is None else best))
+    return _optional(self._from_first_process(-1 if best is None else best))
 
   def best(self, metric_of: Mapping[str, Any] | None = None) -> tuple[int, float] | None:
     """(step, metric) of the best finished checkpoint as this process sees it; None if none has a metric.
@@ -322,7 +341,7 @@ class Checkpoints:
       files.verify(self.folder / str(step), part=jax.process_index(), parts=jax.process_count())
     except CheckpointError as error:
       problem = error
-    bad = _processes_where(problem is not None)
+    bad = _where(self._gather(int(problem is not None)))
     if bad:
       raise problem or CheckpointError(f"checkpoint '{self.folder / str(step)}': process {bad[0]} found damage.")
 
@@ -413,22 +432,22 @@ def _check_state(stored: Mapping[str, list[Any]], targets: Mapping[str, Any], ch
     raise CheckpointError(f"checkpoint '{checkpoint}' has arrays of another type: {', '.join(other[:5])}.")
 
 
-def _make_shared_folder(folder: Path) -> None:
+def _make_shared_folder(folder: Path, gather: Callable[[int], list[int]]) -> None:
   """Makes the folder, and checks that it can be written and that all processes see the same one."""
   problem: OSError | BucketError | None = None
-  token = folder / f"{_SHARED_TOKEN}{_from_first_process(secrets.randbits(30))}"
+  token = folder / f"{_SHARED_TOKEN}{gather(secrets.randbits(30))[0]}"
   if jax.process_index() == 0:
     try:
       folder.mkdir(parents=True, exist_ok=True)
       token.touch()
     except (OSError, BucketError) as error:
       problem = error
-  if _processes_where(problem is not None):
+  if any(gather(int(problem is not None))):
     if isinstance(problem, BucketError):
       raise problem
     reason = (problem.strerror or str(problem)) if problem else "see the message of process 0"
     raise PrnError(f"cannot write checkpoints to '{folder}': {reason}. Give another workdir.") from problem
-  blind = _processes_where(not token.exists())
+  blind = _where(gather(int(not token.exists())))
   if jax.process_index() == 0:
     token.unlink(missing_ok=True)
   if blind:
@@ -438,22 +457,9 @@ def _make_shared_folder(folder: Path) -> None:
     )
 
 
-def _from_first_process(value: int) -> int:
-  """Process 0's value, in every process."""
-  if jax.process_count() == 1:
-    return value
-  from jax.experimental import multihost_utils
-
-  return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
-
-
-def _processes_where(flag: bool) -> list[int]:
-  """Indices of the processes where the flag is set; the same answer in all of them."""
-  if jax.process_count() == 1:
-    return [0] if flag else []
-  from jax.experimental import multihost_utils
-
-  return np.flatnonzero(multihost_utils.process_allgather(np.int32(flag))).tolist()
+def _where(flags: list[int]) -> list[int]:
+  """Indices of the processes whose flag is set."""
+  return [index for index, flag in enumerate(flags) if flag]
 
 
 def _reason(error: OSError | BucketError) -> str:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import math
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -116,13 +117,20 @@ def train(experiment: Experiment, workdir: Path, hosts: Hosts | None = None, *, 
     prepared = prepare(experiment, workdir, allow_changes) if hosts.is_main else None
     hosts.gather("run directory", None)  # nobody looks at it before it is complete
     with (
-      Checkpoints(workdir / FOLDER, keep=experiment.config.keep_checkpoints) as checkpoints,
+      Checkpoints(workdir / FOLDER, keep=experiment.config.keep_checkpoints, exchange=_exchange(hosts)) as checkpoints,
       Starts(workdir, hosts, checkpoints.latest_step() or 0) as starts,
     ):
       run = _Run(experiment, workdir, checkpoints, hosts, preemption, starts)
       if prepared is not None:
         record(experiment, workdir, prepared, run.start_step)
       return run.run()
+
+
+def _exchange(hosts: Hosts) -> Callable[[str, Any], list[Any]] | None:
+  """`Hosts.gather` with the patience of a save: process 0 may hash for minutes before it answers."""
+  if hosts.peers is None:
+    return None
+  return functools.partial(hosts.gather, timeout_sec=hosts.settings.pause_timeout_sec)
 
 
 class _AskedToStop(Exception):

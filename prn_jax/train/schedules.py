@@ -88,7 +88,10 @@ def cosine_schedule(peak: float, total_steps: int, *, warmup_steps: int = 0, end
     PrnError: the warm-up does not fit into the run.
   """
   if not 0 <= warmup_steps < total_steps:
-    raise PrnError(f"warm-up of {warmup_steps} steps in a run of {total_steps}; expected fewer, and at least 0.")
+    raise PrnError(
+      f"warm-up of {warmup_steps} steps in a run of {total_steps} (optim.schedule.burn_in_steps); expected fewer, and at "
+      f"least 0. Set it with --config.optim.schedule.burn_in_steps={max(total_steps // 10, 0)}, or train for longer."
+    )
   falling_steps = max(total_steps - warmup_steps - 1, 1)
 
   def schedule(count: jax.typing.ArrayLike) -> jax.Array:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -60,6 +61,9 @@ def test_prepare_inspect_and_anchors(tmp_path: Path, spec: str) -> None:
   assert (found["size"], len(found["anchors"]), found["num_boxes"]) == ([416, 416], 3, 6)
   assert 0 < found["mean_iou"] <= 1
   assert set(found["recall"]) == {"0.25", "0.5", "0.75"}
+  cells = json_line(prn("data", "anchors", prepared, "--num", 3, "--size", "416x416", "--cells", 32, "--json"))
+  assert cells["anchors"] == found["anchors"]
+  np.testing.assert_allclose(np.array(cells["anchors_cells"]) * 32, found["anchors"], atol=32e-4)
   shown = prn("data", "anchors", prepared, "--num", 3, "--size", "416x416").stdout
   assert shown.splitlines()[-1] == "anchors = " + ",  ".join(f"{w:g},{h:g}" for w, h in found["anchors"])
 
@@ -83,6 +87,7 @@ def test_inspect_skips_and_lists_by_default(spec: str) -> None:
     (("prepare", "{spec}", "{out}", "--max-side", "3", "--size", "3x3"), "not allowed with argument --max-side"),
     (("anchors", "{spec}", "--num", "99", "--size", "416x416"), "99 anchors cannot be found: the 8 boxes have"),
     (("anchors", "{spec}", "--num", "2", "--size", "416"), "--size 416: expected WIDTHxHEIGHT"),
+    (("anchors", "{spec}", "--num", "2", "--size", "64x64", "--cells", "0"), "--cells 0: expected the side of a cell"),
     (("inspect", "coko:a:b"), "unknown kind 'coko' (did you mean 'coco'?)"),
     (("inspect", "{spec}", "--out", "{file}"), "it is a file"),
     (("look", "{spec}"), "invalid choice: 'look'"),

@@ -190,6 +190,8 @@ def test_classifier(shared: Path, photos: Path) -> None:
   assert top == sorted(top, key=lambda row: -row["probability"])
   expected = np.load(folder / "reference_dog.npz")["softmax"]
   assert top[0]["class"] in np.argsort(-expected)[:5]
+  refused = prn("predict", folder / "tiny.cfg", photos / "dog.jpg", *args, "--classes", "1", expect=2).stderr
+  assert "--classes 1: network 'tiny' classifies; only boxes are chosen by class." in refused
 
 
 @pytest.mark.slow

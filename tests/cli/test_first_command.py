@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 import prn_jax
+from prn_jax.cli.main import main
 from prn_jax.data_pipelines.sources.synthetic import SyntheticTraffic
 from tests.cli.test_cli import json_line, prn
 
@@ -31,3 +34,21 @@ def test_predict_without_a_source_finds_what_stands_in_the_carried_picture(tmp_p
   areas = (found[:, 2:] - found[:, :2]).prod(-1)[:, None] + (truths[:, 2:] - truths[:, :2]).prod(-1)
   assert ((overlap / (areas - overlap)).max(0) > 0.5).sum() >= len(truths) - 1
   assert (tmp_path / "images" / "street.jpg").stat().st_size > 10_000
+
+
+def test_classes_are_chosen_by_name_or_number_as_in_the_api(capsys: pytest.CaptureFixture[str]) -> None:
+  def boxes(*options: str) -> list[dict[str, object]]:
+    assert main(["predict", "traffic-tiny-prn", "--json", *options]) == 0
+    found: list[dict[str, object]] = json.loads(capsys.readouterr().out.splitlines()[-1])["results"][0]["detections"]
+    return found
+
+  every = boxes()
+  kinds = {str(box["name"]): box["class"] for box in every}
+  assert len(kinds) > 2
+  (one, number), (other, _) = sorted(kinds.items())[:2]
+  assert boxes("--classes", one) == [box for box in every if box["name"] == one]
+  assert boxes("--classes", f"{number}, {other}") == [box for box in every if box["name"] in (one, other)]
+  assert main(["predict", "traffic-tiny-prn", "--classes", "zebra"]) == 2
+  assert "classes: 'zebra' is no class of network 'traffic-tiny-prn'" in capsys.readouterr().err
+  assert main(["predict", "traffic-tiny-prn", "--classes", f"{one},"]) == 2
+  assert f"--classes '{one},': expected names or numbers of classes with commas between" in capsys.readouterr().err

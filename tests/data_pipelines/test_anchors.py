@@ -26,7 +26,8 @@ def test_figures_by_hand() -> None:
   assert found.mean_iou == pytest.approx((1 + 0.5 + 1) / 3)
   assert found.recall == {0.25: 1.0, 0.5: 1.0, 0.75: pytest.approx(2 / 3)}
   assert found.counts.tolist() == [1, 2]
-  assert found.cfg_line == "anchors = 2,2,  10,10"
+  assert found.cfg_line() == "anchors = 2,2,  10,10"
+  assert found.cfg_line(32) == "anchors = 0.0625,0.0625,  0.3125,0.3125"
   assert found.to_json()["anchors"] == [[2.0, 2.0], [10.0, 10.0]]
   assert found.to_json()["recall"]["0.5"] == 1.0
 

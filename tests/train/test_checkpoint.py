@@ -17,6 +17,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from prn_jax.errors import CheckpointError, PrnError
@@ -487,3 +488,29 @@ def test_error_in_training_does_not_hide_behind_the_checkpoint(tmp_path: Path, m
 
   with pytest.raises(RuntimeError, match="diverged"):
     train()
+
+
+def test_processes_wait_for_each_other_outside_of_collectives(
+  checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+  """A collective on CPUs waits 30 s, and process 0 may hash for longer: the run's own exchange has the run's own limit."""
+  save_steps(checkpoints, 1, 2)
+  asked: list[tuple[str, Any]] = []
+
+  def exchange(name: str, value: Any) -> list[Any]:
+    asked.append((name, value))
+    return [value, 0]  # process 1 has found no checkpoint, and no damage
+
+  def collective(*_: Any, **__: Any) -> None:
+    raise AssertionError("a collective")
+
+  with Checkpoints(checkpoints.folder, exchange=exchange) as opened:
+    assert not asked, "a process that is alone asks nobody"
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    for name in ("broadcast_one_to_all", "process_allgather", "sync_global_devices"):
+      monkeypatch.setattr(multihost_utils, name, collective)
+    assert opened.latest_step() == 2
+    assert opened.meta()["step"] == 2
+    monkeypatch.undo()
+  assert [value for _, value in asked] == [2, 2, 0]
+  assert len({name for name, _ in asked}) == 3, "a name is used once"

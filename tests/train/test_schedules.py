@@ -102,8 +102,12 @@ def test_cosine_by_hand() -> None:
   rates = [float(schedule(step)) for step in range(11)]
   np.testing.assert_allclose(rates, [0.5, 1.0, 1.5, 2.0, *falling, 0.2, 0.2], rtol=1e-6)
   np.testing.assert_allclose(cosine_schedule(2.0, 5)(0), 2.0)
-  with pytest.raises(PrnError, match="warm-up of 9 steps in a run of 9"):
-    cosine_schedule(1.0, 9, warmup_steps=9)
+  with pytest.raises(PrnError) as error:
+    cosine_schedule(1.0, 60, warmup_steps=100)
+  assert str(error.value) == (
+    "warm-up of 100 steps in a run of 60 (optim.schedule.burn_in_steps); expected fewer, and at least 0. Set it with "
+    "--config.optim.schedule.burn_in_steps=6, or train for longer."
+  )
 
 
 def test_optax_follows_a_schedule_inside_jit() -> None:
