@@ -51,7 +51,7 @@ def expand(sources: Sequence[str | os.PathLike[str]]) -> list[str]:
   found: list[str] = []
   for source in [os.fspath(source) for source in sources]:
     if not is_url(source) and is_remote(path := to_path(source)):
-      found += _in_bucket(path)
+      found += _in_bucket(path, is_alone=len(sources) == 1)
     elif os.path.isfile(source) and Path(source).suffix.lower() in LIST_SUFFIXES:
       found += _listed(source, is_alone=len(sources) == 1)
     elif is_url(source) or os.path.isfile(source):
@@ -70,10 +70,10 @@ def expand(sources: Sequence[str | os.PathLike[str]]) -> list[str]:
   return list(dict.fromkeys(found))
 
 
-def _in_bucket(path: Path) -> list[str]:
-  """What a path in a bucket names, as `expand` says; a list is no source there."""
+def _in_bucket(path: Path, *, is_alone: bool) -> list[str]:
+  """What a path in a bucket names, as `expand` says."""
   if path.is_file():
-    return [str(path)]
+    return _listed(str(path), is_alone=is_alone) if path.suffix.lower() in LIST_SUFFIXES else [str(path)]
   is_pattern = glob.has_magic(path.name)
   files = path.parent.glob(path.name) if is_pattern else (path / name for name in files_below(path))
   found = [str(file) for file in files if is_pattern or is_image_name(file)]
@@ -84,7 +84,7 @@ def _in_bucket(path: Path) -> list[str]:
 
 def _listed(source: str, *, is_alone: bool) -> list[str]:
   """The images of a list; the list itself where none is here, since a pattern of the shell also matches label files."""
-  path = Path(source)
+  path = to_path(source)
   try:
     names = [line.strip() for line in read_lines(path, InputError) if line.strip()]
   except InputError:

@@ -231,7 +231,13 @@ def read_config(config: str, overrides: list[str]) -> Any:
 
   from prn_jax.formats.darknet_cfg import is_cfg
 
-  path, _, argument = (config if ":" in config or not is_cfg(config) else f"from_cfg:{config}").partition(":")
+  is_address = re.match(r"\w+://", config) is not None
+  if is_address and not is_cfg(config):
+    raise PrnError(
+      f"configuration '{config}': Python is run from this machine alone; copy the file here. A .cfg is read from a bucket."
+    )
+  is_bare_cfg = is_cfg(config) and (is_address or ":" not in config)
+  path, _, argument = (f"from_cfg:{config}" if is_bare_cfg else config).partition(":")
   lenient = any(one.lower() in ("--config.lenient", "--config.lenient=true") for one in overrides)
   loaded = _load(_find(path), argument, lenient)
   for override in [one for one in overrides if one.startswith(MODEL_OPTIONS)]:

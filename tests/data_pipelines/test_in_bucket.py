@@ -208,7 +208,11 @@ def test_photos(store: ObjectStore) -> None:
   below = [f"gs://bucket/photos/{name}" for name in ("a.jpg", "b.png", "deep/c.jpg")]
   assert expand(["gs://bucket/photos"]) == below
   assert expand(["gs://bucket/photos/*.jpg"]) == below[:1]
-  assert expand(["gs://bucket/photos/notes.txt"]) == ["gs://bucket/photos/notes.txt"]
+  store.put("photos/list.txt", b"a.jpg\ngs://bucket/photos/deep/c.jpg\n")
+  listed = ["gs://bucket/photos/a.jpg", "gs://bucket/photos/deep/c.jpg"]
+  assert expand(["gs://bucket/photos/list.txt"]) == listed
+  with pytest.raises(InputError, match=r"list 'gs://bucket/photos/notes\.txt': "):
+    expand(["gs://bucket/photos/notes.txt"])
   with pytest.raises(InputError, match="'gs://bucket/nothing' names no image"):
     expand(["gs://bucket/nothing"])
   with pytest.raises(PrnError, match="s3:// is not supported"):

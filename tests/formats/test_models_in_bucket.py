@@ -136,3 +136,15 @@ def test_other_schemes_end_with_a_sentence(
   *_, said = capsys.readouterr().err.splitlines()
   assert "s3:// is not supported; expected a path of this machine or gs://BUCKET/NAME" in said
   assert not list(tmp_path.glob("s3*")), "no folder of that name was made"
+
+
+def test_a_cfg_in_a_bucket_is_a_configuration(
+  store: ObjectStore, model: Model, capsys: pytest.CaptureFixture[str]
+) -> None:
+  store.put("nets/tiny.cfg", darknet_cfg.dump(model.graph).encode())
+  assert main(["train", "--config=gs://bucket/nets/tiny.cfg", "--print-config"]) == 0
+  assert "gs://bucket/nets/tiny.cfg" in capsys.readouterr().out
+  assert main(["train", "--config=gs://bucket/nets/mine.py", "--print-config"]) == 2
+  assert (
+    "'gs://bucket/nets/mine.py': Python is run from this machine alone; copy the file here" in capsys.readouterr().err
+  )
