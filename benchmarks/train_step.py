@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def jax_engine(graph: Any, layers: tuple[str, ...], x: np.ndarray, dtype: str) -> Callable[[], object]:
-  def loss_fn(outputs: dict[str, jax.Array], batch: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
+  def loss_fn(outputs: dict[str, jax.Array], batch: Any, constants: Any = ()) -> tuple[jax.Array, dict[str, jax.Array]]:
     return sum(jnp.mean(jnp.square(value.astype(jnp.float32))) for value in outputs.values()), {}  # type: ignore[return-value]
 
   recipe = Recipe(Network(graph, dtype=DTYPES[dtype]), optax.sgd(1e-3, momentum=0.9), loss_fn, layers)
@@ -64,7 +64,7 @@ def jax_engine(graph: Any, layers: tuple[str, ...], x: np.ndarray, dtype: str) -
   batch = sharding.put_batch({"image": x}, mesh)
 
   def run() -> object:
-    state[0], metrics = step(state[0], batch)
+    state[0], metrics = step(state[0], batch, ())
     return jax.block_until_ready(metrics)
 
   return run

@@ -6,6 +6,7 @@ import hashlib
 import json
 from typing import Any
 
+import jax
 import numpy as np
 
 from prn_jax.data_pipelines.records import Dataset, ImageId, RecordList, Renumbered
@@ -36,6 +37,7 @@ def check_hosts(experiment: Experiment, hosts: Hosts) -> None:
       "ids of the validation images": "" if valid is None else ids_digest(valid),
       "classes": ",".join(experiment.names),
       "steps": experiment.total_steps,
+      "constants of the loss": _arrays_digest(experiment.objective.constants),
     }
   )
 
@@ -78,6 +80,16 @@ def _id(dataset: Dataset, index: int) -> ImageId | None:
     return dataset[index].image_id
   except PrnError:
     return None
+
+
+def _arrays_digest(arrays: Any) -> str:
+  """12 digits that follow from the names, types, shapes and values of a pytree; "" if it has no arrays."""
+  found = hashlib.sha256()
+  leaves = jax.tree_util.tree_flatten_with_path(arrays)[0]
+  for path, leaf in leaves:
+    array = np.asarray(leaf)
+    found.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape} ".encode() + array.tobytes())
+  return found.hexdigest()[:12] if leaves else ""
 
 
 def _sha256(text: str) -> str:

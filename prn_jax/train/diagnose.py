@@ -25,6 +25,7 @@ from prn_jax.network import Network
 from prn_jax.train.sharding import AXIS, BnScope, compiled, jit, replicated, split
 from prn_jax.train.step import (
   Batch,
+  Constants,
   Recipe,
   TrainState,
   dropout_key,
@@ -53,6 +54,7 @@ class Suspect:
     recipe: of the step.
     mesh, bn_scope: how it ran.
     rate: its learning rate.
+    constants: of the loss, on the mesh.
     meet: returns when all processes have called it; they do so before they start a program together.
   """
 
@@ -61,6 +63,7 @@ class Suspect:
   mesh: Mesh
   bn_scope: BnScope | str
   rate: float
+  constants: Constants = ()
   meet: Callable[[], None] = lambda: None
 
 
@@ -210,7 +213,11 @@ def _on_mesh(batch: dict[str, np.ndarray], mesh: Mesh) -> Batch:
 
 
 def _run(
-  suspect: Suspect, function: Callable[[TrainState, Batch, Recipe], Any], batch: Batch, *, by_row: bool = False
+  suspect: Suspect,
+  function: Callable[[TrainState, Batch, Recipe, Constants], Any],
+  batch: Batch,
+  *,
+  by_row: bool = False,
 ) -> Any:
   """`function` over the mesh, as `sharding.compile_step` runs the step; the result on the host.
 
@@ -223,19 +230,23 @@ def _run(
   if BnScope(suspect.bn_scope) is BnScope.PER_DEVICE:
     recipe = dataclasses.replace(recipe, axis=AXIS)
 
-  def call(state: TrainState, batch: Batch) -> Any:
-    return function(state, batch, recipe)
+  def call(state: TrainState, batch: Batch, constants: Constants) -> Any:
+    return function(state, batch, recipe, constants)
 
   if recipe.axis is not None:
-    specs, out_specs = (PartitionSpec(), PartitionSpec(AXIS)), PartitionSpec(AXIS) if by_row else PartitionSpec()
+    specs = (PartitionSpec(), PartitionSpec(AXIS), PartitionSpec())
+    out_specs = PartitionSpec(AXIS) if by_row else PartitionSpec()
     call = jax.shard_map(call, mesh=mesh, in_specs=specs, out_specs=out_specs, check_vma=False)
-  run = jit(call, mesh, in_shardings=(replicated(mesh), split(mesh)), out_shardings=replicated(mesh))
-  program = compiled(run, suspect.state, batch)
+  # None: the constants are divided as they are already
+  run = jit(call, mesh, in_shardings=(replicated(mesh), split(mesh), None), out_shardings=replicated(mesh))
+  program = compiled(run, suspect.state, batch, suspect.constants)
   suspect.meet()
-  return jax.device_get(program(suspect.state, batch))
+  return jax.device_get(program(suspect.state, batch, suspect.constants))
 
 
-def _num_bad_outputs(state: TrainState, batch: Batch, recipe: Recipe, train: bool = True) -> dict[str, jax.Array]:
+def _num_bad_outputs(
+  state: TrainState, batch: Batch, recipe: Recipe, constants: Constants, train: bool = True
+) -> dict[str, jax.Array]:
   """Layer name -> (n,) values of its output that are not finite, for every row; with the statistics of the
   micro-batch, or with the rolling ones."""
 
@@ -246,7 +257,7 @@ def _num_bad_outputs(state: TrainState, batch: Batch, recipe: Recipe, train: boo
   return _by_micro_batch(count, batch, recipe)
 
 
-def _bad_losses(state: TrainState, batch: Batch, recipe: Recipe) -> dict[str, jax.Array]:
+def _bad_losses(state: TrainState, batch: Batch, recipe: Recipe, constants: Constants) -> dict[str, jax.Array]:
   """(n,) bool: whether the loss of a row by itself is not finite, and its gradient by what the network puts out."""
   batch = with_images_seen(state, batch, recipe)
 
@@ -255,7 +266,7 @@ def _bad_losses(state: TrainState, batch: Batch, recipe: Recipe) -> dict[str, ja
 
     def of_row(row: tuple[dict[str, jax.Array], Batch]) -> dict[str, jax.Array]:
       own, truth = jax.tree.map(lambda x: x[None], row)
-      value, grads = jax.value_and_grad(lambda found: recipe.loss_fn(found, truth)[0])(own)
+      value, grads = jax.value_and_grad(lambda found: recipe.loss_fn(found, truth, constants)[0])(own)
       is_bad = [~jnp.isfinite(grad).all() for grad in jax.tree.leaves(grads)]
       return {LOSS: ~jnp.isfinite(value), GRADIENT: jnp.stack(is_bad).any()}
 

@@ -30,7 +30,7 @@ from prn_jax.network import Network, Variables
 from prn_jax.train.config import ConfigError, TrainConfig
 from prn_jax.train.defaults import resolve
 from prn_jax.train.evaluation import Evaluator
-from prn_jax.train.losses import make_loss
+from prn_jax.train.losses import FROM_CONFIG, Objective
 from prn_jax.train.optim import frozen_layers, make_optimizer
 from prn_jax.train.sharding import StepFn, check_batch_size, compile_step, make_mesh
 from prn_jax.train.start import StartReport, start_variables
@@ -60,6 +60,7 @@ class Experiment:
     evaluator: None without validation data.
     resize: how images come to the network's size, here and wherever the trained network is used.
     variables, start: where it starts, and from what.
+    objective: the loss, and what it reads beside the batch.
   """
 
   asked: TrainConfig
@@ -82,6 +83,7 @@ class Experiment:
   resize: str
   variables: Variables
   start: StartReport
+  objective: Objective = FROM_CONFIG
 
   @property
   def recipe(self) -> Recipe:
@@ -103,6 +105,7 @@ def open_experiment(
   *,
   is_resumed: bool = False,
   dataset: Dataset | None = None,
+  objective: Objective = FROM_CONFIG,
 ) -> Experiment:
   """Opens the data, builds the network, prepares the steps; nothing is compiled yet.
 
@@ -111,6 +114,7 @@ def open_experiment(
     mesh: where to train; by default on all devices of all processes.
     is_resumed: a checkpoint will take the place of the variables, so that `config.weights` is not read.
     dataset: in place of all data of the config, which is not opened then; there is no evaluation.
+    objective: the loss, by default that of the config.
 
   Raises:
     PrnError: data, network and settings do not fit together, or one of them is wrong.
@@ -131,7 +135,7 @@ def open_experiment(
   variables, start = _start(config if not is_resumed else dataclasses.replace(config, weights=""), graph, training)
   main = (graph.width, graph.height)
   graphs = {main: graph} | {size: _resized(graph, size, f"config.sizes[{i}]") for i, size in enumerate(config.sizes)}
-  recipes = {size: _recipe(config, one, training, tx) for size, one in graphs.items()}
+  recipes = {size: _recipe(config, one, training, tx, objective) for size, one in graphs.items()}
   return Experiment(
     asked=asked,
     config=config,
@@ -153,6 +157,7 @@ def open_experiment(
     resize=resize,
     variables=variables,
     start=start,
+    objective=objective,
   )
 
 
@@ -258,8 +263,10 @@ def _pipeline(config: TrainConfig, sizes: tuple[Size, ...], channels: int) -> Pi
   )
 
 
-def _recipe(config: TrainConfig, graph: Graph, training: Training | None, tx: optax.GradientTransformation) -> Recipe:
-  layers, loss_fn = make_loss(graph, config.loss, training)
+def _recipe(
+  config: TrainConfig, graph: Graph, training: Training | None, tx: optax.GradientTransformation, objective: Objective
+) -> Recipe:
+  layers, loss_fn = objective.make_loss(graph, config.loss, training)
   return Recipe(
     network=Network(graph, dtype=DTYPES[config.dtype], bn_momentum=config.bn_momentum),
     tx=tx,

@@ -52,7 +52,7 @@ from prn_jax.train.profile import Tracer
 from prn_jax.train.rundir import STEP_FILE, prepare, record, reported_step, run_metadata
 from prn_jax.train.samples import MOST as MOST_SAMPLES
 from prn_jax.train.samples import write_training_samples, write_validation_samples
-from prn_jax.train.sharding import StepFn, compiled, put_state
+from prn_jax.train.sharding import StepFn, compiled, put_constants, put_state
 from prn_jax.train.step_metrics import Totals
 
 MEETING_SPARE_SEC = 15.0  # the roll call knows who is late, and must speak before the watchdog
@@ -151,6 +151,7 @@ class _Run:
     self.tracer = Tracer(workdir / "profile", self.config.profile_steps)
     self.programs: dict[Size, StepFn] = {}
     self.state, self.start_step = self._start()
+    self.constants = put_constants(experiment.objective.constants, experiment.mesh, experiment.objective.specs)
     hosts.check_same({"first step": self.start_step}, "first step")
     self.log = MetricsLog(workdir, self.start_step) if self.is_main else None
     self.watch = Stopwatch(self.config.batch_size, self.start_step, experiment.total_steps)
@@ -214,7 +215,7 @@ class _Run:
     height, width = batch["image"].shape[1:3]
     self.tracer.before(step)
     with self._compiled((width, height), batch) as program:
-      self.state, metrics = program(self.state, batch)
+      self.state, metrics = program(self.state, batch, self.constants)
     self.tracer.after(step, metrics)
     self.totals.add(metrics)
     return metrics["loss"]
@@ -239,7 +240,7 @@ class _Run:
           stack.enter_context(compiling(f"{what}, {jax.default_backend()}"))
         if is_new:
           stack.enter_context(interrupts.hasty())
-        self.programs[size] = compiled(self.experiment.steps[size], self.state, batch)
+        self.programs[size] = compiled(self.experiment.steps[size], self.state, batch, self.constants)
       self._meet(name, limit_sec)
       yield self.programs[size]
       jax.block_until_ready(self.state.step)
@@ -472,6 +473,7 @@ class _Run:
       mesh=experiment.mesh,
       bn_scope=self.config.bn_scope,
       rate=float(experiment.schedule(bad_step)),
+      constants=self.constants,
       meet=lambda: self._meet("the search for what diverged", self.pause_sec),
     )
     with self.watchdog.phase("the search for what diverged", self.pause_sec):

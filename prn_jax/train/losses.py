@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 from prn_jax.classify.loss import softmax_cross_entropy
 from prn_jax.detect.head_metrics import HeadMetrics
@@ -17,7 +18,7 @@ from prn_jax.formats.darknet_training import Training
 from prn_jax.graph.graph import Graph
 from prn_jax.graph.head import DetectionHead
 from prn_jax.kinds.softmax import Softmax
-from prn_jax.train.step import Batch, LossFn, Metrics
+from prn_jax.train.step import Batch, Constants, LossFn, Metrics
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,7 @@ def make_loss(graph: Graph, config: LossConfig, training: Training | None = None
     training: settings of the cfg, if the network comes from one.
 
   Returns:
-    Names of layers, and (outputs, batch) -> mean loss per image, metrics. A detector's batch has "truth" (n, t, 5):
+    Names of layers, and the loss (see `LossFn`), which needs no constants. A detector's batch has "truth" (n, t, 5):
     cx, cy, w, h relative to the input, class, and may have "images_seen" (n,), see `step.with_images_seen`; a
     classifier's has "label" (n,) int32.
 
@@ -85,7 +86,7 @@ def _detection_loss(graph: Graph, config: LossConfig, training: Training | None)
   inputs = {head.name: head.inputs[0] for head in heads}
   style, size = LossStyle(config.style), (graph.width, graph.height)
 
-  def loss_fn(outputs: dict[str, jax.Array], batch: Batch) -> tuple[jax.Array, Metrics]:
+  def loss_fn(outputs: dict[str, jax.Array], batch: Batch, constants: Constants = ()) -> tuple[jax.Array, Metrics]:
     raw = {name: outputs[source].astype(jnp.float32) for name, source in inputs.items()}
     seen = batch["images_seen"][0] if "images_seen" in batch else None
     total, by_head = detection_loss(raw, batch["truth"], heads, settings, size, style=style, images_seen=seen)
@@ -111,7 +112,7 @@ def _classification_loss(graph: Graph, config: LossConfig) -> tuple[tuple[str, .
   last = graph.heads[-1]
   source = last.inputs[0] if isinstance(last, Softmax) else last.name
 
-  def loss_fn(outputs: dict[str, jax.Array], batch: Batch) -> tuple[jax.Array, Metrics]:
+  def loss_fn(outputs: dict[str, jax.Array], batch: Batch, constants: Constants = ()) -> tuple[jax.Array, Metrics]:
     n = batch["image"].shape[0]
     logits = outputs[source].astype(jnp.float32).reshape(n, -1)
     value = jnp.mean(softmax_cross_entropy(logits, batch["label"], config.label_smoothing))
@@ -119,6 +120,28 @@ def _classification_loss(graph: Graph, config: LossConfig) -> tuple[tuple[str, .
     return value, {"top1": _pair(is_right.sum(), n)}
 
   return (source,), loss_fn
+
+
+MakeLoss = Callable[[Graph, LossConfig, Training | None], tuple[tuple[str, ...], LossFn]]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Objective:
+  """The loss of a run, and what it reads beside the batch.
+
+  Attributes:
+    make_loss: as `make_loss`, which is the default.
+    constants: a pytree of arrays that every call of the loss gets, such as the variables of a teacher. No step changes
+      them, and no checkpoint holds them.
+    specs: how they are divided among the devices, see `sharding.put_constants`.
+  """
+
+  make_loss: MakeLoss = make_loss
+  constants: Constants = ()
+  specs: Any = PartitionSpec()
+
+
+FROM_CONFIG = Objective()  # the loss that the configuration asks for
 
 
 def _pair(total: Any, count: Any) -> jax.Array:

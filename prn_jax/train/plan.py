@@ -16,8 +16,9 @@ from prn_jax.graph.cost import cost
 from prn_jax.graph.sizes import Size
 from prn_jax.train.config import ConfigError, TrainConfig
 from prn_jax.train.experiment import Experiment, open_experiment, own_classes
+from prn_jax.train.losses import FROM_CONFIG, Objective
 from prn_jax.train.roofline import DEVICES, TRAIN_FORWARD_RATIO, Estimate, device_of_kind, estimate, parse_hardware
-from prn_jax.train.sharding import make_mesh, replicated, split
+from prn_jax.train.sharding import constant_shardings, make_mesh, replicated, split
 from prn_jax.train.step import init_state
 
 
@@ -120,6 +121,7 @@ def make_plan(
   counts: Counts | None = None,
   size: Size | None = None,
   hardware: str = "",
+  objective: Objective = FROM_CONFIG,
 ) -> Plan:
   """Opens the data, compiles every step, runs none.
 
@@ -129,6 +131,7 @@ def make_plan(
     counts: in place of the data, which is not opened then.
     size: width and height in place of all that the configuration has.
     hardware: see `roofline.parse_hardware`. Nothing is compiled then: there is a time, but no memory.
+    objective: see `open_experiment`.
 
   Raises:
     PrnError: the configuration does not fit, or the topology cannot be compiled for here.
@@ -141,7 +144,7 @@ def make_plan(
   mesh = make_mesh(topology_devices(topology) if topology else None)
   if wanted:
     mesh = make_mesh(list(mesh.devices.flat)[:1])
-  experiment = open_experiment(config, mesh, dataset=stand_in(config, counts) if counts else None)
+  experiment = open_experiment(config, mesh, dataset=stand_in(config, counts) if counts else None, objective=objective)
   config, devices = experiment.config, wanted[1] if wanted else mesh.size
   _check_divisible(config, devices)
   state = jax.eval_shape(lambda: init_state(experiment.variables, experiment.recipe))
@@ -262,7 +265,7 @@ def _step_plan(experiment: Experiment, size: Size, state: Any, *, compile_it: bo
     return StepPlan(size, bflops, tflops, None, {}, is_compiled=False)
   placed = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated(mesh)), state)
   step: Any = experiment.steps[size]
-  compiled = step.lower(placed, _batch_shapes(experiment, size)).compile()
+  compiled = step.lower(placed, _batch_shapes(experiment, size), _constant_shapes(experiment)).compile()
   return StepPlan(
     size=size,
     bflops=bflops,
@@ -284,6 +287,15 @@ def _batch_shapes(experiment: Experiment, size: Size) -> dict[str, jax.ShapeDtyp
     shapes["label"] = ((n,), np.int32)
   sharding = split(experiment.mesh)
   return {key: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding) for key, (shape, dtype) in shapes.items()}
+
+
+def _constant_shapes(experiment: Experiment) -> Any:
+  constants, specs = experiment.objective.constants, experiment.objective.specs
+  return jax.tree.map(
+    lambda x, sharding: jax.ShapeDtypeStruct(np.shape(x), jax.dtypes.canonicalize_dtype(x.dtype), sharding=sharding),
+    constants,
+    constant_shardings(constants, experiment.mesh, specs),
+  )
 
 
 def _memory(compiled: Any) -> dict[str, int] | None:

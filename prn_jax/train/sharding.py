@@ -22,10 +22,11 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from prn_jax.errors import PrnError
 from prn_jax.run.inference import CPU_OPTIONS
-from prn_jax.train.step import Batch, Metrics, Recipe, TrainState, train_step
+from prn_jax.train.step import Batch, Constants, Metrics, Recipe, TrainState, train_step
 
 AXIS = "data"
-StepFn = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+WHOLE = PartitionSpec()  # a copy on every device
+StepFn = Callable[[TrainState, Batch, Constants], tuple[TrainState, Metrics]]
 
 
 class BnScope(StrEnum):
@@ -71,21 +72,59 @@ def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> Batch:
   return {key: jax.make_array_from_process_local_data(split(mesh), value) for key, value in batch.items()}
 
 
+def put_constants(constants: Constants, mesh: Mesh, specs: Any = WHOLE) -> Constants:
+  """The constants of a loss on the devices. Every process must hold all of them.
+
+  Args:
+    constants: arrays.
+    mesh: of the step.
+    specs: how they are divided: one `PartitionSpec` for all, or a tree of them. `WHOLE` puts a copy on every device,
+      `PartitionSpec(AXIS)` divides the first axis among them.
+
+  Raises:
+    ValueError: an axis cannot be divided so.
+  """
+
+  def put(x: Any, sharding: NamedSharding) -> jax.Array:
+    value = np.asarray(x)
+    return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
+
+  return jax.tree.map(put, constants, constant_shardings(constants, mesh, specs))
+
+
+def constant_shardings(constants: Constants, mesh: Mesh, specs: Any = WHOLE) -> Any:
+  """The sharding of every array of `put_constants`."""
+  shardings = jax.tree.map(
+    lambda spec: NamedSharding(mesh, spec), specs, is_leaf=lambda x: isinstance(x, PartitionSpec)
+  )
+  return jax.tree.broadcast(shardings, constants)
+
+
 def compile_step(recipe: Recipe, mesh: Mesh, bn_scope: BnScope | str = BnScope.GLOBAL) -> StepFn:
-  """`train_step` as one program over the mesh; it is compiled at the first call, and reuses the state's buffers."""
+  """`train_step` as one program over the mesh; it is compiled at the first call, and reuses the state's buffers.
+
+  Constants are arguments of the program, no part of it, and stay usable. They are divided as `put_constants` has divided
+  them; the loss sees all of them in any case, for which XLA brings the parts together.
+  """
+
+  def step(state: TrainState, batch: Batch, constants: Constants) -> tuple[TrainState, Metrics]:
+    return train_step(state, batch, recipe, constants)
+
   if BnScope(bn_scope) is BnScope.PER_DEVICE:
     recipe = dataclasses.replace(recipe, axis=AXIS)
     step = jax.shard_map(
-      functools.partial(train_step, recipe=recipe),
+      step,
       mesh=mesh,
-      in_specs=(PartitionSpec(), PartitionSpec(AXIS)),
+      in_specs=(PartitionSpec(), PartitionSpec(AXIS), PartitionSpec()),
       out_specs=(PartitionSpec(), PartitionSpec()),
       check_vma=False,  # with it, every loss would need casts that jax 0.7 spells differently
     )
-  else:
-    step = functools.partial(train_step, recipe=recipe)
   return jit(
-    step, mesh, donate_argnums=0, in_shardings=(replicated(mesh), split(mesh)), out_shardings=(replicated(mesh),) * 2
+    step,
+    mesh,
+    donate_argnums=0,
+    in_shardings=(replicated(mesh), split(mesh), None),
+    out_shardings=(replicated(mesh),) * 2,
   )
 
 

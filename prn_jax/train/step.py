@@ -6,8 +6,7 @@ Metrics are arrays [sum, count], so that micro-batches, devices and steps add up
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +17,16 @@ from prn_jax.network import Network, Variables
 
 Metrics = dict[str, jax.Array]
 Batch = dict[str, jax.Array]
-LossFn = Callable[[dict[str, jax.Array], Batch], tuple[jax.Array, Metrics]]
+Constants = Any  # a pytree of arrays that the loss reads and no step changes: the variables of a teacher, ranges
 NEVER = -1  # TrainState.bad_step of a healthy run
+
+
+class LossFn(Protocol):
+  """(layer name -> output, batch, constants) -> mean loss per image, metrics."""
+
+  def __call__(
+    self, outputs: dict[str, jax.Array], batch: Batch, constants: Constants = (), /
+  ) -> tuple[jax.Array, Metrics]: ...
 
 
 class TrainState(NamedTuple):
@@ -48,7 +55,8 @@ class Recipe:
 
   Attributes:
     network, tx: the network and its optimiser, which takes the mean gradient over the images.
-    loss_fn: (layer name -> output, batch) -> mean loss per image, metrics.
+    loss_fn: see `LossFn`. Arrays that it needs are its constants: those that it closes over would become a part of the
+      compiled program.
     layers: names of the outputs that `loss_fn` reads.
     accumulate: micro-batches per update (Darknet's subdivisions). Batch norm sees one at a time.
     ema_decay: share of the old running average; 0 keeps none.
@@ -94,19 +102,22 @@ def eval_variables(state: TrainState) -> Variables:
   return {"params": state.params, "batch_stats": state.batch_stats}
 
 
-def train_step(state: TrainState, batch: Batch, recipe: Recipe) -> tuple[TrainState, Metrics]:
+def train_step(
+  state: TrainState, batch: Batch, recipe: Recipe, constants: Constants = ()
+) -> tuple[TrainState, Metrics]:
   """One update.
 
   Args:
     state: before.
     batch: {"image": (n, h, w, 3) uint8, or float in [0, 1], ...}; the rest is for the loss.
     recipe: see there.
+    constants: of the loss; they get no gradient.
 
   Returns:
     The state after, and the metrics with "loss" and "grad_norm". If the loss or the gradient is not finite, only
     `bad_step` differs in the state.
   """
-  grads, batch_stats, metrics = mean_gradients(state, batch, recipe)
+  grads, batch_stats, metrics = mean_gradients(state, batch, recipe, constants)
   updates, opt_state = recipe.tx.update(grads, state.opt_state, state.params)
   params = optax.apply_updates(state.params, updates)
   decay = jnp.minimum(recipe.ema_decay, (1 + state.step) / (10 + state.step))  # short while all is still moving
@@ -124,12 +135,14 @@ def train_step(state: TrainState, batch: Batch, recipe: Recipe) -> tuple[TrainSt
   return _guarded(state, after, is_finite), metrics | {"grad_norm": one_value(grad_norm)}
 
 
-def mean_gradients(state: TrainState, batch: Batch, recipe: Recipe) -> tuple[Any, Any, Metrics]:
+def mean_gradients(
+  state: TrainState, batch: Batch, recipe: Recipe, constants: Constants = ()
+) -> tuple[Any, Any, Metrics]:
   """The gradient of the mean loss per image, the new batch-norm statistics, and the metrics of a batch."""
 
   def add(carry: tuple[Any, Any], micro: tuple[jax.Array, Batch]) -> tuple[tuple[Any, Any], Metrics]:
     total, stats = carry
-    grads, stats, metrics = _micro_gradients(state, stats, *micro, recipe)
+    grads, stats, metrics = _micro_gradients(state, stats, *micro, recipe, constants)
     return (jax.tree.map(jnp.add, total, grads), stats), metrics
 
   batch = with_images_seen(state, batch, recipe)
@@ -150,7 +163,7 @@ def mean_gradients(state: TrainState, batch: Batch, recipe: Recipe) -> tuple[Any
 
 
 def _micro_gradients(
-  state: TrainState, stats: Any, index: jax.Array, batch: Batch, recipe: Recipe
+  state: TrainState, stats: Any, index: jax.Array, batch: Batch, recipe: Recipe, constants: Constants
 ) -> tuple[Any, Any, Metrics]:
   """Gradient, batch-norm statistics and metrics of one micro-batch."""
   key = dropout_key(state, index, recipe)
@@ -171,7 +184,7 @@ def _micro_gradients(
   def loss(params: Any) -> tuple[jax.Array, tuple[Any, Metrics]]:
     params = {k: lax.stop_gradient(v) if k in recipe.frozen else v for k, v in params.items()}  # no work for nothing
     outputs, new = forward(params, batch["image"])
-    value, metrics = recipe.loss_fn(outputs, batch)
+    value, metrics = recipe.loss_fn(outputs, batch, constants)
     return value, (new.get("batch_stats", {}), metrics | {"loss": one_value(value)})
 
   grads, (new_stats, metrics) = jax.grad(loss, has_aux=True)(state.params)

@@ -17,13 +17,15 @@ from prn_jax.graph.builder import Builder
 from prn_jax.network import Network, init_variables
 from prn_jax.train.diagnose import Diagnosis, Suspect, diagnosis
 from prn_jax.train.sharding import make_mesh, put_state
-from prn_jax.train.step import Batch, Recipe, init_state
+from prn_jax.train.step import Batch, Constants, Recipe, init_state
 
 ROWS = 16
 BAD_LABEL, BAD_SLOPE = 7, 8
 
 
-def loss(outputs: dict[str, jax.Array], batch: Batch) -> tuple[jax.Array, dict[str, jax.Array]]:
+def loss(
+  outputs: dict[str, jax.Array], batch: Batch, constants: Constants = ()
+) -> tuple[jax.Array, dict[str, jax.Array]]:
   """Not finite in value for one label, and in gradient alone for another."""
   scores = outputs["scores"].reshape(outputs["scores"].shape[0], -1)
   slope = jnp.sqrt(jnp.where(batch["label"] == BAD_SLOPE, scores[:, 0] * 0, 1.0))  # steep at 0

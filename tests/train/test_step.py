@@ -47,7 +47,7 @@ def batch_of(n: int, seed: int = 0) -> dict[str, np.ndarray]:
 def run(graph: Graph, recipe: Recipe, batch: dict[str, np.ndarray], devices: int, scope: str = "global") -> Any:
   mesh = sharding.make_mesh(jax.devices()[:devices])
   state = sharding.put_state(jax.device_get(init_state(init_variables(graph, 1), recipe)), mesh)
-  state, metrics = sharding.compile_step(recipe, mesh, scope)(state, sharding.put_batch(batch, mesh))
+  state, metrics = sharding.compile_step(recipe, mesh, scope)(state, sharding.put_batch(batch, mesh), ())
   return jax.device_get(state), mean(jax.device_get(metrics))
 
 
@@ -152,7 +152,7 @@ def test_one_program_for_many_steps() -> None:
   step = sharding.compile_step(recipe, mesh)
   state: TrainState = sharding.put_state(jax.device_get(init_state(init_variables(graph), recipe)), mesh)
   for seed in range(4):
-    state, _ = step(state, sharding.put_batch(batch_of(8, seed), mesh))
+    state, _ = step(state, sharding.put_batch(batch_of(8, seed), mesh), ())
   assert step._cache_size() == 1  # type: ignore[attr-defined]
   assert int(state.step) == 4
   assert int(state.bad_step) == NEVER
@@ -162,7 +162,7 @@ def test_state_is_donated() -> None:
   graph = classifier()
   recipe, mesh = recipe_for(graph), sharding.make_mesh(jax.devices()[:1])
   state = sharding.put_state(jax.device_get(init_state(init_variables(graph), recipe)), mesh)
-  sharding.compile_step(recipe, mesh)(state, sharding.put_batch(batch_of(8), mesh))
+  sharding.compile_step(recipe, mesh)(state, sharding.put_batch(batch_of(8), mesh), ())
   assert state.params["a"]["conv"]["kernel"].is_deleted()
 
 
