@@ -117,7 +117,7 @@ def test_what_an_evaluation_left_out_is_listed_each_time_anew(labelled: bool) ->
       ("picture_4", None, "unreadable image"),
     ]
   listed = one.problems[0].to_json()
-  assert sorted(listed) == ["kind", "line", "path", "reason"]
+  assert sorted(listed) == ["id", "kind", "line", "path", "reason"]
   assert "image 'picture_1' is not an image" in str(listed["reason"])
 
 
