@@ -13,9 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prn_jax.graph.cost import FLOAT_BYTES
-from prn_jax.graph.graph import INPUT, Graph, Layer, Shape, Wiring
-
-PASSES_ON = ("dropout", "cost", "empty")  # at inference their output is their input
+from prn_jax.graph.graph import INPUT, Graph, Layer
 
 
 class KeptMap(NamedTuple):
@@ -93,15 +91,16 @@ def live_memory(graph: Graph) -> Memory:
   for i, layer in enumerate(graph):
     if views[layer.name].owner != layer.name:
       continue  # a view; those who read it are what counts
-    for position, name in enumerate(layer.inputs):
-      start, end = _channels_read(layer, position, graph.shapes[name], graph.shapes[layer.name])
-      view = views[name]
-      span = slice(view.first + start, view.first + end)
-      last[view.owner][span] = i
-      if layer.kind != "shortcut" or position == 0:
-        last_other[view.owner][span] = i
-      else:
-        kept.append(_kept_map(graph, layer, name, _whole(graph, views, name), end - start, i - index[view.owner]))
+    for position, (name, reads) in enumerate(zip(layer.inputs, graph.reads(layer), strict=True)):
+      view, waits = views[name], layer.adds_sources and position > 0
+      for start, end in reads.read:
+        span = slice(view.first + start, view.first + end)
+        last[view.owner][span] = i
+        if not waits:
+          last_other[view.owner][span] = i
+      if waits:
+        count = sum(end - start for start, end in reads.read)
+        kept.append(_kept_map(graph, layer, name, _whole(graph, views, name), count, i - index[view.owner]))
   for head in graph.heads:
     view = views[head.name]
     span = slice(view.first, view.first + graph.shapes[head.name].channels)
@@ -111,36 +110,22 @@ def live_memory(graph: Graph) -> Memory:
 
 
 def _views(graph: Graph) -> dict[str, _View]:
-  """Routes with one source and layers that only pass on occupy no memory of their own."""
+  """Layers whose output is a run of channels of their one input occupy no memory of their own."""
   views = {INPUT: _View(INPUT, 0)}
   for layer in graph:
-    if layer.kind in PASSES_ON:
-      views[layer.name] = views[layer.inputs[0]]
-    elif layer.wiring is Wiring.SOURCES and len(layer.inputs) == 1:
-      start, _ = _channels_read(layer, 0, graph.shapes[layer.inputs[0]], graph.shapes[layer.name])
+    views[layer.name] = _View(layer.name, 0)
+    if graph.is_view(layer):
+      (span,) = graph.reads(layer)[0].spans
       owner, first = views[layer.inputs[0]]
-      views[layer.name] = _View(owner, first + start)
-    else:
-      views[layer.name] = _View(layer.name, 0)
+      views[layer.name] = _View(owner, first + span.start)
   return views
-
-
-def _channels_read(layer: Layer, position: int, source: Shape, output: Shape) -> tuple[int, int]:
-  """Channels of its input number `position` that a layer reads: (first, behind the last)."""
-  if layer.kind == "shortcut" and position > 0:
-    return 0, min(source.channels, output.channels)
-  if layer.wiring is Wiring.SOURCES:
-    count = source.channels // getattr(layer, "groups", 1)
-    start = count * getattr(layer, "group_id", 0)
-    return start, start + count
-  return 0, source.channels
 
 
 def _whole(graph: Graph, views: dict[str, _View], name: str) -> int:
   """Channels of the map that a source was cut from. Several cuts of one map that are concatenated come from it, too."""
   owner = views[name].owner
   channels = graph.shapes[owner].channels
-  if owner != INPUT and graph[owner].wiring is Wiring.SOURCES:
+  if owner != INPUT and graph[owner].copies:
     maps = {views[part].owner for part in graph[owner].inputs}
     if len(maps) == 1:
       return max(channels, graph.shapes[maps.pop()].channels)

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from prn_jax.graph.graph import INPUT, Graph, Layer, Shape, Wiring
+from prn_jax.graph.graph import INPUT, Graph, Layer, Shape
 
 FLOAT_BYTES = 4
 
@@ -103,8 +103,6 @@ def _storage(graph: Graph) -> dict[str, str]:
   """Layer -> the layer whose memory its output occupies."""
   storage = {INPUT: INPUT}
   for layer in graph:
-    passes_on = layer.kind in ("dropout", "cost", "empty") or (
-      layer.wiring is Wiring.SOURCES and len(layer.inputs) == 1 and getattr(layer, "groups", 1) == 1
-    )
-    storage[layer.name] = storage[layer.inputs[0]] if passes_on else layer.name
+    is_whole = graph.is_view(layer) and graph.shapes[layer.name] == graph.shapes[layer.inputs[0]]
+    storage[layer.name] = storage[layer.inputs[0]] if is_whole else layer.name
   return storage

@@ -23,11 +23,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 from prn_jax.errors import GraphError
-from prn_jax.graph.graph import INPUT, Graph, Layer, Shape, Wiring
+from prn_jax.graph.channels import Channels, How, Reads, joined, merged
+from prn_jax.graph.graph import INPUT, Graph, Layer, Shape
 
-Channels = tuple[tuple[int, int], ...]  # disjoint intervals [start, end) in order, that do not touch
 LOSS = "loss:"  # prefix of the sources that are losses; no layer has ":" in its name
-MIXES_CHANNELS = ("softmax", "region")  # without a kernel, but every output channel depends on every input channel
 StageBy = Literal["size", "name"]
 
 
@@ -179,60 +178,31 @@ class _Piece(NamedTuple):
     kept = origin if self.exact else (self.origin_start, self.origin_end)
     return _Piece(low + shift, high + shift, *kept, self.exact)
 
-  def spread(self, channels: int) -> _Piece:
-    """The same gradient after a layer that mixes all channels."""
-    return _Piece(0, channels, self.origin_start, self.origin_end, exact=False)
+  def spread(self, start: int, end: int) -> _Piece:
+    """The same gradient after a layer that mixes all channels from start to end - 1."""
+    return _Piece(start, end, self.origin_start, self.origin_end, exact=False)
 
 
-def _back(graph: Graph, layer: Layer, piece: _Piece) -> Iterator[tuple[str, _Piece]]:
+def _back(layer: Layer, reads: Sequence[Reads], piece: _Piece) -> Iterator[tuple[str, _Piece]]:
   """Where `piece` of the output's gradient goes in a layer without a kernel: (input, piece of it)."""
-  shapes = graph.input_shapes(layer)
-  channels = graph.shapes[layer.name].channels
-  start = 0
-  for name, shape in zip(layer.inputs, shapes, strict=True):
-    part: _Piece | None
-    if layer.kind == "shortcut":
-      part = piece.cut(0, min(shape.channels, channels), 0)  # eq. 1: the common channels
-    elif layer.wiring is Wiring.SOURCES:  # route: one after the other
-      groups, group = getattr(layer, "groups", 1), getattr(layer, "group_id", 0)
-      count = shape.channels // groups
-      part = piece.cut(start, start + count, group * count - start)
-      start += count
-    elif shape.channels == channels and layer.kind not in MIXES_CHANNELS:
-      part = piece
-    else:  # reorg, pools over channels, softmax, the one-channel scale of scale_channels, ...
-      part = piece.spread(shape.channels)
-    if part:
-      yield name, part
+  for name, one in zip(layer.inputs, reads, strict=True):
+    if one.is_one_to_one:
+      parts = (piece.cut(span.out_start, span.out_end, span.start - span.out_start) for span in one.spans)
+      yield from ((name, part) for part in parts if part)
+    elif one.inputs_of([(piece.start, piece.end)]):  # softmax, reorg, pools over channels, ...: counts as mixing all
+      yield from ((name, piece.spread(start, end)) for start, end in one.read)
 
 
-def _inputs_of(graph: Graph, layer: Layer, start: int, end: int) -> tuple[int, int]:
-  """Input channels that the output channels start to end - 1 of a layer with a kernel depend on."""
-  source, output = _group_sizes(graph, layer)
-  return start // output * source, -(-end // output) * source
-
-
-def _outputs_of(graph: Graph, layer: Layer, channels: Channels) -> Channels:
-  """Output channels of a layer with a kernel that read any of these of its input channels."""
-  source, output = _group_sizes(graph, layer)
-  return _merged((start // source * output, -(-end // source) * output) for start, end in channels)
-
-
-def _group_sizes(graph: Graph, layer: Layer) -> tuple[int, int]:
-  """Input channels and output channels of each group of a layer with a kernel."""
-  groups = getattr(layer, "groups", 1)
-  return graph.shapes[layer.inputs[0]].channels // groups, graph.shapes[layer.name].channels // groups
-
-
-def _merged(spans: Iterable[tuple[int, int]]) -> Channels:
-  """The union of intervals."""
-  result: list[tuple[int, int]] = []
-  for start, end in sorted(spans):
-    if result and start <= result[-1][1]:
-      result[-1] = (result[-1][0], max(end, result[-1][1]))
-    else:
-      result.append((start, end))
-  return tuple(result)
+def _changes(reads: Reads, end: int) -> Iterator[int]:
+  """Input channels of a layer with a kernel at which its gradient may change if its output's changes at `end`: where
+  the same channel lies, or both ends of the group that `end` is inside of."""
+  for span in reads.spans:
+    if span.how is How.KEEP and span.out_start <= end <= span.out_end:
+      yield end - span.out_start + span.start
+    elif span.out_start < end < span.out_end:
+      yield from (span.start, span.end)
+    elif end in (span.out_start, span.out_end):
+      yield span.start if end == span.out_start else span.end
 
 
 # -- all layers --------------------------------------------------------------------------------------------
@@ -257,7 +227,12 @@ class _Paths:
   def __init__(self, graph: Graph) -> None:
     self.graph = graph
     self.index = {layer.name: i for i, layer in enumerate(graph)}
+    self.reads = {layer.name: graph.reads(layer) for layer in graph}
     self.steps = {layer.name: layer for layer in graph if is_step(graph, layer)}
+    self.joined = {
+      name: joined(self.reads[name], (x.channels for x in graph.input_shapes(layer)))
+      for name, layer in self.steps.items()
+    }
     self.receives = self.steps.keys() | {layer.name for layer in graph if not layer.inputs and graph.arrays(layer)}
     self.bits = _most_paths(graph).bit_length() + 1
     self.arrivals: dict[str, list[_Arrival]] = {name: [] for name in self.receives}
@@ -266,32 +241,32 @@ class _Paths:
 
   def layers(self) -> tuple[LayerGradients, ...]:
     for head in self.graph.heads:
-      self._send(LOSS + head.name, head.name, [(0, self.graph.shapes[head.name].channels)])
+      channels = self.graph.shapes[head.name].channels
+      self._send(LOSS + head.name, [(head.name, _Piece(0, channels, 0, channels, exact=True))])
     for layer in reversed(self.graph.layers):
       if layer.name in self.steps:
-        self._send(layer.name, layer.inputs[0], self._emitted(layer))
+        self._send(layer.name, self._emitted(layer))
     parts = {source: _parts(cuts) for source, cuts in self.cuts.items()}
     receivers = [layer for layer in self.graph if layer.name in self.receives]
     pieces = {layer.name: self._pieces(layer, parts) for layer in receivers}
     paths = self._count({name: [((start, end),) for start, end, _ in found] for name, found in pieces.items()})
     return tuple(self._summary(layer, pieces[layer.name], paths[layer.name]) for layer in receivers)
 
-  def _emitted(self, layer: Layer) -> list[tuple[int, int]]:
-    """Input channels of a layer with a kernel that its gradient goes to, cut where one group gets it over other paths
-    than the next."""
+  def _emitted(self, layer: Layer) -> Iterator[tuple[str, _Piece]]:
+    """Where the gradient of a layer with a kernel goes first: (input, piece of it), cut where one group gets it over
+    other paths than the next. Its own channels are those of all its inputs, one behind the other."""
     pieces = [arrival.piece for arrival in self.arrivals[layer.name]]
-    covered = _merged(_inputs_of(self.graph, layer, piece.start, piece.end) for piece in pieces)
-    ends = {end for piece in pieces for end in (piece.start, piece.end)}
-    cuts = sorted({cut for end in ends for cut in _inputs_of(self.graph, layer, end, end)})  # both ends of its group
-    return [
-      (start, end)
-      for start, end in itertools.pairwise(cuts)
-      if any(low <= start and end <= high for low, high in covered)
-    ]
+    reads, widths = self.joined[layer.name], [x.channels for x in self.graph.input_shapes(layer)]
+    covered = reads.inputs_of((piece.start, piece.end) for piece in pieces)
+    cuts = {cut for piece in pieces for end in (piece.start, piece.end) for cut in _changes(reads, end)}
+    for name, width, last in zip(layer.inputs, widths, itertools.accumulate(widths), strict=True):
+      first = last - width
+      for start, end in itertools.pairwise(sorted({first, last, *(cut for cut in cuts if first < cut < last)})):
+        if any(low <= start and end <= high for low, high in covered):
+          yield name, _Piece(start - first, end - first, start, end, exact=True)
 
-  def _send(self, source: str, first: str, channels: Iterable[tuple[int, int]]) -> None:
-    """Delivers what `source` hands to these channels of layer `first` to the next layers with weights, through all
-    others."""
+  def _send(self, source: str, pieces: Iterable[tuple[str, _Piece]]) -> None:
+    """Delivers what `source` hands to these pieces of layers to the next layers with weights, through all others."""
     self.order[source] = len(self.order)
     waiting: dict[str, dict[_Piece, None]] = {}  # a set in the order of arrival
     queue: list[int] = []
@@ -304,8 +279,8 @@ class _Paths:
         heapq.heappush(queue, -self.index[name])
       waiting[name][piece] = None
 
-    for start, end in channels:
-      put(first, _Piece(start, end, start, end, exact=True))
+    for name, piece in pieces:
+      put(name, piece)
     while queue:  # the last layer first: everything that reaches a layer is there before it is passed on
       layer = self.graph.layers[-heapq.heappop(queue)]
       for piece in waiting.pop(layer.name):
@@ -313,7 +288,7 @@ class _Paths:
           self.arrivals[layer.name].append(_Arrival(source, piece))
           self.cuts.setdefault(source, []).append((piece.origin_start, piece.origin_end, layer.name))
         else:
-          for name, part in _back(self.graph, layer, piece):
+          for name, part in _back(layer, self.reads[layer.name], piece):
             put(name, part)
 
   def _pieces(
@@ -373,7 +348,7 @@ class _Paths:
         if origin := arrival.origin(start, end):
           origins.setdefault(arrival.source, []).append(origin)
     return {
-      source: _outputs_of(self.graph, self.steps[source], _merged(spans)) if source in self.steps else ()
+      source: self.joined[source].outputs_of(merged(spans)) if source in self.steps else ()
       for source, spans in origins.items()
     }
 

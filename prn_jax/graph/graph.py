@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 import numpy as np
 
 from prn_jax.errors import GraphError, OutOfScopeError, did_you_mean
+from prn_jax.graph.channels import Reads, mix
 from prn_jax.graph.section import MAX_INT, Section, Value, Wires
 
 if TYPE_CHECKING:
@@ -53,6 +54,9 @@ class WeightArray(NamedTuple):
     file_shape: shape of the values in the file.
     axes: permutation from the file's axes to ours; None keeps them.
     shape: our shape, after the permutation; None keeps the permuted shape.
+    reads: axis of our shape that runs over the channels of the layer's (first) input, or over those of one group; a
+      matrix product's runs over all values of the input, channels last. None: none does.
+    makes: axis of our shape that runs over the channels of the output. None: none does.
   """
 
   path: str
@@ -60,6 +64,8 @@ class WeightArray(NamedTuple):
   file_shape: tuple[int, ...]
   axes: tuple[int, ...] | None = None
   shape: tuple[int, ...] | None = None
+  reads: int | None = None
+  makes: int | None = None
 
   @property
   def size(self) -> int:
@@ -132,6 +138,11 @@ class Layer:
   is_head: ClassVar[bool] = False  # its output is a result of the network
   is_result: ClassVar[bool] = True  # False for kinds that only pass a result on (cost)
   same_size: ClassVar[bool] = False  # all its inputs should have the same width and height
+  copies: ClassVar[bool] = False  # at inference its output holds channels of its inputs, unchanged
+  adds_sources: ClassVar[bool] = False  # a residual: adds its sources to the layer before it
+  is_probability: ClassVar[bool] = False  # losses read what stands in front of it
+  kernel: ClassVar[str] = ""  # module below the layer that holds a kernel, behind which batch norm may stand
+  width_field: ClassVar[str] = ""  # field that says how many channels its weights make
 
   name: str
   inputs: tuple[str, ...]
@@ -158,6 +169,16 @@ class Layer:
     """Region of the input that one output location sees; None means all of it."""
     return Window()
 
+  # -- channels ------------------------------------------------------------------------------------
+  def reads(self, inputs: Sequence[Shape], output: Shape) -> tuple[Reads, ...]:
+    """For each input, which of its channels each channel of the output comes from. The default is safe for any kind:
+    every one from every one, and none may be taken away."""
+    return tuple(mix(x.channels, output.channels) for x in inputs)
+
+  def follow(self, before: Sequence[Shape], after: Sequence[Shape]) -> Layer:
+    """The layer for other inputs, if a field of its own must follow their channels; else itself."""
+    return self
+
   # -- weights -------------------------------------------------------------------------------------
   def arrays(self, inputs: Sequence[Shape]) -> tuple[WeightArray, ...]:
     """Arrays in the order of Darknet's weights file."""
@@ -176,6 +197,16 @@ class Layer:
   def shared_with(self) -> str | None:
     """Name of the layer whose variables this one uses."""
     return None
+
+  @property
+  def has_batchnorm(self) -> bool:
+    """True if batch norm stands behind its `kernel`, by a field `batch_normalize`."""
+    return False
+
+  # -- text ----------------------------------------------------------------------------------------
+  def detail(self, places: Sequence[str]) -> str:
+    """The few fields that tell layers of one kind apart, for tables; `places` are the inputs' numbers."""
+    return ""
 
   # -- cfg -----------------------------------------------------------------------------------------
   @classmethod
@@ -292,6 +323,30 @@ class Graph:
 
   def input_shapes(self, layer: Layer) -> list[Shape]:
     return [self.shapes[name] for name in layer.inputs]
+
+  def reads(self, layer: Layer) -> tuple[Reads, ...]:
+    """What `layer` reads of each of its inputs (`Layer.reads`).
+
+    Raises:
+      GraphError: the kind gives fewer or more answers than there are inputs, or one with channels that do not exist.
+    """
+    inputs, output = self.input_shapes(layer), self.shapes[layer.name]
+    found = layer.reads(inputs, output)
+    where = f"layer '{layer.name}' ({layer.kind})"
+    if len(found) != len(inputs):
+      raise GraphError(f"{where}: reads() has {len(found)} answers; expected one for each of the {len(inputs)} inputs.")
+    for name, shape, reads in zip(layer.inputs, inputs, found, strict=True):
+      for span in reads.spans:
+        if not (0 <= span.start < span.end <= shape.channels and 0 <= span.out_start < span.out_end <= output.channels):
+          raise GraphError(
+            f"{where}: reads() says that channels {span.start} to {span.end - 1} of '{name}' give channels "
+            f"{span.out_start} to {span.out_end - 1}; expected 0 to {shape.channels - 1} and 0 to {output.channels - 1}."
+          )
+    return found
+
+  def is_view(self, layer: Layer) -> bool:
+    """True if the output of `layer` is a run of channels of its one input, so that it needs no memory of its own."""
+    return layer.copies and [len(reads.spans) for reads in self.reads(layer)] == [1]
 
   def arrays(self, layer: Layer) -> tuple[WeightArray, ...]:
     """Arrays that `layer` itself stores: none if it shares another layer's."""

@@ -9,9 +9,10 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from prn_jax.errors import OutOfScopeError, did_you_mean
+from prn_jax.graph.channels import Reads, keep
 from prn_jax.graph.graph import Context, Layer, Shape, register_kind
 from prn_jax.graph.section import Section, Value, Wires
 from prn_jax.lazy import jax, jnp
@@ -63,70 +64,98 @@ def _normalize_channels_softmax_maxval(x: Array) -> Array:
   return _normalize_channels_softmax(x - x.max(-1, keepdims=True))
 
 
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-  "linear": lambda x: x,
-  "relu": lambda x: jnp.maximum(x, 0.0),
-  "relu6": lambda x: jnp.clip(x, 0.0, 6.0),
-  "logistic": lambda x: jax.nn.sigmoid(x),
-  "tanh": lambda x: jnp.tanh(x),
-  "swish": lambda x: x * jax.nn.sigmoid(x),
-  "mish": lambda x: x * jnp.tanh(jax.nn.softplus(x)),
-  "hard_mish": _hard_mish,
-  "elu": lambda x: jnp.where(x >= 0, x, _expm1(x)),
-  "selu": lambda x: jnp.where(x >= 0, 1.0507 * x, 1.0507 * 1.6732 * _expm1(x)),
-  "gelu": _gelu,
-  "ramp": lambda x: jnp.maximum(x, 0.0) + 0.1 * x,
-  "relie": lambda x: jnp.where(x > 0, x, 0.01 * x),
-  "hardtan": lambda x: jnp.clip(x, -1.0, 1.0),
-  "lhtan": _lhtan,
-  "loggy": lambda x: 2 * jax.nn.sigmoid(x) - 1,
-  "plse": _plse,
-  "stair": _stair,
-  "normalize_channels": _normalize_channels,
-  "normalize_channels_softmax": _normalize_channels_softmax,
-  "normalize_channels_softmax_maxval": _normalize_channels_softmax_maxval,
+class Function(NamedTuple):
+  """One activation.
+
+  Attributes:
+    apply: (x of shape (..., channels), leaky slope) -> the same shape.
+    onnx: (builder, name of x, leaky slope) -> name of the result; None: rare ones that nobody deploys.
+    is_monotonic: it never falls (with a leaky slope of at least 0), so that it commutes with a maximum.
+    mixes_channels: a value depends on all channels of its cell; else on nothing but itself.
+  """
+
+  apply: Callable[[Array, float], Array]
+  onnx: Callable[[OnnxBuilder, str, float], str] | None = None
+  is_monotonic: bool = False
+  mixes_channels: bool = False
+
+
+def _per_element(
+  apply: Callable[[Array], Array], onnx: Callable[[OnnxBuilder, str], str] | None = None, *, is_monotonic: bool = False
+) -> Function:
+  """A function without a slope."""
+  return Function(lambda x, _: apply(x), onnx and (lambda o, x, _: onnx(o, x)), is_monotonic)
+
+
+def _across(apply: Callable[[Array], Array]) -> Function:
+  return Function(lambda x, _: apply(x), mixes_channels=True)
+
+
+_LEAKY = Function(
+  lambda x, slope: jnp.where(x > 0, x, slope * x), lambda o, x, slope: o.op("LeakyRelu", [x], alpha=slope), True
+)
+ACTIVATIONS: dict[str, Function] = {
+  "leaky": _LEAKY,
+  "revleaky": _LEAKY,
+  "linear": _per_element(lambda x: x, lambda o, x: x, is_monotonic=True),
+  "relu": _per_element(lambda x: jnp.maximum(x, 0.0), lambda o, x: o.op("Relu", [x]), is_monotonic=True),
+  "relu6": _per_element(
+    lambda x: jnp.clip(x, 0.0, 6.0), lambda o, x: o.op("Clip", [x, o.const(0), o.const(6)]), is_monotonic=True
+  ),
+  "logistic": _per_element(lambda x: jax.nn.sigmoid(x), lambda o, x: o.op("Sigmoid", [x]), is_monotonic=True),
+  "tanh": _per_element(lambda x: jnp.tanh(x), lambda o, x: o.op("Tanh", [x]), is_monotonic=True),
+  "swish": _per_element(lambda x: x * jax.nn.sigmoid(x), lambda o, x: o.op("Mul", [x, o.op("Sigmoid", [x])])),
+  "mish": _per_element(
+    lambda x: x * jnp.tanh(jax.nn.softplus(x)), lambda o, x: o.op("Mul", [x, o.op("Tanh", [o.op("Softplus", [x])])])
+  ),
+  "hard_mish": _per_element(_hard_mish),
+  "elu": _per_element(lambda x: jnp.where(x >= 0, x, _expm1(x)), lambda o, x: o.op("Elu", [x]), is_monotonic=True),
+  "selu": _per_element(lambda x: jnp.where(x >= 0, 1.0507 * x, 1.0507 * 1.6732 * _expm1(x)), is_monotonic=True),
+  "gelu": _per_element(_gelu),
+  "ramp": _per_element(lambda x: jnp.maximum(x, 0.0) + 0.1 * x, is_monotonic=True),
+  "relie": _per_element(lambda x: jnp.where(x > 0, x, 0.01 * x), is_monotonic=True),
+  "hardtan": _per_element(lambda x: jnp.clip(x, -1.0, 1.0), is_monotonic=True),
+  "lhtan": _per_element(_lhtan, is_monotonic=True),
+  "loggy": _per_element(lambda x: 2 * jax.nn.sigmoid(x) - 1, is_monotonic=True),
+  "plse": _per_element(_plse, is_monotonic=True),
+  "stair": _per_element(_stair, is_monotonic=True),
+  "normalize_channels": _across(_normalize_channels),
+  "normalize_channels_softmax": _across(_normalize_channels_softmax),
+  "normalize_channels_softmax_maxval": _across(_normalize_channels_softmax_maxval),
 }
-LEAKY = ("leaky", "revleaky")  # the two that take a slope
-NAMES = (*LEAKY, *ACTIVATIONS)
+NAMES = tuple(ACTIVATIONS)
 
 
 def activate(x: Array, name: str, leaky_slope: float = LEAKY_SLOPE) -> Array:
   """Applies the activation `name` to `x` (..., channels)."""
-  if name in LEAKY:
-    return jnp.where(x > 0, x, leaky_slope * x)
-  return ACTIVATIONS[name](x)
-
-
-ONNX_OPS = {"relu": "Relu", "logistic": "Sigmoid", "tanh": "Tanh", "elu": "Elu"}
+  return ACTIVATIONS[name].apply(x, leaky_slope)
 
 
 def onnx_activate(o: OnnxBuilder, x: str, name: str, leaky_slope: float) -> str:
-  """Adds the nodes of an activation. Rare ones that nobody deploys are refused."""
-  if name == "linear":
-    return x
-  if name in LEAKY:
-    return o.op("LeakyRelu", [x], alpha=leaky_slope)
-  if name in ONNX_OPS:
-    return o.op(ONNX_OPS[name], [x])
-  if name == "relu6":
-    return o.op("Clip", [x, o.const(0), o.const(6)])
-  if name == "swish":
-    return o.op("Mul", [x, o.op("Sigmoid", [x])])
-  if name == "mish":
-    return o.op("Mul", [x, o.op("Tanh", [o.op("Softplus", [x])])])
-  raise OutOfScopeError(f"layer '{o.layer}': activation '{name}' cannot be exported to ONNX.")
+  """Adds the nodes of an activation; OutOfScopeError for those that cannot be written."""
+  onnx = ACTIVATIONS[name].onnx
+  if onnx is None:
+    raise OutOfScopeError(f"layer '{o.layer}': activation '{name}' cannot be exported to ONNX.")
+  return onnx(o, x, leaky_slope)
+
+
+def activated(name: str, output: Shape, *reads: Reads) -> tuple[Reads, ...]:
+  """What a layer reads whose result, read as `reads` say, passes the activation `name` in the end."""
+  if ACTIVATIONS[name].mixes_channels:
+    return tuple(one.mixed(output.channels) for one in reads)
+  return reads
 
 
 def check_activation(name: str) -> None:
   """Raises ValueError naming the nearest activation if there is none called `name`."""
-  if name not in NAMES:
+  if name not in ACTIVATIONS:
     raise ValueError(f"there is no activation '{name}'{did_you_mean(name, NAMES)}.")
 
 
 def read_activation(section: Section, default: str = "linear") -> str:
   """The activation of a cfg section; an unknown name is ReLU, as in Darknet, with a warning."""
   name = section.text("activation", default)
-  if name in NAMES:
+  if name in ACTIVATIONS:
     return name
   logging.getLogger(__name__).warning(
     "%s has activation=%s, which Darknet does not know and computes as relu; so do we%s.",
@@ -157,6 +186,9 @@ class Activation(Layer):
   def shape(self, inputs: Sequence[Shape]) -> Shape:
     check_activation(self.activation)
     return inputs[0]
+
+  def reads(self, inputs: Sequence[Shape], output: Shape) -> tuple[Reads, ...]:
+    return activated(self.activation, output, keep(output.channels))
 
   @classmethod
   def from_cfg(cls, section: Section, wires: Wires) -> Layer:

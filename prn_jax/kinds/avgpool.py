@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from prn_jax.graph.channels import Reads, keep
 from prn_jax.graph.graph import Context, Layer, Shape, register_kind
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ class AvgPool(Layer):
 
   def shape(self, inputs: Sequence[Shape]) -> Shape:
     return Shape(1, 1, inputs[0].channels)
+
+  def reads(self, inputs: Sequence[Shape], output: Shape) -> tuple[Reads, ...]:
+    return (keep(output.channels),)
 
   def window(self, inputs: Sequence[Shape], output: Shape) -> None:
     return None

@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from prn_jax.graph.channels import Reads, keep
 from prn_jax.graph.graph import Context, Layer, Shape, WeightArray, register_kind
 from prn_jax.lazy import jnp
 
@@ -26,10 +27,10 @@ def batch_norm_arrays(channels: int) -> dict[str, WeightArray]:
   """The four arrays by their role; the order in the file differs by kind."""
   one = (channels,)
   return {
-    "bias": WeightArray("bn/bias", "params", one),
-    "scale": WeightArray("bn/scale", "params", one),
-    "mean": WeightArray("bn/mean", "batch_stats", one),
-    "var": WeightArray("bn/var", "batch_stats", one),
+    "bias": WeightArray("bn/bias", "params", one, makes=0),
+    "scale": WeightArray("bn/scale", "params", one, makes=0),
+    "mean": WeightArray("bn/mean", "batch_stats", one, makes=0),
+    "var": WeightArray("bn/var", "batch_stats", one, makes=0),
   }
 
 
@@ -48,6 +49,9 @@ class BatchNorm(Layer):
 
   kind = "batchnorm"
   sections = ("batchnorm",)
+
+  def reads(self, inputs: Sequence[Shape], output: Shape) -> tuple[Reads, ...]:
+    return (keep(output.channels),)
 
   def arrays(self, inputs: Sequence[Shape]) -> tuple[WeightArray, ...]:
     return tuple(batch_norm_arrays(inputs[0].channels).values())

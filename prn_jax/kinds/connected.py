@@ -9,11 +9,13 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from prn_jax.graph.channels import Reads, weigh
 from prn_jax.graph.graph import Context, Layer, Shape, WeightArray, register_kind
 from prn_jax.graph.section import Section, Value, Wires
 from prn_jax.kinds.activation import (
   LEAKY_SLOPE,
   activate,
+  activated,
   check_activation,
   onnx_activate,
   read_activation,
@@ -43,11 +45,17 @@ class Connected(Layer):
 
   kind = "connected"
   sections = ("connected",)
+  kernel = "dense"
+  width_field = "output"
 
   output: int = 1
   batch_normalize: bool = False
   activation: str = "linear"
   leaky_slope: float = LEAKY_SLOPE
+
+  @property
+  def has_batchnorm(self) -> bool:
+    return self.batch_normalize
 
   def shape(self, inputs: Sequence[Shape]) -> Shape:
     check_activation(self.activation)
@@ -59,11 +67,14 @@ class Connected(Layer):
   def window(self, inputs: Sequence[Shape], output: Shape) -> None:
     return None
 
+  def reads(self, inputs: Sequence[Shape], output: Shape) -> tuple[Reads, ...]:
+    return activated(self.activation, output, weigh(inputs[0].channels, output.channels))
+
   def arrays(self, inputs: Sequence[Shape]) -> tuple[WeightArray, ...]:
     h, w, c = inputs[0]
-    kernel = WeightArray("dense/kernel", "params", (self.output, c, h, w), (2, 3, 1, 0), (h * w * c, self.output))
+    kernel = WeightArray("dense/kernel", "params", (self.output, c, h, w), (2, 3, 1, 0), (h * w * c, self.output), 0, 1)
     if not self.batch_normalize:
-      return WeightArray("dense/bias", "params", (self.output,)), kernel
+      return WeightArray("dense/bias", "params", (self.output,), makes=0), kernel
     bn = batch_norm_arrays(self.output)
     return bn["bias"], kernel, bn["scale"], bn["mean"], bn["var"]
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from prn_jax.errors import OutOfScopeError
+from prn_jax.graph.channels import Reads, keep, weigh
 from prn_jax.graph.graph import (
   Context,
   Layer,
@@ -25,6 +26,7 @@ from prn_jax.graph.section import Section, Value, Wires
 from prn_jax.kinds.activation import (
   LEAKY_SLOPE,
   activate,
+  activated,
   check_activation,
   onnx_activate,
   read_activation,
@@ -76,6 +78,8 @@ class Conv(Layer):
 
   kind = "conv"
   sections = ("convolutional", "conv")
+  kernel = "conv"
+  width_field = "filters"
 
   filters: int = 1
   size: int = 1
@@ -107,6 +111,16 @@ class Conv(Layer):
   @property
   def shared_with(self) -> str | None:
     return self.share or None
+
+  @property
+  def has_batchnorm(self) -> bool:
+    return self.batch_normalize
+
+  def detail(self, places: Sequence[str]) -> str:
+    vertical, horizontal = self.strides
+    stride = vertical if vertical == horizontal else f"{horizontal}x{vertical}"
+    groups = f" /{self.groups}" if self.groups > 1 else ""
+    return f"{self.filters} {self.size}x{self.size}/{stride}{groups} {self.activation}"
 
   # -- shape and cost ------------------------------------------------------------------------------
   def shape(self, inputs: Sequence[Shape]) -> Shape:
@@ -154,15 +168,30 @@ class Conv(Layer):
       extent += len(BLURS[self.antialiasing][0]) - 1
     return Window((extent, extent), self.strides)
 
+  def reads(self, inputs: Sequence[Shape], output: Shape) -> tuple[Reads, ...]:
+    channels = inputs[0].channels
+    reads = keep(channels) if self.is_depthwise(channels) else weigh(channels, self.filters, self.groups)
+    return activated(self.activation, output, reads)
+
+  def follow(self, before: Sequence[Shape], after: Sequence[Shape]) -> Layer:
+    channels = after[0].channels
+    if self.is_depthwise(before[0].channels):
+      return dataclasses.replace(self, filters=channels, groups=channels)
+    return self
+
+  def is_depthwise(self, channels: int) -> bool:
+    """True if each of the `channels` input channels has a kernel of its own."""
+    return 1 < self.groups == self.filters == channels
+
   # -- weights -------------------------------------------------------------------------------------
   def arrays(self, inputs: Sequence[Shape]) -> tuple[WeightArray, ...]:
     per_group, k, n = inputs[0].channels // self.groups, self.size, self.filters
     if self.flipped:
-      kernel = WeightArray("conv/kernel", "params", (per_group, k, k, n), (1, 2, 0, 3))
+      kernel = WeightArray("conv/kernel", "params", (per_group, k, k, n), (1, 2, 0, 3), reads=2, makes=3)
     else:
-      kernel = WeightArray("conv/kernel", "params", (n, per_group, k, k), (2, 3, 1, 0))
+      kernel = WeightArray("conv/kernel", "params", (n, per_group, k, k), (2, 3, 1, 0), reads=2, makes=3)
     if not self.batch_normalize:
-      return WeightArray("conv/bias", "params", (n,)), kernel
+      return WeightArray("conv/bias", "params", (n,), makes=0), kernel
     return *batch_norm_arrays(n).values(), kernel
 
   # -- cfg -----------------------------------------------------------------------------------------
@@ -235,8 +264,7 @@ class Conv(Layer):
 
   def _sums_taps(self, x: Array) -> bool:
     """True for a depthwise convolution on CPU, where a sum of taps wins; other backends have kernels of their own."""
-    is_depthwise = self.groups == self.filters == x.shape[-1] and self.groups > 1
-    return is_depthwise and self.dilation == 1 and jax.default_backend() == "cpu"
+    return self.is_depthwise(x.shape[-1]) and self.dilation == 1 and jax.default_backend() == "cpu"
 
   def onnx(self, xs: Sequence[str], o: OnnxBuilder) -> str:
     arrays = [o.const(o.variable(f"conv/{leaf}")) for leaf in ("kernel", "bias")]

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from prn_jax.graph.channels import Reads, keep
 from prn_jax.graph.graph import Context, Layer, Shape, register_kind
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class Cost(Layer):
   kind = "cost"
   sections = ("cost",)
   is_result = False
+  copies = True
 
   type: str = "sse"
   scale: float = 1.0
@@ -37,6 +39,9 @@ class Cost(Layer):
     if self.type not in TYPES:
       raise ValueError(f"type={self.type}; expected one of {', '.join(TYPES)}.")
     return inputs[0]
+
+  def reads(self, inputs: Sequence[Shape], output: Shape) -> tuple[Reads, ...]:
+    return (keep(output.channels),)
 
   def lower(self, xs: Sequence[Array], ctx: Context) -> Array:
     return xs[0]

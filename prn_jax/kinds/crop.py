@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from prn_jax.errors import OutOfScopeError
+from prn_jax.graph.channels import Reads, keep
 from prn_jax.graph.graph import Context, Layer, Shape, register_kind
 from prn_jax.graph.section import Section, Value, Wires
 
@@ -41,6 +42,9 @@ class Crop(Layer):
     if not (0 < self.height <= x.height and 0 < self.width <= x.width):
       raise ValueError(f"cannot cut {self.width}x{self.height} out of {x}; expected 1x1 to {x.width}x{x.height}.")
     return Shape(self.height, self.width, x.channels)
+
+  def reads(self, inputs: Sequence[Shape], output: Shape) -> tuple[Reads, ...]:
+    return (keep(output.channels),)
 
   @classmethod
   def from_cfg(cls, section: Section, wires: Wires) -> Layer:

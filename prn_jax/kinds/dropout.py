@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from prn_jax.graph.channels import Reads, keep
 from prn_jax.graph.graph import Context, Layer, Shape, register_kind
 from prn_jax.lazy import nn
 
@@ -23,6 +24,7 @@ class Dropout(Layer):
   kind = "dropout"
   sections = ("dropout",)
   is_result = False
+  copies = True
 
   probability: float = 0.2
 
@@ -30,6 +32,9 @@ class Dropout(Layer):
     if not 0 <= self.probability <= 1:
       raise ValueError(f"probability={self.probability}; expected 0 to 1.")
     return inputs[0]
+
+  def reads(self, inputs: Sequence[Shape], output: Shape) -> tuple[Reads, ...]:
+    return (keep(output.channels),)
 
   def lower(self, xs: Sequence[Array], ctx: Context) -> Array:
     return nn.Dropout(self.probability, deterministic=not ctx.train, name="dropout")(xs[0])

@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from prn_jax.graph.graph import Context, Layer, register_kind
+from prn_jax.graph.channels import Reads, keep
+from prn_jax.graph.graph import Context, Layer, Shape, register_kind
 
 if TYPE_CHECKING:
   from jax import Array
@@ -22,6 +23,10 @@ class Empty(Layer):
   kind = "empty"
   sections = ("empty", "silence")
   is_result = False
+  copies = True
+
+  def reads(self, inputs: Sequence[Shape], output: Shape) -> tuple[Reads, ...]:
+    return (keep(output.channels),)
 
   def lower(self, xs: Sequence[Array], ctx: Context) -> Array:
     return xs[0]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from prn_jax.graph.channels import Reads
 from prn_jax.graph.graph import INPUT, Context, Layer, Shape, WeightArray, Wiring, register_kind
 from prn_jax.graph.section import Value, Wires
 from prn_jax.lazy import jnp, nn
@@ -31,6 +32,7 @@ class Implicit(Layer):
   kind = "implicit"
   sections = ("implicit",)
   wiring = Wiring.NONE
+  width_field = "filters"
 
   filters: int = 128
   atoms: int = 1
@@ -42,8 +44,11 @@ class Implicit(Layer):
       raise ValueError(f"filters={self.filters}, atoms={self.atoms}; expected at least 1.")
     return Shape(self.atoms, 1, self.filters)
 
+  def reads(self, inputs: Sequence[Shape], output: Shape) -> tuple[Reads, ...]:
+    return ()
+
   def arrays(self, inputs: Sequence[Shape]) -> tuple[WeightArray, ...]:
-    return (WeightArray("vector", "params", (self.filters, self.atoms, 1), (1, 2, 0)),)
+    return (WeightArray("vector", "params", (self.filters, self.atoms, 1), (1, 2, 0), makes=2),)
 
   def initial(self, array: WeightArray, rng: np.random.Generator) -> np.ndarray:
     return rng.uniform(self.mean - self.std, self.mean + self.std, array.array_shape).astype(np.float32)

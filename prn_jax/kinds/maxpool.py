@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from prn_jax.errors import OutOfScopeError
+from prn_jax.graph.channels import Reads, fold, keep
 from prn_jax.graph.graph import Context, Layer, Shape, Window, non_default_fields, register_kind
 from prn_jax.graph.section import Section, Value, Wires
 from prn_jax.kinds.blur import BLURS, blur, blur_shape, check_blur, onnx_blur
@@ -143,6 +144,12 @@ class Pool(Layer):
     )
     return onnx_blur(o, pooled, self.antialiasing, self.strides, channels) if self.antialiasing else pooled
 
+  def reads(self, inputs: Sequence[Shape], output: Shape) -> tuple[Reads, ...]:
+    return (keep(output.channels),)
+
+  def detail(self, places: Sequence[str]) -> str:
+    return f"{self.size}x{self.size}/{self.stride}"
+
   @classmethod
   def from_cfg(cls, section: Section, wires: Wires) -> Layer:
     return cls.wired(wires, (), **cls._geometry(section))
@@ -192,6 +199,11 @@ class MaxPool(Pool):
     if not self.depth_out:
       return super().flops(inputs, output)
     return self.size**2 * inputs[0].size
+
+  def reads(self, inputs: Sequence[Shape], output: Shape) -> tuple[Reads, ...]:
+    if not self.depth_out:
+      return super().reads(inputs, output)
+    return (fold(inputs[0].channels, self.depth_out),)
 
   def window(self, inputs: Sequence[Shape], output: Shape) -> Window:
     return Window() if self.depth_out else super().window(inputs, output)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from prn_jax.errors import OutOfScopeError
+from prn_jax.graph.channels import How, Reads, Span, keep
 from prn_jax.graph.graph import Context, Layer, Shape, non_default_fields, register_kind
 from prn_jax.graph.head import Cells, DetectionHead, Layout
 from prn_jax.graph.section import Section, Value, Wires
@@ -91,6 +92,18 @@ class Region(DetectionHead):
         f"each ({self.classes} classes) need {expected}. Set filters={expected} in the convolution before it."
       )
     return inputs[0]
+
+  def reads(self, inputs: Sequence[Shape], output: Shape) -> tuple[Reads, ...]:
+    if not self.softmax or self.tree:
+      return (keep(output.channels),)
+    spans = []
+    for end in range(self.entries, output.channels + 1, self.entries):
+      first, classes = end - self.entries, end - self.classes
+      spans += [Span(first, classes, first, classes, How.KEEP), Span(classes, end, classes, end, How.MIX)]
+    return (Reads(tuple(spans)),)
+
+  def detail(self, places: Sequence[str]) -> str:
+    return f"{self.classes} classes"
 
   @classmethod
   def from_cfg(cls, section: Section, wires: Wires) -> Layer:

@@ -10,7 +10,10 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from prn_jax.errors import OutOfScopeError
+from prn_jax.graph.channels import How, Reads, Span, fold, keep, merged, pick
 from prn_jax.graph.graph import Context, Layer, Shape, Window, register_kind
 from prn_jax.graph.section import Section, Value, Wires
 
@@ -53,6 +56,18 @@ class Reorg(Layer):
     if self.reverse:
       return Shape(x.height * s, x.width * s, x.channels // (s * s))
     return Shape(x.height // s, x.width // s, x.channels * s * s)
+
+  def reads(self, inputs: Sequence[Shape], output: Shape) -> tuple[Reads, ...]:
+    (h, w, c), s = inputs[0], self.stride
+    q = c // (s * s)
+    if s == 1:
+      return (keep(c),)
+    if self.reverse:
+      return (fold(c, q),)
+    origin = np.repeat(np.arange(c), h * w).reshape(q, h, s, w, s)  # the input channel of every cell, as `lower` has it
+    rows = origin.transpose(2, 4, 0, 1, 3).reshape(output.channels, -1)
+    read = (merged((i, i + 1) for i in set(row.tolist())) for row in rows)
+    return (Reads(tuple(Span(*span, o, o + 1, How.MIX) for o, spans in enumerate(read) for span in spans)),)
 
   def window(self, inputs: Sequence[Shape], output: Shape) -> Window | None:
     s = self.stride
@@ -103,6 +118,9 @@ class Reorg3d(Layer):
     s = self.stride
     _check_stride(s, x)
     return Shape(x.height // s, x.width // s, x.channels * s * s)
+
+  def reads(self, inputs: Sequence[Shape], output: Shape) -> tuple[Reads, ...]:
+    return (pick([*range(inputs[0].channels)] * self.stride**2),)
 
   def window(self, inputs: Sequence[Shape], output: Shape) -> Window:
     return Window((self.stride, self.stride), (self.stride, self.stride))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from prn_jax.graph.channels import Reads, cut
 from prn_jax.graph.graph import Context, Layer, Shape, Wiring, non_default_fields, register_kind
 from prn_jax.graph.section import Section, Value, Wires
 from prn_jax.lazy import jnp
@@ -30,6 +32,7 @@ class Route(Layer):
   sections = ("route",)
   wiring = Wiring.SOURCES
   same_size = True
+  copies = True
 
   groups: int = 1
   group_id: int = 0
@@ -45,6 +48,15 @@ class Route(Layer):
       if x.channels % self.groups:
         raise ValueError(f"groups={self.groups} does not divide the {x.channels} channels of '{name}'.")
     return inputs[0]._replace(channels=sum(x.channels // self.groups for x in inputs))
+
+  def reads(self, inputs: Sequence[Shape], output: Shape) -> tuple[Reads, ...]:
+    counts = [x.channels // self.groups for x in inputs]
+    places = itertools.accumulate(counts, initial=0)
+    first = self.group_id
+    return tuple(cut(first * n, (first + 1) * n, at, self.groups) for n, at in zip(counts, places, strict=False))
+
+  def detail(self, places: Sequence[str]) -> str:
+    return ", ".join(places) + (f" {self.group_id + 1}/{self.groups}" if self.groups > 1 else "")
 
   @classmethod
   def from_cfg(cls, section: Section, wires: Wires) -> Layer:

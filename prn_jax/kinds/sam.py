@@ -6,11 +6,13 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from prn_jax.graph.channels import Reads, keep
 from prn_jax.graph.graph import Context, Layer, Shape, Wiring, non_default_fields, register_kind
 from prn_jax.graph.section import Section, Value, Wires
 from prn_jax.kinds.activation import (
   LEAKY_SLOPE,
   activate,
+  activated,
   check_activation,
   onnx_activate,
   read_activation,
@@ -49,6 +51,9 @@ class Sam(Layer):
         f"'{self.inputs[1]}' is {inputs[1]} but the input '{self.inputs[0]}' is {inputs[0]}. They must be equal."
       )
     return inputs[0]
+
+  def reads(self, inputs: Sequence[Shape], output: Shape) -> tuple[Reads, ...]:
+    return activated(self.activation, output, keep(output.channels), keep(output.channels))
 
   @classmethod
   def from_cfg(cls, section: Section, wires: Wires) -> Layer:

@@ -6,11 +6,13 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from prn_jax.graph.channels import Reads, keep, mix
 from prn_jax.graph.graph import Context, Layer, Shape, Wiring, non_default_fields, register_kind
 from prn_jax.graph.section import Section, Value, Wires
 from prn_jax.kinds.activation import (
   LEAKY_SLOPE,
   activate,
+  activated,
   check_activation,
   onnx_activate,
   read_activation,
@@ -51,6 +53,10 @@ class ScaleChannels(Layer):
     if scale != expected:
       raise ValueError(f"the input is {scale}; to scale '{self.inputs[1]}' ({x}) it must be {expected}.")
     return x
+
+  def reads(self, inputs: Sequence[Shape], output: Shape) -> tuple[Reads, ...]:
+    scale = mix(1, output.channels) if self.scale_wh else keep(output.channels)
+    return activated(self.activation, output, scale, keep(output.channels))
 
   @classmethod
   def from_cfg(cls, section: Section, wires: Wires) -> Layer:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from prn_jax.graph.channels import Reads, cut
 from prn_jax.graph.graph import (
   Context,
   Layer,
@@ -25,6 +26,7 @@ from prn_jax.graph.section import Section, Value, Wires
 from prn_jax.kinds.activation import (
   LEAKY_SLOPE,
   activate,
+  activated,
   check_activation,
   onnx_activate,
   read_activation,
@@ -112,6 +114,7 @@ class Shortcut(Layer):
   sections = ("shortcut",)
   wiring = Wiring.PREVIOUS_AND_SOURCES
   same_size = True
+  adds_sources = True
 
   activation: str = "linear"
   leaky_slope: float = LEAKY_SLOPE
@@ -141,13 +144,20 @@ class Shortcut(Layer):
         f"weights_type={self.weights_type} needs weights_normalization=relu or softmax; Darknet refuses none."
       )
 
+  def reads(self, inputs: Sequence[Shape], output: Shape) -> tuple[Reads, ...]:
+    return activated(self.activation, output, *(cut(0, min(x.channels, output.channels)) for x in inputs))  # eq. 1
+
   def flops(self, inputs: Sequence[Shape], output: Shape) -> int:
     return output.size * (len(inputs) - 1) * (1 if self.weights_type == "none" else 2)
 
   def arrays(self, inputs: Sequence[Shape]) -> tuple[WeightArray, ...]:
     if self.weights_type == "none":
       return ()
-    return (WeightArray("weights", "params", self._weights_shape(inputs[0].channels)),)
+    makes = 1 if self.weights_type == "per_channel" else None
+    return (WeightArray("weights", "params", self._weights_shape(inputs[0].channels), makes=makes),)
+
+  def detail(self, places: Sequence[str]) -> str:
+    return f"+ {', '.join(places[1:])} {self.activation}"
 
   @classmethod
   def from_cfg(cls, section: Section, wires: Wires) -> Layer:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from prn_jax.errors import OutOfScopeError
+from prn_jax.graph.channels import How, Reads, Span
 from prn_jax.graph.graph import Context, Layer, Shape, register_kind
 from prn_jax.graph.section import Section, Wires
 from prn_jax.lazy import jax, jnp
@@ -24,6 +25,7 @@ class Softmax(Layer):
 
   kind = "softmax"
   sections = ("softmax", "soft")
+  is_probability = True
 
   groups: int = 1
   temperature: float = 1.0
@@ -34,6 +36,14 @@ class Softmax(Layer):
     if self.temperature <= 0:
       raise ValueError(f"temperature={self.temperature}; expected more than 0.")
     return inputs[0]
+
+  def reads(self, inputs: Sequence[Shape], output: Shape) -> tuple[Reads, ...]:
+    cells, block = output.height * output.width, output.size // self.groups
+    ends = (cell for first in range(0, output.size, cells) for cell in (first, first + cells - 1))  # of each channel
+    spans = {
+      (number * block // cells, -(-(number + 1) * block // cells)) for number in {cell // block for cell in ends}
+    }
+    return (Reads(tuple(Span(*span, *span, How.MIX) for span in sorted(spans))),)
 
   @classmethod
   def from_cfg(cls, section: Section, wires: Wires) -> Layer:

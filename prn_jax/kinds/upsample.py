@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from prn_jax.graph.channels import Reads, keep
 from prn_jax.graph.graph import Context, Layer, Shape, Window, register_kind
 from prn_jax.graph.section import Value, Wires
 from prn_jax.lazy import jnp
@@ -40,6 +41,9 @@ class Upsample(Layer):
     if self.stride < 0 and (h % k or w % k):
       raise ValueError(f"stride={self.stride} needs a map whose sides are multiples of {k}, not {inputs[0]}.")
     return Shape(h * k, w * k, c) if self.stride > 0 else Shape(h // k, w // k, c)
+
+  def reads(self, inputs: Sequence[Shape], output: Shape) -> tuple[Reads, ...]:
+    return (keep(output.channels),)
 
   def window(self, inputs: Sequence[Shape], output: Shape) -> Window:
     k = abs(self.stride)

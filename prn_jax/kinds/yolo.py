@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from prn_jax.graph.channels import Reads, keep
 from prn_jax.graph.graph import Context, Layer, Shape, non_default_fields, register_kind
 from prn_jax.graph.head import NMS_KINDS, Cells, DetectionHead, Layout, Nms
 from prn_jax.graph.section import Section, Value, Wires
@@ -171,6 +172,12 @@ class AnchorHead(DetectionHead):
         f"each ({self.classes} classes) need {expected}. Set filters={expected} in the convolution before it."
       )
     return x
+
+  def reads(self, inputs: Sequence[Shape], output: Shape) -> tuple[Reads, ...]:
+    return (keep(output.channels),)
+
+  def detail(self, places: Sequence[str]) -> str:
+    return f"{self.classes} classes"
 
   @classmethod
   def _head_fields(cls, section: Section) -> dict[str, object]:

@@ -1,8 +1,8 @@
 """Random networks for tests of `graph.gradients`, and the answer by brute force.
 
 `enumerated_paths` follows every path channel by channel and shares nothing with the program, which works on intervals
-and never lists a path. What each kind of layer reads is `channels_read`; test_gradients_autodiff.py holds that against
-the real lowering.
+and never lists a path. What each kind of layer reads is what it says (`Layer.reads`); test_channels.py holds that
+against the real lowering.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from __future__ import annotations
 import collections
 import dataclasses
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import prn_jax.kinds  # noqa: F401  (registers the builder's methods)
 from prn_jax.graph.builder import Builder
+from prn_jax.graph.channels import How
 from prn_jax.graph.graph import INPUT, Graph, Layer
 from prn_jax.kinds.route import Route
 
 MOST_STEPS = 6
 KERNELS = ("conv", "connected")
-MIXES = ("connected", "softmax", "reorg", "reorg3d", "region")  # every output channel counts as reading all channels
 Path = tuple[str, ...]  # "loss:HEAD", then the layers with kernels that the gradient passes
 
 # -- random networks -------------------------------------------------------------------------------------------
@@ -131,31 +131,16 @@ def with_no_ops(graph: Graph, seed: int) -> Graph:
 # -- brute force -----------------------------------------------------------------------------------------------
 
 
-def channels_read(graph: Graph, layer: Layer, channel: int) -> Iterator[tuple[str, range | tuple[int, ...]]]:
-  """Which channels of which inputs one output channel depends on; an input that is read twice comes twice."""
-  widths = [graph.shapes[name].channels for name in layer.inputs]
-  if layer.kind == "shortcut":
-    yield layer.inputs[0], (channel,)
-    yield from ((name, (channel,)) for name, width in zip(layer.inputs[1:], widths[1:], strict=True) if channel < width)
-  elif layer.kind == "route":
-    table = [
-      (name, layer.group_id * (width // layer.groups) + i)
-      for name, width in zip(layer.inputs, widths, strict=True)
-      for i in range(width // layer.groups)
-    ]
-    name, found = table[channel]
-    yield name, (found,)
-  elif layer.kind == "conv":
-    group = channel // (graph.shapes[layer.name].channels // layer.groups)
-    width = widths[0] // layer.groups
-    yield layer.inputs[0], range(group * width, (group + 1) * width)
-  elif layer.kind == "scale_channels":
-    yield layer.inputs[0], (0,) if layer.scale_wh else (channel,)
-    yield layer.inputs[1], (channel,)
-  elif layer.kind in MIXES or 0 < getattr(layer, "depth_out", 0) < widths[0]:
-    yield layer.inputs[0], range(widths[0])
-  else:
-    yield from ((name, (channel,)) for name in layer.inputs)
+def channels_read(graph: Graph, layer: Layer, channel: int) -> Iterator[tuple[str, Iterable[int]]]:
+  """Which channels of which inputs the gradient of one output channel goes to, span by span. A layer without a kernel
+  that does not take channels as they are hands it to all that it reads (docs/analysis.md)."""
+  for name, reads in zip(layer.inputs, graph.reads(layer), strict=True):
+    spans = [span for span in reads.spans if span.out_start <= channel < span.out_end]
+    if layer.kind in KERNELS or reads.is_one_to_one:
+      for start, end, out_start, _, how in spans:
+        yield name, [channel - out_start + start] if how is How.KEEP else range(start, end)
+    elif spans:
+      yield name, {c for start, end, *_ in reads.spans for c in range(start, end)}
 
 
 def enumerated_paths(graph: Graph) -> dict[str, list[set[Path]]]:

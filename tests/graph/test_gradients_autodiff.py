@@ -10,7 +10,7 @@ product of these scales, so a gradient is a multilinear polynomial in them, and
 Maps are 1x1 and all numbers small integers (quarters behind a sigmoid), so zero is exactly zero.
 
 Products and layers that mix channels are not linear: test_gradient_paths.py compares such networks with brute force,
-and what that takes each kind to read is compared here with the Jacobian of the kind's lowering.
+and what each kind says that it reads is compared with the Jacobian of its lowering in test_channels.py.
 """
 
 from __future__ import annotations
@@ -23,11 +23,10 @@ import jax
 import numpy as np
 import pytest
 
-from prn_jax.graph.builder import Builder
 from prn_jax.graph.gradients import LOSS, gradients, is_step
-from prn_jax.graph.graph import KINDS, Context, Graph
-from prn_jax.network import LayerScope, Network, init_variables
-from tests.graph.gradient_cases import channels_read, random_graph
+from prn_jax.graph.graph import Graph
+from prn_jax.network import Network, init_variables
+from tests.graph.gradient_cases import random_graph
 
 Scales = dict[str, Any]
 
@@ -130,65 +129,3 @@ def test_parts_of_sources(seed: int) -> None:
         assert {source for source, _ in combination[channel]} == set(part.sources)
         assert len(combination[channel]) == len(part.parts), (layer.name, channel)
         assert combination[channel] == combination[part.start]
-
-
-# -- what each kind reads --------------------------------------------------------------------------------------
-
-ANCHORS = ((1.0, 1.0), (2.0, 2.0))
-BETWEEN: dict[str, Callable[[Builder], str]] = {  # a layer of each kind behind the image of 24 channels
-  "activation": lambda g: g.activation(activation="leaky"),
-  "avgpool": lambda g: g.avgpool(),
-  "batchnorm": lambda g: g.batchnorm(),
-  "cost": lambda g: g.cost(),
-  "crop": lambda g: g.crop(height=2, width=2),
-  "dropout": lambda g: g.dropout(),
-  "empty": lambda g: g.empty(),
-  "gaussian_yolo": lambda g: g.gaussian_yolo(3, ANCHORS),
-  "local_avgpool": lambda g: g.local_avgpool(2, 2),
-  "maxpool": lambda g: g.maxpool(2, 2),
-  "maxpool over channels": lambda g: g.maxpool(1, 1, depth_out=4),
-  "maxpool over one channel": lambda g: g.maxpool(1, 1, depth_out=24),
-  "region": lambda g: g.region(7, ANCHORS, softmax=True),
-  "reorg": lambda g: g.reorg(2),
-  "reorg back": lambda g: g.reorg(2, reverse=True),
-  "reorg3d": lambda g: g.reorg3d(2),
-  "route": lambda g: g.route("input", g.maxpool(1, 1, depth_out=4), "input", groups=2, group_id=1),
-  "sam": lambda g: (g.activation(), g.sam("input"))[1],
-  "scale_channels": lambda g: (g.avgpool(), g.scale_channels("input"))[1],
-  "scale_channels of one": lambda g: (g.maxpool(1, 1, depth_out=1), g.scale_channels("input", scale_wh=True))[1],
-  "shortcut": lambda g: (g.maxpool(1, 1, depth_out=4), g.shortcut("input"))[1],
-  "shortcut of less": lambda g: (g.maxpool(1, 1, depth_out=4), g.route("input"), g.shortcut("maxpool_0"))[2],
-  "softmax": lambda g: g.softmax(),
-  "upsample": lambda g: g.upsample(2),
-  "yolo": lambda g: g.yolo(7, ANCHORS),
-}
-READ_LESS = {"maxpool over channels", "region", "reorg", "reorg back", "reorg3d"}  # than all channels, as they count
-
-
-def test_every_kind_without_a_kernel_is_compared() -> None:
-  assert {name.split()[0] for name in BETWEEN} == KINDS.keys() - {"conv", "connected", "implicit"}
-
-
-@pytest.mark.parametrize("name", BETWEEN)
-def test_channels_that_a_kind_reads(name: str) -> None:
-  """Brute force against the lowering: equal, or, where a kind counts as mixing all channels, no channel too few."""
-  g = Builder(4, 4, channels=24)
-  last = BETWEEN[name](g)
-  graph = g.graph()
-  layer = graph[last]
-  rng = np.random.default_rng(0)
-  xs = [rng.normal(size=(1, *shape)).astype(np.float32) for shape in graph.input_shapes(layer)]
-  variables = jax.jit(lambda xs: LayerScope().init(jax.random.key(0), layer, xs, Context()))(xs)
-  by_channel = lambda xs: LayerScope().apply(variables, layer, xs, Context()).sum(axis=(0, 1, 2))  # noqa: E731
-  jacobians = jax.jit(jax.jacrev(by_channel))(xs)  # (channels, 1, height, width, input channels) each
-  missed = 0
-  for channel in range(graph.shapes[last].channels):
-    read = {(source, c) for source, channels in channels_read(graph, layer, channel) for c in channels}
-    matters = {
-      (source, int(c))
-      for source, jacobian in zip(layer.inputs, jacobians, strict=True)
-      for c in np.flatnonzero(np.asarray(jacobian[channel]).any(axis=(0, 1, 2)))
-    }
-    assert matters <= read, channel
-    missed += len(read - matters)
-  assert (missed > 0) == (name in READ_LESS)
