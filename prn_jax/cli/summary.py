@@ -8,7 +8,7 @@ from typing import Any
 
 from prn_jax.cli.common import add_json, add_model, add_weights, load_model, print_json, resized
 from prn_jax.graph.cost import cost
-from prn_jax.graph.graph import Graph, Layer
+from prn_jax.graph.graph import Graph
 from prn_jax.graph.receptive import ReceptiveField, receptive_fields
 from prn_jax.model import Model
 
@@ -41,13 +41,15 @@ def run(args: argparse.Namespace) -> int:
     print_json(values)
     return 0
   width = max(len(layer.name) for layer in graph)
+  places = {layer.name: str(i) for i, layer in enumerate(graph)}
   print(
     f"{'':>4} {'layer':<{width}} {'kind':<14} {'detail':<18} {'input':>15}    {'output':>15} {'params':>11} {'BFLOPs':>7}"
   )
   for i, row in enumerate(total.layers):
     shape = str(row.inputs[0]) if row.inputs else "-"
+    detail = row.layer.detail([places[name] for name in row.layer.inputs if name in places])
     print(
-      f"{i:>4} {row.layer.name:<{width}} {row.layer.kind:<14} {_detail(graph, row.layer):<18} {shape:>15} -> "
+      f"{i:>4} {row.layer.name:<{width}} {row.layer.kind:<14} {detail:<18} {shape:>15} -> "
       f"{row.output!s:>15} {row.params or '':>11} {f'{row.flops / 1e9:.3f}' if row.flops else '':>7}"
     )
   print(_totals(values, fields, graph))
@@ -75,27 +77,6 @@ def _weights_text(weights: dict[str, Any]) -> str:
   if weights["missing"]:
     parts.append(f"random, for the file ends before them: {', '.join(weights['missing'])}")
   return f"weights: {'; '.join(parts) or 'saved with the model'}"
-
-
-def _detail(graph: Graph, layer: Layer) -> str:
-  """The few fields that tell layers of one kind apart."""
-  order = {other.name: i for i, other in enumerate(graph)}
-  sources = [str(order[name]) for name in layer.inputs if name in order]
-  get = lambda field: getattr(layer, field)  # noqa: E731
-  if layer.kind == "conv":
-    groups = f" /{layer.groups}" if get("groups") > 1 else ""  # type: ignore[attr-defined]
-    strides = get("strides")
-    stride = strides[0] if strides[0] == strides[1] else f"{strides[1]}x{strides[0]}"
-    return f"{get('filters')} {get('size')}x{get('size')}/{stride}{groups} {get('activation')}"
-  if layer.kind in ("maxpool", "local_avgpool"):
-    return f"{get('size')}x{get('size')}/{get('stride')}"
-  if layer.kind == "shortcut":
-    return f"+ {', '.join(sources[1:])} {get('activation')}"
-  if layer.kind == "route":
-    return ", ".join(sources) + (f" {get('group_id') + 1}/{get('groups')}" if get("groups") > 1 else "")
-  if layer.kind in ("yolo", "gaussian_yolo", "region"):
-    return f"{get('classes')} classes"
-  return ""
 
 
 def _totals(values: dict[str, Any], fields: dict[str, ReceptiveField], graph: Graph) -> str:

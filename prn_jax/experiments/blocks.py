@@ -6,10 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from prn_jax.formats import darknet_cfg
-from prn_jax.graph.graph import INPUT, Graph
+from prn_jax.graph.graph import INPUT, Graph, Layer
 from prn_jax.graph.partial import SHARES
-from prn_jax.kinds.route import Route
-from prn_jax.kinds.shortcut import Shortcut
 
 RESIDUAL = "residual"  # the variant whose stages keep their channels
 # "channels": in front of a stage, then behind each block; "added": how many of them each block's shortcut adds.
@@ -24,7 +22,7 @@ def stages(graph: Graph) -> list[Stage]:
   """
   found: dict[tuple[int, int], dict[str, list[int]]] = {}
   for layer in graph:
-    if isinstance(layer, Shortcut):
+    if layer.adds_sources:
       shape = graph.shapes[layer.name]
       source = graph.shapes[layer.inputs[1]].channels
       front = {"channels": [graph.shapes[_uncut(graph, layer.inputs[1])].channels], "added": [], "inner": []}
@@ -35,7 +33,7 @@ def stages(graph: Graph) -> list[Stage]:
   return [dict(stage) for stage in found.values()]
 
 
-def _branch(graph: Graph, shortcut: Shortcut) -> list[int]:
+def _branch(graph: Graph, shortcut: Layer) -> list[int]:
   """Channels of the maps between the source of a shortcut and its sum, back from the sum."""
   name, source = shortcut.inputs[0], _uncut(graph, shortcut.inputs[1])
   widths = []
@@ -46,8 +44,8 @@ def _branch(graph: Graph, shortcut: Shortcut) -> list[int]:
 
 
 def _uncut(graph: Graph, name: str) -> str:
-  """The layer that routes cut `name` out of; `name` if it is no route."""
-  while name != INPUT and isinstance(layer := graph[name], Route):
+  """The layer that `name` was cut out of; `name` if it is no cut."""
+  while name != INPUT and (layer := graph[name]).copies:
     name = layer.inputs[0]
   return name
 

@@ -17,7 +17,6 @@ from prn_jax.errors import PrnError
 from prn_jax.formats.darknet_training import Training
 from prn_jax.graph.graph import Graph
 from prn_jax.graph.head import DetectionHead
-from prn_jax.kinds.softmax import Softmax
 from prn_jax.train.step import Batch, Constants, LossFn, Metrics
 
 
@@ -110,7 +109,7 @@ def _head_metrics(by_head: Mapping[str, HeadMetrics]) -> Metrics:
 
 def _classification_loss(graph: Graph, config: LossConfig) -> tuple[tuple[str, ...], LossFn]:
   last = graph.heads[-1]
-  source = last.inputs[0] if isinstance(last, Softmax) else last.name
+  source = last.inputs[0] if last.is_probability else last.name
 
   def loss_fn(outputs: dict[str, jax.Array], batch: Batch, constants: Constants = ()) -> tuple[jax.Array, Metrics]:
     n = batch["image"].shape[0]

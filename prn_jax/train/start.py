@@ -224,7 +224,7 @@ def _match(graph: Graph, source: _Source) -> tuple[dict[str, Any], StartReport]:
   stored, text = source.layers, source.text
   if not any(name in names for name in stored):
     # A cfg numbers its layers, a registered model names them: the same network, told by the order of its layers.
-    pairs = itertools.takewhile(lambda pair: pair[0].kind == pair[1].kind, zip(graph, source.graph, strict=False))
+    pairs = itertools.takewhile(lambda pair: type(pair[0]) is type(pair[1]), zip(graph, source.graph, strict=False))
     names, text = {mine.name: theirs.name for mine, theirs in pairs}, f"{text}, matched by position"
   chosen: dict[str, Any] = {}
   loaded, random = [], {}

@@ -15,7 +15,6 @@ from prn_jax.graph.graph import Graph, Layer
 from prn_jax.kinds.batchnorm import EPSILON
 
 Variables = dict[str, Any]
-KERNELS = {"conv": "conv", "connected": "dense"}  # kind -> module that holds the kernel
 
 
 def fold_batchnorm(graph: Graph, variables: Variables) -> tuple[Graph, Variables]:
@@ -27,18 +26,18 @@ def fold_batchnorm(graph: Graph, variables: Variables) -> tuple[Graph, Variables
   params: Variables = {}
   layers = []
   for layer in graph:
-    folds = layer.kind in KERNELS and layer.batch_normalize  # type: ignore[attr-defined]
+    folds = layer.has_batchnorm
     layers.append(dataclasses.replace(layer, batch_normalize=False) if folds else layer)  # type: ignore[call-arg]
     if layer.name in variables["params"]:
       own = variables["params"][layer.name]
       params[layer.name] = folded(layer, own, stats[layer.name]) if folds else own
-  kept = {name: value for name, value in stats.items() if graph[name].kind not in KERNELS}
+  kept = {name: value for name, value in stats.items() if not graph[name].kernel}
   return dataclasses.replace(graph, layers=tuple(layers)), {"params": params} | ({"batch_stats": kept} if kept else {})
 
 
 def folded(layer: Layer, params: Variables, stats: Variables) -> Variables:
   """Kernel and bias of one layer."""
-  module = KERNELS[layer.kind]
+  module = layer.kernel
   kernel = np.asarray(params[module]["kernel"], np.float64)
   scale, bias, mean, var = (
     np.asarray(source["bn"][key], np.float64)

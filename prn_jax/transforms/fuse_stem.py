@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from prn_jax.graph.graph import Graph, Layer
+from prn_jax.kinds.activation import ACTIVATIONS
 from prn_jax.kinds.conv import Conv
 from prn_jax.kinds.maxpool import MaxPool
 
 Variables = dict[str, Any]
-MONOTONIC = ("linear", "leaky", "relu", "relu6", "logistic", "tanh", "elu", "selu", "hardtan", "ramp", "relie")
 MOST_INPUT_CHANNELS = 4  # beyond the image itself, 16/9 of the products cost more than the map's traffic saves
 
 
@@ -63,7 +63,7 @@ def _fits(graph: Graph, conv: Conv, pool: MaxPool) -> bool:
     x.channels <= MOST_INPUT_CHANNELS
     and (conv.size, conv.strides, conv.padding, conv.groups, conv.dilation) == (3, (1, 1), 1, 1, 1)
     and not (conv.batch_normalize or conv.antialiasing or conv.share)
-    and conv.activation in MONOTONIC
+    and ACTIVATIONS[conv.activation].is_monotonic
     and conv.leaky_slope >= 0
     and (pool.size, pool.strides, pool.total_padding, pool.antialiasing, pool.depth_out) == (2, (2, 2), 1, 0, 0)
     and x.height % 2 == 0 == x.width % 2

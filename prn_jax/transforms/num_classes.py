@@ -16,8 +16,6 @@ from prn_jax.graph.head import DetectionHead
 from prn_jax.kinds.region import Region
 from prn_jax.kinds.yolo import AnchorHead
 
-WIDTH_FIELD = {"conv": "filters", "connected": "output"}  # kind -> field with the number of outputs
-
 
 def with_num_classes(graph: Graph, num_classes: int) -> Graph:
   """The network for `num_classes` classes: in every detection head, or in the last layer of a classifier.
@@ -41,7 +39,7 @@ def with_num_classes(graph: Graph, num_classes: int) -> Graph:
       changed[head.name] = new
       outputs = graph.shapes[head.name].channels // head.entries * new.entries
     source = _last_layer(graph, head)
-    changed[source.name] = dataclasses.replace(source, **{WIDTH_FIELD[source.kind]: outputs})  # type: ignore[arg-type]
+    changed[source.name] = dataclasses.replace(source, **{source.width_field: outputs})  # type: ignore[arg-type]
   return _replaced(graph, changed)
 
 
@@ -85,7 +83,7 @@ def _replaced(graph: Graph, changed: dict[str, Layer]) -> Graph:
 def _last_layer(graph: Graph, head: Layer) -> Layer:
   """The layer with weights whose outputs `head` reads; nothing else may read them."""
   layer = head
-  while layer.kind not in WIDTH_FIELD:
+  while not (layer.kernel and layer.width_field):
     source = layer.inputs[0] if len(layer.inputs) == 1 else INPUT
     if source == INPUT or graph.shapes[source].channels != graph.shapes[layer.name].channels:
       raise GraphError(
