@@ -29,7 +29,7 @@ from prn_jax.kinds.activation import Activation
 from prn_jax.kinds.conv import Conv
 from prn_jax.kinds.route import Route
 from prn_jax.kinds.shortcut import Shortcut
-from prn_jax.transforms.stages import consumers_of, find_stages, groups_around, with_filters
+from prn_jax.transforms.stages import consumers_of, find_stages, groups_around, makes_channels, with_filters
 
 # -- characteristic 1 ------------------------------------------------------------------------------------
 
@@ -175,7 +175,7 @@ def _rewidth(graph: Graph, schedule: Schedule, gamma: float) -> Graph:
     front, *widths = stage_widths(schedule, channels, len(blocks), gamma, groups_around(graph, blocks))
     first = graph[blocks[0].source] if blocks[0].source != INPUT else None
     only_here = set(consumers[blocks[0].source]) <= {*blocks[0].branch, blocks[0].shortcut}
-    if isinstance(first, Conv) and first.groups < first.filters == channels and only_here:
+    if first and makes_channels(graph, first) and graph.shapes[first.name].channels == channels and only_here:
       filters[first.name] = front
     filters |= {block.output: width for block, width in zip(blocks, widths, strict=True)}
   return with_filters(graph, filters)

@@ -7,20 +7,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from prn_jax.graph.graph import INPUT, Graph, Layer, Shape, checked_shape
-from prn_jax.kinds.conv import Conv
-from prn_jax.kinds.route import Route
-from prn_jax.kinds.shortcut import Shortcut
-
-PASSES = (
-  "dropout",
-  "batchnorm",
-  "activation",
-  "empty",
-  "maxpool",
-  "local_avgpool",
-)  # keep the number of channels; a block may end with them
-KEEPS_CHANNELS = (*PASSES, "upsample", "avgpool", "sam", "softmax", "cost", "yolo")
+from prn_jax.graph.channels import How
+from prn_jax.graph.graph import INPUT, Graph, Layer, checked_shape
 
 
 class Block(NamedTuple):
@@ -29,7 +17,7 @@ class Block(NamedTuple):
   Attributes:
     source: where the branch starts; the shortcut adds it.
     branch: names of the layers between, in order.
-    output: the convolution that decides how wide the block is.
+    output: the layer with weights that decides how wide the block is.
     shortcut: the addition.
   """
 
@@ -44,7 +32,7 @@ def find_stages(graph: Graph) -> list[list[Block]]:
   consumers = consumers_of(graph)
   stages: list[list[Block]] = []
   for i, layer in enumerate(graph):
-    block = _block(graph, i, consumers) if isinstance(layer, Shortcut) else None
+    block = _block(graph, i, consumers) if layer.adds_sources else None
     if block is None:
       continue
     last = stages[-1][-1].shortcut if stages else ""
@@ -77,55 +65,65 @@ def _block(graph: Graph, index: int, consumers: Mapping[str, Sequence[str]]) -> 
   closed = all(set(layer.inputs) <= names | {source} for layer in inside)
   private = all(set(consumers[name]) <= names | {shortcut.name} for name in names)
   sharing = {name for layer in graph if layer.shared_with for name in (layer.name, layer.shared_with)}
-  if not (inside and closed and private) or names & sharing or any(isinstance(layer, Shortcut) for layer in inside):
+  if not (inside and closed and private) or names & sharing or any(layer.adds_sources for layer in inside):
     return None
-  output = _deciding_conv(graph, shortcut.inputs[0], names)
+  output = _deciding_layer(graph, shortcut.inputs[0], names)
   return Block(source, tuple(layer.name for layer in inside), output, shortcut.name) if output else None
 
 
-def _deciding_conv(graph: Graph, name: str, inside: set[str]) -> str:
+def _deciding_layer(graph: Graph, name: str, inside: set[str]) -> str:
+  """The layer with weights that makes the channels of `name`, with nothing in between but what keeps them."""
   while name in inside:
     layer = graph[name]
-    if isinstance(layer, Conv) and not is_depthwise(layer, graph.input_shapes(layer)[0]):
+    if makes_channels(graph, layer):
       return name
-    if layer.kind not in PASSES:
+    if layer.kernel or len(layer.inputs) != 1 or not hands_on(graph, layer, 0):
       break
     name = layer.inputs[0]
   return ""
 
 
+def makes_channels(graph: Graph, layer: Layer) -> bool:
+  """True if weights make the channels of `layer`, as many as its field says, out of channels that they mix."""
+  return bool(layer.width_field) and any(reads.is_learned for reads in graph.reads(layer))
+
+
+def hands_on(graph: Graph, layer: Layer, position: int) -> bool:
+  """True if the output of `layer` has all channels of its input number `position`, each in its place, and no others."""
+  channels = graph.shapes[layer.inputs[position]].channels
+  return graph.reads(layer)[position].keeps(channels) and graph.shapes[layer.name].channels == channels
+
+
 def groups_around(graph: Graph, blocks: Sequence[Block]) -> int:
   """What the width of a stage must be a multiple of: the groups of the layers that make its maps or read them."""
   consumers = consumers_of(graph)
-  makers = (name for name in (blocks[0].source, *(block.output for block in blocks)) if name != INPUT)
-  made = [layer.groups for layer in map(graph.__getitem__, makers) if isinstance(layer, Conv)]
+  makers = (graph[name] for name in (blocks[0].source, *(block.output for block in blocks)) if name != INPUT)
+  made = [groups_of(graph, layer) for layer in makers if makes_channels(graph, layer)]
   maps = (blocks[0].source, *(name for block in blocks for name in (block.output, block.shortcut)))
   return math.lcm(*made, *(_groups_behind(graph, name, consumers) for name in maps))
+
+
+def groups_of(graph: Graph, layer: Layer) -> int:
+  """In how many groups the weights of `layer` mix its inputs."""
+  return max(len([span for span in reads.spans if span.how is How.WEIGH]) for reads in graph.reads(layer))
 
 
 def _groups_behind(graph: Graph, name: str, consumers: Mapping[str, Sequence[str]]) -> int:
   """What the channels of `name` must be a multiple of for the layers behind it, up to those that mix channels."""
   found = 1
   for reader in map(graph.__getitem__, consumers[name]):
-    if isinstance(reader, Conv) and not is_depthwise(reader, graph.input_shapes(reader)[0]):
-      found = math.lcm(found, reader.groups)
-    elif isinstance(reader, Route):
-      found = math.lcm(found, reader.groups * _groups_behind(graph, reader.name, consumers))
-    elif (
-      isinstance(reader, Conv)
-      or reader.kind in KEEPS_CHANNELS
-      or (isinstance(reader, Shortcut) and reader.inputs[0] == name)
-    ):
-      found = math.lcm(found, _groups_behind(graph, reader.name, consumers))
+    for position, reads in enumerate(graph.reads(reader)):
+      if reader.inputs[position] != name:
+        continue
+      if reads.is_learned:
+        found = math.lcm(found, groups_of(graph, reader))
+      elif reader.copies or (hands_on(graph, reader, position) and not (reader.adds_sources and position)):
+        found = math.lcm(found, reads.blocks * _groups_behind(graph, reader.name, consumers))
   return found
 
 
-def is_depthwise(layer: Conv, x: Shape) -> bool:
-  return layer.groups == layer.filters == x.channels and layer.groups > 1
-
-
 def with_filters(graph: Graph, filters: Mapping[str, int]) -> Graph:
-  """The same network with other numbers of filters; depthwise convolutions follow their input.
+  """The same network with other numbers of filters; layers that have weights for each channel follow their input.
 
   Raises:
     GraphError: the shapes no longer fit.
@@ -133,12 +131,10 @@ def with_filters(graph: Graph, filters: Mapping[str, int]) -> Graph:
   seen: dict[str, Layer] = {}
   shapes = {INPUT: graph.shapes[INPUT]}
   for layer in graph:
-    if isinstance(layer, Conv):
-      if layer.name in filters:
-        layer = dataclasses.replace(layer, filters=filters[layer.name])
-      elif is_depthwise(layer, graph.input_shapes(layer)[0]):
-        channels = shapes[layer.inputs[0]].channels
-        layer = dataclasses.replace(layer, filters=channels, groups=channels)
+    if layer.name in filters:
+      layer = dataclasses.replace(layer, **{layer.width_field: filters[layer.name]})  # type: ignore[arg-type]
+    else:
+      layer = layer.follow(graph.input_shapes(layer), [shapes[name] for name in layer.inputs])
     shapes[layer.name] = checked_shape(layer, seen, shapes)
     seen[layer.name] = layer
   return dataclasses.replace(graph, layers=tuple(seen.values()))

@@ -1,30 +1,32 @@
-"""Variables of a changed graph out of those of the original: the channels that both have, leading ones first.
+"""Variables of a changed graph out of those of the original: the channels that both have.
 
-Every channel carries a label through both graphs: which filter of which convolution made it, and through which
-layers that keep channels it came. A layer of the changed graph takes from the original's arrays the rows of the
-channels that it still reads and the first columns, as many as it still has filters.
+Every channel carries a label through both graphs: which filter of which layer with weights made it, and which layers
+handed it on since. A layer of the changed graph takes from the original's arrays the rows of the channels that it still
+reads and the columns of those that it still makes. Where channels are handed on, and along which axes of an array they
+lie, the kinds say themselves (`Layer.reads`, `WeightArray`).
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Hashable, Mapping
-from typing import Any
+import collections
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from prn_jax.errors import GraphError
-from prn_jax.graph.graph import INPUT, Graph, Layer
-from prn_jax.kinds.conv import Conv
-from prn_jax.kinds.route import Route
-from prn_jax.kinds.shortcut import Shortcut
-from prn_jax.transforms.stages import KEEPS_CHANNELS, is_depthwise
+from prn_jax.errors import GraphError, did_you_mean
+from prn_jax.graph.channels import How
+from prn_jax.graph.graph import INPUT, Graph, Layer, WeightArray
+from prn_jax.transforms.stages import groups_of, hands_on
 
 Variables = dict[str, Any]
-Labels = dict[str, tuple[Hashable, ...]]
+Kept = Mapping[str, Sequence[int]]
+Labels = dict[str, tuple[int, ...]]  # layer -> a number for each of its channels; equal numbers mean the same feature
+Positions = NDArray[np.int_]
 
 
-def warm_start(original: Graph, variables: Variables, changed: Graph) -> Variables:
+def warm_start(original: Graph, variables: Variables, changed: Graph, kept: Kept | None = None) -> Variables:
   """Variables for `changed` from those of `original`.
 
   Args:
@@ -32,31 +34,40 @@ def warm_start(original: Graph, variables: Variables, changed: Graph) -> Variabl
     variables: its variables.
     changed: made from `original` by transforms, or any network whose layers with variables have the same names and
       at most as many channels.
+    kept: layer whose weights make its channels (convolution, matrix product) -> numbers of the original's channels
+      that it keeps, in any order. Those that are not named keep the leading ones, of each group if it has groups.
 
   Returns:
     Nested dicts of float32 arrays as `Network` expects them for `changed`. Equal to the given ones where nothing
     changed.
 
   Raises:
-    GraphError: a layer of `changed` needs variables that `original` does not have.
+    GraphError: a layer of `changed` needs variables that `original` does not have, or `kept` does not fit.
+
+  Example: warm_start(graph, variables, with_filters(graph, {"c1": 2}), {"c1": [0, 3]}) keeps filters 0 and 3 of c1.
   """
-  before, after = channel_labels(original), channel_labels(changed)
+  kept = _leading(original, changed) | _checked(original, changed, kept or {})
+  numbers: dict[Hashable, int] = {}
+  before, after = channel_labels(original, numbers), channel_labels(changed, numbers, kept)
   old_layers = {layer.name: layer for layer in original}
+  parts: dict[str, _Part] = {}
   result: Variables = {}
   for layer in changed:
-    arrays = changed.arrays(layer)
-    if not arrays:
+    if not layer.arrays(changed.input_shapes(layer)):
       continue
     old = old_layers.get(layer.name)
     if old is None or type(old) is not type(layer):
       raise GraphError(
         f"layer '{layer.name}' ({layer.kind}) is new; the network '{original.name}' has no weights for it."
       )
-    rows = _positions(layer, before[old.inputs[0]], after[layer.inputs[0]], original.name) if layer.inputs else None
-    columns = len(after[layer.name])
-    for array in arrays:
-      value = np.asarray(_leaf(variables, array.collection, old.name, array.path))
-      value = _sliced(layer, array.path, value, rows, columns, original, changed)
+    part = parts[layer.name] = _part(original, old, changed, layer, before, after, kept)
+    if layer.shared_with and not part.equals(parts[layer.shared_with]):
+      raise GraphError(
+        f"layer '{layer.name}' ({layer.kind}) shares the weights of '{layer.shared_with}', but not all channels that it "
+        "reads and makes are the same ones. Keep the same channels of both, and of what they read."
+      )
+    for array in changed.arrays(layer):
+      value = part.of(np.asarray(_leaf(variables, array.collection, old.name, array.path)), array, layer)
       if value.shape != array.array_shape:
         raise GraphError(
           f"layer '{layer.name}' ({layer.kind}): '{array.path}' has shape {value.shape} in '{original.name}' and "
@@ -66,70 +77,162 @@ def warm_start(original: Graph, variables: Variables, changed: Graph) -> Variabl
   return result
 
 
-def channel_labels(graph: Graph) -> Labels:
-  """For every layer, what makes each of its channels; equal labels mean the same feature."""
-  labels: Labels = {INPUT: tuple((INPUT, i) for i in range(graph.channels))}
+# -- which channels are kept -----------------------------------------------------------------------------
+
+
+def _makes(graph: Graph, layer: Layer) -> bool:
+  """True if the channels of `layer` are new ones, made by its weights."""
+  return not layer.inputs or any(reads.is_learned for reads in graph.reads(layer))
+
+
+def _leading(original: Graph, changed: Graph) -> dict[str, Sequence[int]]:
+  """The leading channels of every layer that makes some; of each group where the groups are as many as before."""
+  names, result = original.shapes.keys(), dict[str, Sequence[int]]()
+  for layer in changed:
+    if layer.name not in names or not (_makes(changed, layer) and _makes(original, original[layer.name])):
+      continue
+    old, new = original.shapes[layer.name].channels, changed.shapes[layer.name].channels
+    groups = groups_of(changed, layer)
+    if groups != groups_of(original, original[layer.name]):
+      groups = 1
+    result[layer.name] = [i * (old // groups) + j for i in range(groups) for j in range(new // groups)]
+  return result
+
+
+def _checked(original: Graph, changed: Graph, kept: Kept) -> dict[str, Sequence[int]]:
+  for name, channels in kept.items():
+    where = f"channels to keep of layer '{name}'"
+    makers = [x.name for x in changed if x.name in original.shapes and _makes(changed, x) and not x.shared_with]
+    if name not in makers:
+      raise GraphError(
+        f"{where}: no layer of that name has weights that make its channels{did_you_mean(name, makers)}."
+      )
+    have, needed = original.shapes[name].channels, changed.shapes[name].channels
+    if len(channels) != needed or len(set(channels)) != needed or not all(0 <= i < have for i in channels):
+      raise GraphError(
+        f"{where}: {list(channels)}; expected {needed} different numbers from 0 to {have - 1}, since '{changed.name}' "
+        f"has {needed} of the {have} channels."
+      )
+  return dict(kept)
+
+
+# -- labels ----------------------------------------------------------------------------------------------
+
+
+def channel_labels(graph: Graph, numbers: dict[Hashable, int], kept: Kept | None = None) -> Labels:
+  """For every layer, what makes each of its channels.
+
+  Args:
+    graph: the original, or the changed network.
+    numbers: what makes a channel -> its label; grows, and is the same for both networks.
+    kept: for a changed network, the original's numbers of the channels of layers with weights.
+  """
+
+  def label(key: Hashable) -> int:
+    return numbers.setdefault(key, len(numbers))
+
+  labels = {INPUT: tuple(label((INPUT, i)) for i in range(graph.channels))}
   for layer in graph:
-    labels[layer.name] = _labels(graph, layer, labels)
+    if _makes(graph, layer):
+      channels = (kept or {}).get(layer.shared_with or layer.name, range(graph.shapes[layer.name].channels))
+      labels[layer.name] = tuple(label((layer.name, i)) for i in channels)
+    elif layer.adds_sources and hands_on(graph, layer, 0):
+      labels[layer.name] = labels[layer.inputs[0]]  # whatever is added to them, they are the branch's channels
+    else:
+      keys = _origins(graph, layer, labels)
+      is_copy = layer.copies and all(isinstance(key, tuple) and len(key) == 1 for key in keys)
+      labels[layer.name] = tuple(key[0] if is_copy else label((layer.name, key)) for key in keys)
   return labels
 
 
-def _labels(graph: Graph, layer: Layer, labels: Mapping[str, tuple[Hashable, ...]]) -> tuple[Hashable, ...]:
-  channels = graph.shapes[layer.name].channels
-  if isinstance(layer, Route):
-    return tuple(itertools.chain(*(_group(layer, labels[name]) for name in layer.inputs)))
-  if isinstance(layer, Shortcut):
-    return labels[layer.inputs[0]]
-  depthwise = isinstance(layer, Conv) and is_depthwise(layer, graph.input_shapes(layer)[0])
-  if depthwise or layer.kind in KEEPS_CHANNELS or layer.kind == "scale_channels":
-    source = labels[layer.inputs[1 if layer.kind == "scale_channels" else 0]]
-    if len(source) == channels:
-      return tuple((layer.name, label) for label in source)
-  return tuple((layer.name, i) for i in range(channels))
+def _origins(graph: Graph, layer: Layer, labels: Labels) -> list[Any]:
+  """For each channel of a layer that makes none: the labels of the channels that it is taken from. Where the layer mixes
+  channels it depends on all of them and on their places."""
+  origins: list[tuple[Hashable, ...]] = [()] * graph.shapes[layer.name].channels
+  for name, reads in zip(layer.inputs, graph.reads(layer), strict=True):
+    for start, _, out_start, out_end, how in reads.spans:
+      for i in range(out_start, out_end):
+        origins[i] += (labels[name][i - out_start + start] if how is How.KEEP else (i, labels[name]),)
+  return origins
 
 
-def _group(route: Route, labels: tuple[Hashable, ...]) -> tuple[Hashable, ...]:
-  size = len(labels) // route.groups
-  return labels[route.group_id * size : (route.group_id + 1) * size]
-
-
-def _positions(
-  layer: Layer, before: tuple[Hashable, ...], after: tuple[Hashable, ...], original: str
-) -> np.ndarray | None:
-  """Where the channels that `layer` reads now stood among those that it read; None if they are the same."""
-  if before == after:
-    return None
-  where = {label: i for i, label in reversed(list(enumerate(before)))}
-  new = [label for label in after if label not in where]
-  if new:
+def _positions(layer: Layer, before: Sequence[int], after: Sequence[int], original: str) -> Positions:
+  """Where the channels `after` stand among those `before`. Of equal ones, the second now is the second then."""
+  places = collections.defaultdict[int, list[int]](list)
+  for i, label in reversed(list(enumerate(before))):
+    places[label].append(i)
+  if new := sum(max(0, count - len(places[label])) for label, count in collections.Counter(after).items()):
     raise GraphError(
-      f"layer '{layer.name}' ({layer.kind}) reads {len(new)} channels that it does not read in '{original}', so "
+      f"layer '{layer.name}' ({layer.kind}) reads {new} channels that it does not read in '{original}', so "
       "their weights are unknown."
     )
-  return np.array([where[label] for label in after])
+  return np.array([places[label].pop() for label in after], int)
 
 
-def _sliced(
-  layer: Layer, path: str, value: np.ndarray, rows: np.ndarray | None, columns: int, original: Graph, changed: Graph
-) -> np.ndarray:
-  """The part of one array that the changed layer has."""
-  leaf = path.split("/")[-1]
-  if isinstance(layer, Conv):
-    if is_depthwise(layer, changed.input_shapes(layer)[0]):
-      return value if rows is None else value[..., rows]
-    if leaf == "kernel" and rows is not None:
-      if layer.groups > 1:
-        raise GraphError(f"layer '{layer.name}' (conv) has groups={layer.groups}; its inputs cannot be taken apart.")
-      value = value[:, :, rows]
-    return value[..., :columns]
-  if layer.kind == "batchnorm":
-    return value if rows is None else value[rows]
-  if isinstance(layer, Shortcut):
-    return value[..., :columns] if value.ndim > 1 else value
-  is_matrix = layer.kind == "connected" and leaf == "kernel" and rows is not None
-  if is_matrix and original.input_shapes(original[layer.name])[0][:2] == (1, 1):
-    return value[rows]
-  return value
+# -- arrays ----------------------------------------------------------------------------------------------
+
+
+class _Part(NamedTuple):
+  """What one layer keeps of its arrays.
+
+  Attributes:
+    rows: positions of the channels that it reads among those that it read; None if none of its arrays needs them.
+    columns: positions of its channels among those that it had.
+    num_read, num_made: channels that it read and had.
+  """
+
+  rows: Positions | None
+  columns: Positions
+  num_read: int
+  num_made: int
+
+  def equals(self, other: _Part) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(self[:2], other[:2], strict=True))  # type: ignore[arg-type]
+
+  def of(self, value: NDArray[Any], array: WeightArray, layer: Layer) -> NDArray[Any]:
+    """The part of one array."""
+    if array.reads is None or self.rows is None:
+      return value if array.makes is None else value.take(self.columns, array.makes)
+    size = value.shape[array.reads]
+    if size % self.num_read == 0:  # all channels, of every cell of the input
+      rows = (np.arange(0, size, self.num_read)[:, None] + self.rows).reshape(-1)
+      value = value.take(rows, array.reads)
+      return value if array.makes is None else value.take(self.columns, array.makes)
+    return self._by_group(value, array, layer)
+
+  def _by_group(self, value: NDArray[Any], array: WeightArray, layer: Layer) -> NDArray[Any]:
+    """As `of`, for a kernel that has rows for the channels of one group only."""
+    assert array.reads is not None
+    assert array.makes is not None
+    assert self.rows is not None
+    size, made = value.shape[array.reads], self.num_made * value.shape[array.reads] // self.num_read
+    groups = len(self.rows) // array.array_shape[array.reads]
+    if len(self.columns) % groups:
+      return value  # more channels than there were; the caller says so
+    parts = []
+    for rows, columns in zip(np.split(self.rows, groups), np.split(self.columns, groups), strict=True):
+      if len({*(rows // size).tolist(), *(columns // made).tolist()}) != 1:
+        raise GraphError(
+          f"layer '{layer.name}' ({layer.kind}): channels {columns.tolist()} would read channels {rows.tolist()}, of "
+          f"another of its groups of {size}, for which they have no weights. Keep whole groups, or as many channels of each."
+        )
+      parts.append(value.take(rows % size, array.reads).take(columns, array.makes))
+    return np.concatenate(parts, array.makes)
+
+
+def _part(
+  original: Graph, old: Layer, changed: Graph, layer: Layer, before: Labels, after: Labels, kept: Kept
+) -> _Part:
+  made, rows = original.shapes[old.name].channels, None
+  num_read = original.shapes[old.inputs[0]].channels if old.inputs else 0
+  if any(array.reads is not None for array in layer.arrays(changed.input_shapes(layer))):
+    rows = _positions(layer, before[old.inputs[0]], after[layer.inputs[0]], original.name)
+  if _makes(changed, layer):
+    chosen = kept.get(layer.shared_with or layer.name, range(changed.shapes[layer.name].channels))
+    columns = np.array([i for i in chosen if i < made], int)
+  else:
+    columns = _positions(layer, before[old.name], after[layer.name], original.name)
+  return _Part(rows, columns, num_read, made)
 
 
 def _leaf(variables: Variables, collection: str, layer: str, path: str) -> Any:
