@@ -139,6 +139,9 @@ class DetectionHead(Layer):
     """The suppression that the network asks for; the last head decides."""
     return Nms()
 
+  def detail(self, places: Sequence[str]) -> str:
+    return f"{self.classes} classes"
+
   def check_boxes(self) -> None:
     """Raises OutOfScopeError if the boxes of this head cannot be decoded."""
 

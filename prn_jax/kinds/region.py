@@ -102,9 +102,6 @@ class Region(DetectionHead):
       spans += [Span(first, classes, first, classes, How.KEEP), Span(classes, end, classes, end, How.MIX)]
     return (Reads(tuple(spans)),)
 
-  def detail(self, places: Sequence[str]) -> str:
-    return f"{self.classes} classes"
-
   @classmethod
   def from_cfg(cls, section: Section, wires: Wires) -> Layer:
     return cls.wired(

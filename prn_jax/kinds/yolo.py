@@ -176,9 +176,6 @@ class AnchorHead(DetectionHead):
   def reads(self, inputs: Sequence[Shape], output: Shape) -> tuple[Reads, ...]:
     return (keep(output.channels),)
 
-  def detail(self, places: Sequence[str]) -> str:
-    return f"{self.classes} classes"
-
   @classmethod
   def _head_fields(cls, section: Section) -> dict[str, object]:
     mask = section.integers("mask")
