@@ -16,16 +16,8 @@ ALLOWED = {
   "prn_jax/formats/darknet_cfg.py": "settings of training that a cfg's sections hold; the graph knows no training",
   "prn_jax/graph/graph.py": "the register of kinds",
   "prn_jax/transforms/fuse_stem.py": "turns one pair of kinds into another, by all their fields",
+  "prn_jax/transforms/num_classes.py": "anchors that all heads share are pixels in one kind and cells in another",
   "prn_jax/transforms/partial_residual.py": "turns Darknet's shortcuts and routes into one another",
-}
-HEADS = {  # boxes, losses and settings of anchors of detection heads; a file may leave this list
-  "prn_jax/detect/assign.py",
-  "prn_jax/detect/clean_loss.py",
-  "prn_jax/detect/darknet_deltas.py",
-  "prn_jax/detect/decode.py",
-  "prn_jax/detect/loss.py",
-  "prn_jax/train/losses.py",
-  "prn_jax/transforms/num_classes.py",
 }
 SEARCHED = ("prn_jax", "benchmarks", "launch", "notebooks", "configs")
 
@@ -74,7 +66,7 @@ def test_no_other_file_knows_kinds() -> None:
       if not name.startswith(("prn_jax/kinds/", "prn_jax/data_pipelines/", "prn_jax/configs/")):
         found[name] = decisions(path.read_text())
   assert len(found) > 200
-  strangers = {name: lines for name, lines in found.items() if lines and name not in ALLOWED.keys() | HEADS}
+  strangers = {name: lines for name, lines in found.items() if lines and name not in ALLOWED}
   assert not strangers, "let the kinds say it themselves (prn_jax/graph/graph.py: Layer)"
   assert [name for name in ALLOWED if not found[name]] == [], "the list no longer needs them"
 
