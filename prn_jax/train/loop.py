@@ -47,15 +47,16 @@ from prn_jax.train.export import NAMES as BEST
 from prn_jax.train.export import write_best
 from prn_jax.train.lock import locked
 from prn_jax.train.log import MetricsLog, Stopwatch, evaluations, last_evaluation, progress_line, say
+from prn_jax.train.pauses import Pauses
 from prn_jax.train.prefetch import on_devices
 from prn_jax.train.profile import Tracer
+from prn_jax.train.ratings import Ratings
 from prn_jax.train.rundir import STEP_FILE, prepare, record, reported_step, run_metadata
 from prn_jax.train.samples import MOST as MOST_SAMPLES
 from prn_jax.train.samples import write_training_samples, write_validation_samples
 from prn_jax.train.sharding import StepFn, compiled, put_constants, put_state
 from prn_jax.train.step_metrics import Totals
 
-MEETING_SPARE_SEC = 15.0  # the roll call knows who is late, and must speak before the watchdog
 STEPS_IN_FLIGHT = 2  # so that a signal, or a step that hangs, is noticed soon
 
 
@@ -147,7 +148,7 @@ class _Run:
     self.experiment, self.workdir, self.checkpoints, self.hosts = experiment, workdir, checkpoints, hosts
     self.preemption, self.starts = preemption, starts
     self.config, self.is_main = experiment.config, hosts.is_main
-    self.watchdog, self.pause_sec = Watchdog(hosts), self.config.hosts.pause_timeout_sec
+    self.watchdog = Watchdog(hosts)
     self.tracer = Tracer(workdir / "profile", self.config.profile_steps)
     self.programs: dict[Size, StepFn] = {}
     self.state, self.start_step = self._start()
@@ -155,12 +156,13 @@ class _Run:
     hosts.check_same({"first step": self.start_step}, "first step")
     self.log = MetricsLog(workdir, self.start_step) if self.is_main else None
     self.watch = Stopwatch(self.config.batch_size, self.start_step, experiment.total_steps)
-    self.meetings = 0
-    self.history: list[tuple[int, float]] = []  # (step, figure) of the evaluations so far
+    pauses = Pauses(hosts, self.watchdog, self.watch, self.config.hosts.pause_timeout_sec)
+    self.pause, self.meet = pauses.pause, pauses.meet
     self.values: dict[str, float] = {}
     self.figures: Figures | None = None
     self.metric_of = metric_of(experiment)
-    self.best = checkpoints.best(self.metric_of or None)
+    best = checkpoints.best(self.metric_of or None)
+    self.ratings = Ratings(self.metric_of.get("name", ""), self.config.eval.patience, best)
     self.totals = Totals()
     self.source: TrainBatches
 
@@ -169,16 +171,16 @@ class _Run:
     with self._rows_kept(), self.watchdog, self.tracer, self._batches() as batches:
       is_stopped = done < self.experiment.total_steps and self.preemption.requested(done)
       is_stopped = is_stopped or not self._make_up_evaluation()
-      if not is_stopped and not self.is_over:
+      if not is_stopped and not self.ratings.is_over:
         self._show_training_images()
         done, is_stopped = self._train(batches)
-      with self.watchdog.phase("the end of the run", self.pause_sec):
+      with self.pause("the end of the run"):
         reason = self._finish(done, is_stopped)
     return Outcome(
       reason=reason,
       step=done,
       values=self.values,
-      best=self.best,
+      best=self.ratings.best,
       seconds=time.perf_counter() - began,
       digest=digest(flatten_variables(jax.device_get(self.state.params))),
     )
@@ -195,7 +197,14 @@ class _Run:
       raise
 
   def _train(self, batches: Iterator[tuple[int, Any]]) -> tuple[int, bool]:
-    """All steps; gives how many updates are done, and whether the run was asked to stop before its end."""
+    """All steps that are left. The whole order of a training is in this function; do not change it lightly.
+
+    The checkpoint comes before the evaluation: that may take long, and what ends the run meanwhile must not cost steps.
+    Every process asks once after each step whether to stop, for all of them must get the same answer.
+
+    Returns:
+      How many updates are done, and whether the run was asked to stop before its end.
+    """
     done, flying = self.start_step, deque[Any]()
     for step, batch in self._timed(batches):
       flying.append(self._step(step, batch))
@@ -205,13 +214,22 @@ class _Run:
         if not self.totals.add_up(num_running=len(flying)):
           self._check_finite()
       done = step + 1
-      is_stopped = self._after(done)
-      if is_stopped or self.is_over:
-        return done, is_stopped
+      if self._is_logged(done):
+        self._log(done)
+      if self._is_saved(done):
+        self._save(done)
+      if done < self.experiment.total_steps and self.preemption.requested(done):
+        return done, True
+      if self._is_evaluated(done):
+        if not self._evaluate(done):
+          return done, True
+        self._rate(done)
+      if self.ratings.is_over:
+        break
     return done, False
 
   def _step(self, step: int, batch: Any) -> Any:
-    """Starts one update; gives what is ready when it is done."""
+    """Starts one update; returns what is ready when it is done."""
     height, width = batch["image"].shape[1:3]
     self.tracer.before(step)
     with self._compiled((width, height), batch) as program:
@@ -230,28 +248,20 @@ class _Run:
     if size in self.programs:
       yield self.programs[size]
       return
-    began = time.perf_counter()
     name, limit_sec = f"the first step at {size[0]}x{size[1]}", self.config.hosts.first_step_timeout_sec
     config, is_new = self.config, not self.programs  # before the first step there is nothing to save
     what = f"the step of {self.experiment.graph.name} {size[0]}x{size[1]}, batch {config.batch_size}, {config.dtype}"
-    with self.watchdog.phase(name, limit_sec, is_first_step=True):
+    with self.pause(name, limit_sec, is_first_step=True):
       with contextlib.ExitStack() as stack:
         if self.is_main:
           stack.enter_context(compiling(f"{what}, {jax.default_backend()}"))
         if is_new:
           stack.enter_context(interrupts.hasty())
         self.programs[size] = compiled(self.experiment.steps[size], self.state, batch, self.constants)
-      self._meet(name, limit_sec)
+      self.meet(name, limit_sec)
       yield self.programs[size]
       jax.block_until_ready(self.state.step)
     self.starts.succeeded()
-    self.watch.paused(time.perf_counter() - began)
-
-  def _meet(self, name: str, limit_sec: float) -> None:
-    """Returns when all processes are here; one that does not come in time is named, and ends the run."""
-    self.meetings += 1
-    with self.watchdog.phase(f"the other processes, before {name}", limit_sec + MEETING_SPARE_SEC):
-      self.hosts.gather(f"meeting {self.meetings}, before {name}", None, limit_sec)
 
   def _start(self) -> tuple[steps.TrainState, int]:
     """The state to begin with: the newest checkpoint's, or a new one."""
@@ -288,27 +298,18 @@ class _Run:
         return
       yield item
 
-  def _after(self, done: int) -> bool:
-    """What is due after `done` updates; gives whether to stop here.
+  def _is_logged(self, done: int) -> bool:
+    every = self.experiment.log_steps
+    return done == self.experiment.total_steps or (every > 0 and done % every == 0)
 
-    The checkpoint comes before the evaluation: that may take long, and what ends the run meanwhile must not cost steps.
-    """
-    experiment, is_last = self.experiment, done == self.experiment.total_steps
-    if is_last or (experiment.log_steps and done % experiment.log_steps == 0):
-      self._log(done)
-    is_evaluated = self._is_evaluated(done)
-    if is_last or is_evaluated or done % experiment.checkpoint_steps == 0:
-      self._save(done)
-    is_stopped = not is_last and self.preemption.requested(done)
-    if is_evaluated and not is_stopped:
-      is_stopped = not self._evaluate(done)
-    return is_stopped
+  def _is_saved(self, done: int) -> bool:
+    is_due = done == self.experiment.total_steps or done % self.experiment.checkpoint_steps == 0
+    return is_due or self._is_evaluated(done)
 
   def _is_evaluated(self, done: int) -> bool:
-    """Whether an evaluation belongs to `done` updates."""
-    experiment = self.experiment
-    is_due = done == experiment.total_steps or (experiment.eval_steps > 0 and done % experiment.eval_steps == 0)
-    return experiment.evaluator is not None and done > 0 and is_due
+    every = self.experiment.eval_steps
+    is_due = done == self.experiment.total_steps or (every > 0 and done % every == 0)
+    return self.experiment.evaluator is not None and done > 0 and is_due
 
   def _make_up_evaluation(self) -> bool:
     """What an earlier part of the run evaluated, and the evaluation of its checkpoint if it ended before that; False if
@@ -316,14 +317,14 @@ class _Run:
     if self.experiment.evaluator is None:
       return True
     done = self.start_step
-    name, rated = self.metric_of["name"], self.checkpoints.metric_of(done) == self.metric_of
+    name, rated = self.ratings.name, self.checkpoints.metric_of(done) == self.metric_of
     own = (last_evaluation(self.workdir, done), rated, evaluations(self.workdir, name, done))
     found, is_rated, history = self.hosts.gather("last evaluation", own if self.is_main else None)[0]
-    self.history = [(step, -math.inf if value is None else value) for step, value in history]
+    self.ratings.take_up(history)
     if found:
       self.values = found[1]
     if self._is_evaluated(done) and not (is_rated and found and found[0] == done):
-      return self._evaluate(done)
+      return self._evaluate(done) and self._rate(done)
     return True
 
   def _log(self, done: int) -> None:
@@ -338,7 +339,7 @@ class _Run:
     self._check_finite()
     assert self.experiment.evaluator is not None
     began = time.perf_counter()
-    with self.watchdog.phase("evaluation", self.pause_sec) as renew:
+    with self.pause("evaluation") as renew:
 
       def on_batch() -> None:
         if self.preemption.is_noticed:
@@ -346,7 +347,7 @@ class _Run:
         renew()
 
       def on_compiled() -> None:
-        self._meet("the first evaluation", self.pause_sec)
+        self.meet("the first evaluation")
         renew()
 
       try:
@@ -354,55 +355,33 @@ class _Run:
         self.figures = self.experiment.evaluator(steps.eval_variables(self.state), on_batch, on_compiled)
       except _AskedToStop:
         return False
-    self.values, seconds = self.figures.values, time.perf_counter() - began
-    self.watch.paused(seconds)
+    self.values = self.figures.values
     if self.log:
       self.log.write_evaluation(done, self.values, self.figures.point)
       shown = "  ".join(f"{key} {value:.4f}" for key, value in list(self.values.items())[:4])
-      say(f"evaluation at step {done:,}: {shown}  ({seconds:.0f} s)")
+      say(f"evaluation at step {done:,}: {shown}  ({time.perf_counter() - began:.0f} s)")
       if reason := self._why_zero(done):
         say(f"  {reason}")
-    self._rate(done)
-    if self.is_over and done < self.experiment.total_steps:
-      self._say(self._ended_early(done))
     return True
 
-  @property
-  def is_over(self) -> bool:
-    """Whether so many evaluations in a row were no better than one before that the run ends (`eval.patience`)."""
-    patience = self.config.eval.patience
-    if not patience or len(self.history) <= patience:
-      return False
-    values = [value for _, value in self.history]
-    return max(values[-patience:]) <= max(values[:-patience])
-
-  def _ended_early(self, done: int) -> str:
-    step, value = max(self.history, key=lambda one: (one[1], -one[0]))
-    return (
-      f"no better {self.metric_of['name']} in {self.config.eval.patience} evaluations (best {value:.4f} at step {step:,}): the "
-      f"run ends after {done:,} of {self.experiment.total_steps:,} steps (config.eval.patience)"
-    )
-
   def _why_zero(self, done: int) -> str:
-    return why_zero(self.experiment, self.figures, self.metric_of["name"], done) if self.figures else ""
+    return why_zero(self.experiment, self.figures, self.ratings.name, done) if self.figures else ""
 
-  def _rate(self, done: int) -> None:
-    """Notes in the checkpoint of `done` updates what its evaluation gave, and what that means."""
-    metric = self.values.get(self.metric_of["name"], math.nan)
-    self.history = [one for one in self.history if one[0] != done]
-    self.history.append((done, metric if math.isfinite(metric) else -math.inf))
-    if math.isfinite(metric) and (self.best is None or metric > self.best[1]):
-      self.best = (done, metric)
-    self._save(done, metric=metric, metric_of=self.metric_of)
+  def _rate(self, done: int) -> bool:
+    """Notes in the checkpoint of `done` updates what its evaluation gave; True, so that it can follow `_evaluate`."""
+    figure = self.values.get(self.ratings.name, math.nan)
+    self.ratings.add(done, figure)
+    self._save(done, metric=figure, metric_of=self.metric_of)
+    if self.ratings.is_over and done < self.experiment.total_steps:
+      self._say(self.ratings.why_over(done, self.experiment.total_steps))
+    return True
 
   def _save(self, done: int, **rating: Any) -> None:
     self._check_finite()
-    began = time.perf_counter()
-    with self.watchdog.phase("saving a checkpoint", self.pause_sec):
+    with self.pause("saving a checkpoint"):
       if self.log:
         self.log.push()
       self.checkpoints.save(done, self.state, run_metadata(self.experiment, done), **rating)
-    self.watch.paused(time.perf_counter() - began)
 
   def _finish(self, done: int, is_stopped: bool) -> Reason:
     """The last log line and checkpoint, and, at the end of the run, the report of the evaluation."""
@@ -420,7 +399,7 @@ class _Run:
       self.log.close()
       write_curves(self.workdir)
       if not is_stopped and (done > self.start_step or not any((self.workdir / name).exists() for name in BEST)):
-        with self.watchdog.phase("writing the best weights", self.pause_sec):
+        with self.pause("writing the best weights"):
           self._say(f"best weights as one file: {self.workdir / write_best(self.workdir)}")
     self._tell_bad_data()
     return Reason.PREEMPTED if is_stopped else Reason.DONE
@@ -448,11 +427,13 @@ class _Run:
     is_reported = self.hosts.gather("reported step", reported_step(folder))[0] == done
     if is_reported and self.figures is None:
       return True
-    if self.figures is None and not self._evaluate(done):  # killed between the last evaluation and the report
+    if self.figures is None and not (
+      self._evaluate(done) and self._rate(done)
+    ):  # killed between the last evaluation and the report
       return False
     if self.log and self.figures is not None:
       # In place of that of the run before it was made longer, if it was.
-      with self.watchdog.phase("the report", self.pause_sec), folder_beside(folder, STEP_FILE) as part:
+      with self.pause("the report"), folder_beside(folder, STEP_FILE) as part:
         evaluator.report(self.figures, part, self.config.eval.num_pictures)
         self.log.pictures(done, part / "examples")
         write_validation_samples(sorted((part / "examples").glob("*.jpg")), self.workdir)
@@ -474,9 +455,9 @@ class _Run:
       bn_scope=self.config.bn_scope,
       rate=float(experiment.schedule(bad_step)),
       constants=self.constants,
-      meet=lambda: self._meet("the search for what diverged", self.pause_sec),
+      meet=lambda: self.meet("the search for what diverged"),
     )
-    with self.watchdog.phase("the search for what diverged", self.pause_sec):
+    with self.pause("the search for what diverged"):
       found = diagnosis(
         suspect,
         lambda: batch_at(experiment.dataset, self.config.augment, experiment.pipeline, bad_step, total),
