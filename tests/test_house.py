@@ -40,7 +40,7 @@ def test_the_page_for_contributors_shows_the_rooms() -> None:
 
 def test_data_know_no_networks() -> None:
   """Nor JAX: workers that read and augment start without it."""
-  allowed = {"errors", "fonts", "lazy", "version"}
+  allowed = {"errors", "fonts", "lazy", "ranges", "version"}
   found = [each for each in IMPORTS if each.importer.startswith("data_pipelines")]
   assert found
   foreign = {each.imported for each in found if not each.imported.startswith(("data_pipelines", "files."))}

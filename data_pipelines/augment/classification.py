@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -12,15 +12,16 @@ from prn_jax.data_pipelines.augment.colour import draw_distortion, gaussian_blur
 from prn_jax.data_pipelines.augment.randaugment import MAX_MAGNITUDE, rand_augment
 from prn_jax.data_pipelines.augment.resample import Crop, resample
 from prn_jax.data_pipelines.augment.sample import (
+  BLUR,
+  FACTOR,
+  HUE,
   AugmentError,
   Sample,
-  check_colours,
   check_group,
-  check_number,
   check_switches,
-  check_whole,
 )
 from prn_jax.data_pipelines.augment.warp import draw_warp
+from prn_jax.ranges import Range, at_least, between, check, check_value
 
 _ATTEMPTS = 10  # at a crop that fits
 _BLUR_KERNEL_PX = 15  # of blur=1, as in Darknet
@@ -53,41 +54,38 @@ class ClassificationAugment:
   """
 
   min_scale: float = 0.25
-  max_scale: float = 1.0
+  max_scale: float = field(
+    default=1.0, metadata=between(1e-4, 1, "the largest part of the image's area that is cut out")
+  )
   min_ratio: float = 3 / 4
-  max_ratio: float = 4 / 3
+  max_ratio: float = field(default=4 / 3, metadata=between(0.01, 100, "the largest width by height that is cut out"))
   flip: bool = True
-  hue: float = 0.0
-  saturation: float = 1.0
-  exposure: float = 1.0
-  randaugment_ops: int = 0
-  randaugment_magnitude: float = 9.0
-  pad_crop: int = 0
+  hue: float = field(default=0.0, metadata=HUE)
+  saturation: float = field(default=1.0, metadata=FACTOR)
+  exposure: float = field(default=1.0, metadata=FACTOR)
+  randaugment_ops: int = field(default=0, metadata=at_least(0, "operations on each image; 0 is off"))
+  randaugment_magnitude: float = field(default=9.0, metadata=between(0, MAX_MAGNITUDE, "their strength"))
+  pad_crop: int = field(default=0, metadata=at_least(0, "pixels that the image moves at most; 0 is off"))
   min_crop: int = 0
-  max_crop: int = 0
-  angle: float = 0.0
-  aspect: float = 1.0
-  blur: int = 0
+  max_crop: int = field(default=0, metadata=at_least(0, "pixels of the scaled image's shorter side at most; 0 is off"))
+  angle: float = field(
+    default=0.0, metadata=between(0, 180, "degrees by which the image turns at most, either way; 0 is off")
+  )
+  aspect: float = field(default=1.0, metadata=between(0.1, 10, "the factor between width and height; 1 is off"))
+  blur: int = field(default=0, metadata=BLUR)
 
   def __post_init__(self) -> None:
-    check_number("max_scale", self.max_scale, 1e-4, 1, means="the largest part of the image's area that is cut out")
-    check_number("min_scale", self.min_scale, 1e-4, self.max_scale, means="the smallest part, no more than max_scale")
-    check_number("max_ratio", self.max_ratio, 0.01, 100, means="the largest width by height that is cut out")
-    check_number("min_ratio", self.min_ratio, 0.01, self.max_ratio, means="the smallest, no more than max_ratio")
-    check_colours(self.hue, self.saturation, self.exposure)
-    check_whole("randaugment_ops", self.randaugment_ops, 0, means="operations on each image; 0 is off")
-    check_number("randaugment_magnitude", self.randaugment_magnitude, 0, MAX_MAGNITUDE, means="their strength")
-    check_whole("pad_crop", self.pad_crop, 0, means="pixels that the image moves at most; 0 is off")
-    check_whole("blur", self.blur, 0, means="the size in pixels of what blurs the image; 0 is off")
+    check(self, AugmentError)
+    smallest = Range(1e-4, self.max_scale, "the smallest part, no more than max_scale")
+    check_value("min_scale", self.min_scale, smallest, AugmentError)
+    smallest = Range(0.01, self.max_ratio, "the smallest, no more than max_ratio")
+    check_value("min_ratio", self.min_ratio, smallest, AugmentError)
     check_switches(self, "flip")
     self._check_darknets_crop()
 
   def _check_darknets_crop(self) -> None:
-    check_whole("max_crop", self.max_crop, 0, means="pixels of the scaled image's shorter side at most; 0 is off")
-    lowest = min(1, self.max_crop)
-    check_whole("min_crop", self.min_crop, lowest, self.max_crop, means="the fewest, at least 1, no more than max_crop")
-    check_number("angle", self.angle, 0, 180, means="degrees by which the image turns at most, either way; 0 is off")
-    check_number("aspect", self.aspect, 0.1, 10, means="the factor between width and height; 1 is off")
+    fewest = Range(min(1, self.max_crop), self.max_crop, "the fewest, at least 1, no more than max_crop")
+    check_value("min_crop", self.min_crop, fewest, AugmentError, is_whole=True)
     if self.max_crop and self.pad_crop:
       raise AugmentError(
         f"pad_crop is {self.pad_crop} and max_crop {self.max_crop}; expected one of them, the other 0."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -12,15 +12,16 @@ from prn_jax.data_pipelines.augment.colour import draw_distortion
 from prn_jax.data_pipelines.augment.mosaic import mosaic
 from prn_jax.data_pipelines.augment.resample import Window
 from prn_jax.data_pipelines.augment.sample import (
+  BLUR,
+  FACTOR,
+  HUE,
   AugmentError,
   Sample,
-  check_colours,
   check_group,
-  check_number,
   check_switches,
-  check_whole,
 )
 from prn_jax.data_pipelines.augment.view import BACKGROUND_BLUR, Margins, View, place_boxes, render
+from prn_jax.ranges import between, check
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,25 +51,25 @@ class DetectionAugment:
     AugmentError: a field is out of its range.
   """
 
-  jitter: float = 0.2
-  resize: float = 1.0
+  jitter: float = field(
+    default=0.2, metadata=between(0, 0.99, "the part of the image by which each side moves; 0 is off")
+  )
+  resize: float = field(
+    default=1.0, metadata=between(0.1, 10, "how much larger or smaller objects get at most; 1 is off")
+  )
   flip: bool = True
-  hue: float = 0.0
-  saturation: float = 1.0
-  exposure: float = 1.0
+  hue: float = field(default=0.0, metadata=HUE)
+  saturation: float = field(default=1.0, metadata=FACTOR)
+  exposure: float = field(default=1.0, metadata=FACTOR)
   mosaic: bool = False
   mosaic_bound: bool = False
   mixup: bool = False
-  blur: int = 0
-  gaussian_noise: float = 0.0
+  blur: int = field(default=0, metadata=BLUR)
+  gaussian_noise: float = field(default=0.0, metadata=between(0, 127, "levels of 0 to 255; 0 is off"))
   letterbox: bool = False
 
   def __post_init__(self) -> None:
-    check_number("jitter", self.jitter, 0, 0.99, means="the part of the image by which each side moves; 0 is off")
-    check_number("resize", self.resize, 0.1, 10, means="how much larger or smaller objects get at most; 1 is off")
-    check_colours(self.hue, self.saturation, self.exposure)
-    check_whole("blur", self.blur, 0, means="the size in pixels of what blurs the image; 0 is off")
-    check_number("gaussian_noise", self.gaussian_noise, 0, 127, means="levels of 0 to 255; 0 is off")
+    check(self, AugmentError)
     check_switches(self, "flip", "mosaic", "mosaic_bound", "mixup", "letterbox")
 
   @property

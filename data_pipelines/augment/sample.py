@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import math
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from numbers import Integral, Real
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prn_jax.errors import PrnError
+from prn_jax.ranges import at_least, between
+
+HUE = between(0, 0.5, "the part of a full circle that colours turn at most, either way; 0 is off")
+FACTOR = between(0.01, 100, "the largest factor, its inverse being the smallest; 1 is off")
+BLUR = at_least(0, "the size in pixels of what blurs the image; 0 is off")
 
 
 class AugmentError(PrnError):
@@ -58,29 +60,8 @@ def check_group(group: Sequence[Sample], group_size: int, size: tuple[int, int])
       raise AugmentError(f"boxes have shape {boxes.shape} for {len(sample.classes)} classes; expected (n, 4) and (n,).")
 
 
-def check_number(name: str, value: object, low: float, high: float = math.inf, *, means: str) -> None:
-  """Raises AugmentError unless `value` is a finite number from `low` to `high`; `means` says what it does."""
-  if isinstance(value, bool) or not isinstance(value, Real) or not low <= float(value) <= min(high, sys.float_info.max):
-    limits = f"of at least {low:g}" if math.isinf(high) else f"from {low:g} to {high:g}"
-    raise AugmentError(f"{name} is {value!r}; expected a number {limits}: {means}.")
-
-
-def check_whole(name: str, value: object, low: int, high: float = math.inf, *, means: str) -> None:
-  """As `check_number`, for whole numbers."""
-  if isinstance(value, bool) or not isinstance(value, Integral) or not low <= int(value) <= high:
-    limits = f"of at least {low}" if math.isinf(high) else f"from {low} to {high:g}"
-    raise AugmentError(f"{name} is {value!r}; expected a whole number {limits}: {means}.")
-
-
 def check_switches(settings: object, *names: str) -> None:
   """Raises AugmentError unless the named fields are True or False; 0 and 1, as in a cfg file, will do."""
   for name in names:
     if getattr(settings, name) not in (True, False):
       raise AugmentError(f"{name} is {getattr(settings, name)!r}; expected True or False.")
-
-
-def check_colours(hue: object, saturation: object, exposure: object) -> None:
-  """Raises AugmentError unless these can be limits of `colour.draw_distortion`."""
-  check_number("hue", hue, 0, 0.5, means="the part of a full circle that colours turn at most, either way; 0 is off")
-  for name, value in (("saturation", saturation), ("exposure", exposure)):
-    check_number(name, value, 0.01, 100, means="the largest factor, its inverse being the smallest; 1 is off")

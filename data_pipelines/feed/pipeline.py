@@ -16,7 +16,7 @@ import itertools
 import logging
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -36,6 +36,7 @@ from prn_jax.data_pipelines.feed.decoding import SampleMemory
 from prn_jax.data_pipelines.feed.evaluation_batches import EvalBatches, eval_batches
 from prn_jax.data_pipelines.parallel import OrderedMap, check_shared_memory, default_threads
 from prn_jax.data_pipelines.records import DataError, Dataset, OnBadData, Problem
+from prn_jax.ranges import at_least, check
 
 __all__ = [
   "Batch",
@@ -79,20 +80,22 @@ class PipelineConfig:
     cache_mb: decoded images kept in memory, in MiB (of every worker); saves decoding where the data set is small.
   """
 
-  seed: int
-  batch_size: int
+  seed: int = field(metadata=at_least(0))
+  batch_size: int = field(metadata=at_least(1, "images per step over all processes"))
   sizes: tuple[Size, ...]
-  resize_every: int = 10
-  largest_last_steps: int = 100
-  max_boxes: int = 200
+  resize_every: int = field(default=10, metadata=at_least(1, "steps between two draws of a size"))
+  largest_last_steps: int = field(default=100, metadata=at_least(0, "steps at the end of a run with the largest size"))
+  max_boxes: int = field(default=200, metadata=at_least(1, "rows of truth per image"))
   channels: int = 3
-  decode_margin: float = 1.5
+  decode_margin: float = field(
+    default=1.5, metadata=at_least(0, "how many times the network's size must be left; 0 decodes in full")
+  )
   on_bad_data: OnBadData | str = OnBadData.STOP
 
-  threads: int | None = None
-  workers: int = 0
-  prefetch: int = 2
-  cache_mb: int = 0
+  threads: int | None = field(default=None, metadata=at_least(0, "0 works in the caller's thread"))
+  workers: int = field(default=0, metadata=at_least(0, "0 uses threads alone"))
+  prefetch: int = field(default=2, metadata=at_least(1, "batches kept ready"))
+  cache_mb: int = field(default=0, metadata=at_least(0, "MiB of decoded images; 0 keeps none"))
 
   def __post_init__(self) -> None:
     _check_config(self)
@@ -103,13 +106,7 @@ class PipelineConfig:
 
 
 def _check_config(config: PipelineConfig) -> None:
-  lowest = {"seed": 0, "batch_size": 1, "resize_every": 1, "largest_last_steps": 0, "max_boxes": 1}
-  lowest |= {"decode_margin": 0, "workers": 0, "prefetch": 1, "cache_mb": 0}
-  if config.threads is not None:
-    lowest["threads"] = 0
-  for name, low in lowest.items():
-    if getattr(config, name) < low:
-      raise DataError(f"{name} of the input pipeline is {getattr(config, name)}; expected at least {low}.")
+  check(config, DataError, "{} of the input pipeline")
   if not config.sizes or any(len(size) != 2 or min(size) < 1 for size in config.sizes):
     raise DataError(f"sizes of the input pipeline are {config.sizes}; expected as in ((416, 416), (608, 608)).")
   if config.on_bad_data not in list(OnBadData):

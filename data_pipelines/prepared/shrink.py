@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from prn_jax.data_pipelines.records import (
   image_size,
 )
 from prn_jax.errors import PrnError
+from prn_jax.ranges import between, check
 
 _OVERSAMPLING = 2  # a JPEG may be decoded at 1/2, 1/4 or 1/8 where this many times the wanted size is left
 MAX_SIDE = 16384
@@ -57,7 +58,7 @@ class ShrinkOptions:
   max_side: int | None = None
   min_side: int | None = None
   image_format: ImageFormat | str = ImageFormat.JPEG
-  quality: int = 95
+  quality: int = field(default=95, metadata=between(1, 100, "of JPEG"))
 
   def __post_init__(self) -> None:
     given = {name: value for name in ("size", "max_side", "min_side") if (value := getattr(self, name)) is not None}
@@ -67,8 +68,7 @@ class ShrinkOptions:
       sides = value if isinstance(value, tuple) else (value,)
       if not all(1 <= side <= MAX_SIDE for side in sides):
         raise DataError(f"{name} is {'x'.join(map(str, sides))}; expected 1 to {MAX_SIDE} pixels a side")
-    if not 1 <= self.quality <= 100:
-      raise DataError(f"quality is {self.quality}; expected 1 to 100")
+    check(self, DataError)
     if self.image_format not in list(ImageFormat):
       raise DataError(f"the image format is '{self.image_format}'; expected jpeg or png")
 

@@ -11,6 +11,11 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from prn_jax.graph.section import Section, Value
+from prn_jax.ranges import at_least, below, between
+
+# Ranges are those of `config.loss.head`; a cfg may hold what it likes.
+_OVERLAP = at_least(0, "an overlap; 1 is never reached")
+_FACTOR = at_least(0, "a factor of this part of the loss")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -87,21 +92,25 @@ class HeadTraining:
   jitter: float = 0.2
   resize: float = 1.0
   random: float = 0.0
-  ignore_thresh: float = 0.5
-  truth_thresh: float = 1.0
-  iou_thresh: float = 1.0
+  ignore_thresh: float = dataclasses.field(default=0.5, metadata=_OVERLAP)
+  truth_thresh: float = dataclasses.field(default=1.0, metadata=_OVERLAP)
+  iou_thresh: float = dataclasses.field(default=1.0, metadata=_OVERLAP)
   iou_thresh_kind: str = "iou"
   iou_loss: str = "mse"
-  iou_normalizer: float = 0.75
-  obj_normalizer: float = 1.0
-  cls_normalizer: float = 1.0
-  delta_normalizer: float = 1.0
-  uc_normalizer: float = 1.0
+  iou_normalizer: float = dataclasses.field(default=0.75, metadata=_FACTOR)
+  obj_normalizer: float = dataclasses.field(default=1.0, metadata=_FACTOR)
+  cls_normalizer: float = dataclasses.field(default=1.0, metadata=_FACTOR)
+  delta_normalizer: float = dataclasses.field(default=1.0, metadata=_FACTOR)
+  uc_normalizer: float = dataclasses.field(default=1.0, metadata=_FACTOR)
   objectness_smooth: bool = False
-  label_smooth_eps: float = 0.0
+  label_smooth_eps: float = dataclasses.field(
+    default=0.0, metadata=below(0, 1, "how far targets are moved towards one half; 0 is off")
+  )
   counters_per_class: tuple[float, ...] = ()
   focal_loss: bool = False
-  max_delta: float = float("inf")
+  max_delta: float = dataclasses.field(
+    default=float("inf"), metadata=at_least(0, "the largest gradient of a box", is_finite=False)
+  )
   show_details: bool = True
   map: str = ""
   track_history_size: int = 5
@@ -124,15 +133,15 @@ class RegionTraining:
   random: float = 0.0
   rescore: bool = False
   bias_match: bool = False
-  thresh: float = 0.5
+  thresh: float = dataclasses.field(default=0.5, metadata=_OVERLAP)
   absolute: bool = False
   focal_loss: bool = False
-  class_scale: float = 1.0
-  coord_scale: float = 1.0
-  object_scale: float = 1.0
-  noobject_scale: float = 1.0
+  class_scale: float = dataclasses.field(default=1.0, metadata=_FACTOR)
+  coord_scale: float = dataclasses.field(default=1.0, metadata=_FACTOR)
+  object_scale: float = dataclasses.field(default=1.0, metadata=_FACTOR)
+  noobject_scale: float = dataclasses.field(default=1.0, metadata=_FACTOR)
   mask_scale: float = 1.0
-  classfix: int = 0
+  classfix: int = dataclasses.field(default=0, metadata=between(-1, 2, "Darknet's -1, 0, 1 or 2"))
   map: str = ""
 
 

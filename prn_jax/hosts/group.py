@@ -38,6 +38,7 @@ from prn_jax.hosts.cluster import Cluster, find_cluster
 from prn_jax.hosts.exit_codes import HOST_LOST, PREEMPTED, end_process, exit_code_of, tell_supervisor
 from prn_jax.hosts.peers import Peers
 from prn_jax.hosts.roster import LAST, differences
+from prn_jax.ranges import at_least
 
 ASKED = "prn: asked to stop: saving after this step, or batch of an evaluation"
 
@@ -63,12 +64,12 @@ class HostSettings:
   """
 
   cluster: str = "auto"
-  join_timeout_sec: float = 55.0
-  silence_timeout_sec: float = 30.0
-  start_timeout_sec: float = 900.0
-  first_step_timeout_sec: float = 3600.0
-  step_timeout_sec: float = 300.0
-  pause_timeout_sec: float = 3600.0
+  join_timeout_sec: float = dataclasses.field(default=55.0, metadata=at_least(0.001, "seconds"))
+  silence_timeout_sec: float = dataclasses.field(default=30.0, metadata=at_least(0.001, "seconds"))
+  start_timeout_sec: float = dataclasses.field(default=900.0, metadata=at_least(0.001, "seconds"))
+  first_step_timeout_sec: float = dataclasses.field(default=3600.0, metadata=at_least(0.001, "seconds"))
+  step_timeout_sec: float = dataclasses.field(default=300.0, metadata=at_least(0.001, "seconds"))
+  pause_timeout_sec: float = dataclasses.field(default=3600.0, metadata=at_least(0.001, "seconds"))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ import operator
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from prn_jax.data_pipelines.augment.classification import ClassificationAugment
 from prn_jax.data_pipelines.augment.detection import DetectionAugment
@@ -22,6 +22,7 @@ from prn_jax.detect.metrics import protocols
 from prn_jax.errors import PrnError, did_you_mean
 from prn_jax.formats.darknet_training import HeadTraining, RegionTraining
 from prn_jax.hosts.group import HostSettings
+from prn_jax.ranges import at_least, below, between, check, check_value, range_of
 from prn_jax.train.losses import LossConfig
 from prn_jax.train.optim import OptimConfig
 
@@ -88,11 +89,13 @@ class DataConfig:
   train: str = ""
   valid: str = ""
   on_bad_data: str = "stop"
-  max_boxes: int = 100
-  threads: int = 0
-  workers: int = 0
-  prefetch: int = 4
-  cache_mb: int = 0
+  max_boxes: int = dataclasses.field(default=100, metadata=at_least(1, "rows of truth per image"))
+  threads: int = dataclasses.field(default=0, metadata=at_least(0, "0 is one per core"))
+  workers: int = dataclasses.field(
+    default=0, metadata=at_least(0, "processes beside this one; 0 makes the batches in it")
+  )
+  prefetch: int = dataclasses.field(default=4, metadata=at_least(1, "batches made ahead"))
+  cache_mb: int = dataclasses.field(default=0, metadata=at_least(0, "memory for decoded images; 0 keeps none"))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -110,13 +113,19 @@ class EvalConfig:
   """
 
   every: Duration = Duration()
-  batch_size: int = 0
-  conf: float = 0.005
-  nms: float = 0.45
+  batch_size: int = dataclasses.field(default=0, metadata=at_least(0, "images per run; 0 is the training batch"))
+  conf: float = dataclasses.field(
+    default=0.005, metadata=below(0, 1, "detections that are less sure are left out (prn eval has 0.001)")
+  )
+  nms: float = dataclasses.field(
+    default=0.45, metadata=between(0, 1, "of two detections that overlap more, the less sure is left out (usual: 0.45)")
+  )
   protocol: str = "coco"
   metric: str = ""
-  num_pictures: int = 16
-  patience: int = 0
+  num_pictures: int = dataclasses.field(default=16, metadata=at_least(0, "pictures at the end; 0 draws none"))
+  patience: int = dataclasses.field(
+    default=0, metadata=at_least(0, "evaluations without a better figure; 0 never ends a run early")
+  )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -150,24 +159,31 @@ class TrainConfig:
   model_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   lenient: bool = False
   transforms: tuple[str, ...] = ()
-  width: int = 0
-  height: int = 0
+  width: int = dataclasses.field(default=0, metadata=at_least(0, "pixels of the input; 0 keeps the model's"))
+  height: int = dataclasses.field(default=0, metadata=at_least(0, "pixels of the input; 0 keeps the model's"))
   sizes: tuple[tuple[int, int], ...] = ()
-  resize_every_steps: int = 10
+  resize_every_steps: int = dataclasses.field(default=10, metadata=at_least(1, "steps between changes of the size"))
   anchors: tuple[tuple[float, float], ...] = ()
   weights: str = ""
   weights_model: str = ""
   bn_scope: str = "global"
-  bn_momentum: float = 0.0
+  bn_momentum: float = dataclasses.field(
+    default=0.0,
+    metadata=below(
+      0, 1, "the share of the old rolling statistics (Darknet: 0.99); 0 chooses it by the length of the run"
+    ),
+  )
   dtype: str = "float32"
   remat: bool = False
-  batch_size: int = 0
+  batch_size: int = dataclasses.field(
+    default=0, metadata=at_least(0, "images per update, over all devices; 0 chooses it by the data")
+  )
   total: Duration = Duration()
   checkpoint_every: Duration = Duration()
-  keep_checkpoints: int = 2
+  keep_checkpoints: int = dataclasses.field(default=2, metadata=at_least(1, "one is needed to resume"))
   log_every: Duration = Duration(steps=50)
   profile_steps: tuple[int, ...] = ()
-  seed: int = 0
+  seed: int = dataclasses.field(default=0, metadata=at_least(0))
   data: DataConfig = DataConfig()
   augment: DetectionAugment | ClassificationAugment = DetectionAugment()
   loss: LossConfig = LossConfig()
@@ -186,67 +202,6 @@ LOSS_FIELDS = {
   if field.name not in DATA_KEYS
 }
 
-
-class Range(NamedTuple):
-  """Where a number may lie; `below` says that it must stay below `high`, and `means` what it is for."""
-
-  low: float
-  high: float = math.inf
-  means: str = ""
-  below: bool = False
-
-  def problem(self, value: float) -> str:
-    """What is expected instead of this value, or ""."""
-    if self.low <= value <= self.high and not (self.below and value == self.high):
-      return ""
-    upto = "" if math.isinf(self.high) else f" and {'below' if self.below else 'at most'} {self.high:g}"
-    return f"expected at least {self.low:g}{upto}{f': {self.means}' if self.means else ''}"
-
-
-# Key -> where its number may lie. Those of `optim` and `augment` are checked by these themselves.
-RANGES: dict[str, Range] = {
-  "width": Range(0, means="pixels of the input; 0 keeps the model's"),
-  "height": Range(0, means="pixels of the input; 0 keeps the model's"),
-  "resize_every_steps": Range(1, means="steps between changes of the size"),
-  "bn_momentum": Range(
-    0, 1, "the share of the old rolling statistics (Darknet: 0.99); 0 chooses it by the length of the run", below=True
-  ),
-  "batch_size": Range(0, means="images per update, over all devices; 0 chooses it by the data"),
-  "keep_checkpoints": Range(1, means="one is needed to resume"),
-  "seed": Range(0),
-  "data.max_boxes": Range(1, means="rows of truth per image"),
-  "data.threads": Range(0, means="0 is one per core"),
-  "data.workers": Range(0, means="processes beside this one; 0 makes the batches in it"),
-  "data.prefetch": Range(1, means="batches made ahead"),
-  "data.cache_mb": Range(0, means="memory for decoded images; 0 keeps none"),
-  "loss.label_smoothing": Range(0, 1, "the share of the target that the other classes get; 0 is off", below=True),
-  "eval.batch_size": Range(0, means="images per run; 0 is the training batch"),
-  "eval.conf": Range(0, 1, "detections that are less sure are left out (prn eval has 0.001)", below=True),
-  "eval.nms": Range(0, 1, "of two detections that overlap more, the less sure is left out (usual: 0.45)"),
-  "eval.patience": Range(0, means="evaluations without a better figure; 0 never ends a run early"),
-  "eval.num_pictures": Range(0, means="pictures at the end; 0 draws none"),
-  **{
-    f"hosts.{field.name}": Range(0.001, means="seconds")
-    for field in dataclasses.fields(HostSettings)
-    if field.name.endswith("_sec")
-  },
-}
-HEAD_RANGES: dict[str, Range] = {
-  **dict.fromkeys(("ignore_thresh", "truth_thresh", "iou_thresh"), Range(0, means="an overlap; 1 is never reached")),
-  "label_smooth_eps": Range(0, 1, "how far targets are moved towards one half; 0 is off", below=True),
-  **dict.fromkeys(
-    ("iou_normalizer", "obj_normalizer", "cls_normalizer", "delta_normalizer", "uc_normalizer"),
-    Range(0, means="a factor of this part of the loss"),
-  ),
-  "max_delta": Range(0, means="the largest gradient of a box"),
-  "thresh": Range(0, means="an overlap; 1 is never reached"),
-  "classfix": Range(-1, 2, "Darknet's -1, 0, 1 or 2"),
-  **dict.fromkeys(
-    ("class_scale", "coord_scale", "object_scale", "noobject_scale"),
-    Range(0, means="a factor of this part of the loss"),
-  ),
-}
-"""The same for the keys of `loss.head`."""
 
 # Settings without influence on the numbers: they may change when a run is taken up again. So may `eval`, although it
 # decides which checkpoint is the best: with its figure a checkpoint keeps what that means (metric, protocol, thresholds,
@@ -380,8 +335,7 @@ def _check(config: TrainConfig) -> None:
   ):
     if value not in allowed:
       raise ConfigError(f"config.{key} is '{value}'{did_you_mean(value, allowed)}; expected {' or '.join(allowed)}.")
-  for key, wanted in RANGES.items():
-    _check_range(f"config.{key}", operator.attrgetter(key)(config), wanted)
+  check(config, ConfigError, "config.{}")
   for key in ("total", "checkpoint_every", "log_every", "eval.every"):
     operator.attrgetter(key)(config).given(f"config.{key}")
   for key, pairs in (("sizes", config.sizes), ("anchors", config.anchors)):
@@ -395,11 +349,6 @@ def _check(config: TrainConfig) -> None:
     )
   _check_profile_steps(config.profile_steps)
   _check_head(config.loss.head)
-
-
-def _check_range(key: str, value: float, wanted: Range) -> None:
-  if problem := wanted.problem(value):
-    raise ConfigError(f"{key} is {value}; {problem}.")
 
 
 def _check_profile_steps(steps: tuple[int, ...]) -> None:
@@ -420,8 +369,8 @@ def _check_head(head: Mapping[str, Any]) -> None:
         f"config.loss.head.{key} does not exist{did_you_mean(key, known)}. config.loss.head has {', '.join(known)}."
       )
     _convert(value, hints[key], f"config.loss.head.{key}", is_finite=key != "max_delta")
-    if key in HEAD_RANGES:
-      _check_range(f"config.loss.head.{key}", value, HEAD_RANGES[key])
+    if wanted := range_of(LOSS_FIELDS[key]):
+      check_value(f"config.loss.head.{key}", value, wanted, ConfigError)
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

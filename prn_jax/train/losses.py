@@ -17,6 +17,7 @@ from prn_jax.errors import PrnError
 from prn_jax.formats.darknet_training import Training
 from prn_jax.graph.graph import Graph
 from prn_jax.graph.head import DetectionHead
+from prn_jax.ranges import below
 from prn_jax.train.step import Batch, Constants, LossFn, Metrics
 
 
@@ -33,7 +34,9 @@ class LossConfig:
   """
 
   style: str = "darknet"
-  label_smoothing: float = 0.0
+  label_smoothing: float = dataclasses.field(
+    default=0.0, metadata=below(0, 1, "the share of the target that the other classes get; 0 is off")
+  )
   head: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 

@@ -20,6 +20,7 @@ import optax
 from prn_jax.errors import PrnError, did_you_mean
 from prn_jax.formats.darknet_training import LayerTraining, NetTraining
 from prn_jax.graph.graph import Graph
+from prn_jax.ranges import at_least, below, check
 from prn_jax.train.schedules import Policy, cosine_schedule, darknet_schedule
 
 COSINE = "cosine"
@@ -35,12 +36,6 @@ class OptimizerName(StrEnum):
   ADAMW = "adamw"
   LARS = "lars"
   LAMB = "lamb"
-
-
-def _check_at_least(minimum: int, group: str, config: Any, keys: tuple[str, ...]) -> None:
-  for key in keys:
-    if not getattr(config, key) >= minimum:  # also refuses NaN
-      raise PrnError(f"{group}.{key} is {getattr(config, key)}; expected at least {minimum}.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,16 +55,22 @@ class ScheduleConfig:
   """
 
   policy: str = COSINE
-  burn_in_steps: int = 0
-  power: float = 4.0
+  burn_in_steps: int = dataclasses.field(
+    default=0, metadata=at_least(0, "updates until the full rate; 0 starts with it")
+  )
+  power: float = dataclasses.field(
+    default=4.0, metadata=at_least(0, "the exponent of the burn-in, and of the policies poly and random")
+  )
   steps: tuple[float, ...] = ()
   scales: tuple[float, ...] = ()
   step: int = 1
-  scale: float = 1.0
+  scale: float = dataclasses.field(default=1.0, metadata=at_least(0, "the factor of the policy step"))
   gamma: float = 1.0
-  sgdr_cycle_steps: int = 0
-  sgdr_mult: int = 2
-  end_rate: float = 0.0
+  sgdr_cycle_steps: int = dataclasses.field(
+    default=0, metadata=at_least(0, "updates of the first cycle; 0 is the whole run")
+  )
+  sgdr_mult: int = dataclasses.field(default=2, metadata=at_least(1, "how much longer each cycle is than the last"))
+  end_rate: float = dataclasses.field(default=0.0, metadata=at_least(0, "the rate at the end of a cosine"))
 
   def __post_init__(self) -> None:
     known = [*Policy, COSINE]
@@ -77,8 +78,7 @@ class ScheduleConfig:
       raise PrnError(
         f"schedule.policy is '{self.policy}'{did_you_mean(self.policy, known)}; expected one of {', '.join(known)}."
       )
-    _check_at_least(0, "schedule", self, ("burn_in_steps", "power", "scale", "end_rate", "sgdr_cycle_steps"))
-    _check_at_least(1, "schedule", self, ("sgdr_mult",))
+    check(self, PrnError, "schedule.{}")
     too_many = len(self.scales) > len(self.steps)
     if too_many or not all(step > 0 for step in self.steps) or not all(scale >= 0 for scale in self.scales):
       raise PrnError(
@@ -106,18 +106,18 @@ class OptimConfig:
   """
 
   name: str = "sgd"
-  learning_rate: float = 0.001
-  momentum: float = 0.9
+  learning_rate: float = dataclasses.field(default=0.001, metadata=at_least(0, "the highest rate of the schedule"))
+  momentum: float = dataclasses.field(default=0.9, metadata=below(0, 1, "the share of the last update"))
   nesterov: bool = False
-  weight_decay: float = 0.0005
-  b1: float = 0.9
-  b2: float = 0.999
-  eps: float = 1e-8
-  trust_coefficient: float = 0.001
-  clip_norm: float = 0.0
+  weight_decay: float = dataclasses.field(default=0.0005, metadata=at_least(0, "the share of the kernels; 0 is off"))
+  b1: float = dataclasses.field(default=0.9, metadata=below(0, 1, "of adamw and lamb"))
+  b2: float = dataclasses.field(default=0.999, metadata=below(0, 1, "of adamw and lamb"))
+  eps: float = dataclasses.field(default=1e-8, metadata=at_least(0, "of adamw and lamb"))
+  trust_coefficient: float = dataclasses.field(default=0.001, metadata=at_least(0, "of lars"))
+  clip_norm: float = dataclasses.field(default=0.0, metadata=at_least(0, "the largest norm of the gradient; 0 is any"))
   freeze_until: str = ""
-  ema_decay: float = 0.0
-  accumulate: int = 1
+  ema_decay: float = dataclasses.field(default=0.0, metadata=below(0, 1, "the share of the old average; 0 keeps none"))
+  accumulate: int = dataclasses.field(default=1, metadata=at_least(1, "micro-batches per update"))
   schedule: ScheduleConfig = ScheduleConfig()
 
   def __post_init__(self) -> None:
@@ -126,11 +126,7 @@ class OptimConfig:
       raise PrnError(
         f"optim.name is '{self.name}'{did_you_mean(self.name, names)}; expected one of {', '.join(names)}."
       )
-    _check_at_least(0, "optim", self, ("learning_rate", "weight_decay", "eps", "trust_coefficient", "clip_norm"))
-    _check_at_least(1, "optim", self, ("accumulate",))
-    for key in ("momentum", "b1", "b2", "ema_decay"):
-      if not 0 <= getattr(self, key) < 1:
-        raise PrnError(f"optim.{key} is {getattr(self, key)}; expected at least 0 and below 1.")
+    check(self, PrnError, "optim.{}")
 
 
 def darknet_optim(net: NetTraining) -> OptimConfig:

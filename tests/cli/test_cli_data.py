@@ -83,7 +83,10 @@ def test_inspect_skips_and_lists_by_default(spec: str) -> None:
   [
     (("prepare", "{spec}", "{out}", "--size", "big"), "--size big: expected WIDTHxHEIGHT in pixels"),
     (("prepare", "{spec}", "{out}", "--workers", "0"), "--workers 0: expected at least 1"),
-    (("prepare", "{spec}", "{out}", "--quality", "101"), "quality is 101; expected 1 to 100"),
+    (
+      ("prepare", "{spec}", "{out}", "--quality", "101"),
+      "quality is 101; expected a whole number from 1 to 100: of JPEG",
+    ),
     (("prepare", "{spec}", "{out}", "--max-side", "3", "--size", "3x3"), "not allowed with argument --max-side"),
     (("anchors", "{spec}", "--num", "99", "--size", "416x416"), "99 anchors cannot be found: the 8 boxes have"),
     (("anchors", "{spec}", "--num", "2", "--size", "416"), "--size 416: expected WIDTHxHEIGHT"),

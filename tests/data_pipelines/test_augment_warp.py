@@ -202,7 +202,7 @@ def test_blur_is_every_fourth_time(blur: int, kernel: int) -> None:
 @pytest.mark.parametrize(
   ("setting", "message"),
   [
-    ({"max_crop": -1}, "max_crop is -1; expected a whole number of at least 0"),
+    ({"max_crop": -1}, "max_crop is -1; expected at least 0: pixels of"),
     ({"max_crop": 100}, "min_crop is 0; expected a whole number from 1 to 100"),
     ({"min_crop": 200, "max_crop": 100}, "min_crop is 200; expected a whole number from 1 to 100"),
     ({"min_crop": 5}, "min_crop is 5; expected a whole number from 0 to 0"),

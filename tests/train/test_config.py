@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import importlib
 import json
 import re
@@ -22,9 +21,6 @@ from prn_jax.formats import darknet_cfg
 from prn_jax.labels import num_classes
 from prn_jax.models import get_spec
 from prn_jax.train.config import (
-  HEAD_RANGES,
-  LOSS_FIELDS,
-  RANGES,
   ConfigError,
   DataConfig,
   Duration,
@@ -247,7 +243,10 @@ def changed(**values: Any) -> dict[str, Any]:
       {"eval__conf": 2.0},
       r"config\.eval\.conf is 2\.0; expected at least 0 and below 1: detections that are less sure",
     ),
-    ({"eval__nms": -1.0}, r"config\.eval\.nms is -1\.0; expected at least 0 and at most 1"),
+    (
+      {"eval__nms": -1.0},
+      r"config\.eval\.nms is -1\.0; expected a number from 0 to 1: of two detections that overlap more",
+    ),
     ({"hosts__step_timeout_sec": 0.0}, r"config\.hosts\.step_timeout_sec is 0\.0; expected at least 0\.001: seconds"),
     ({"optim__learning_rate": float("inf")}, r"config\.optim\.learning_rate is inf; expected a finite number"),
     ({"optim__schedule__power": -1.0}, r"config\.optim\.schedule: schedule\.power is -1\.0; expected at least 0"),
@@ -263,17 +262,12 @@ def test_wrong_configuration(values: dict[str, Any], message: str) -> None:
     typed(changed(**values))
 
 
-def test_ranges_name_settings_that_exist_and_leave_the_edges() -> None:
+def test_ranges_leave_the_edges() -> None:
   low = {
     "width": 0, "bn_momentum": 0.0, "eval__conf": 0.0, "eval__nms": 1.0, "eval__num_pictures": 0, "data__prefetch": 1,
     "profile_steps": (3, 3), "loss__head": {"max_delta": float("inf"), "ignore_thresh": 1.0, "iou_loss": "ciou"},
   }  # fmt: skip
   assert typed(changed(**low)).loss.head["max_delta"] == float("inf")
-  assert set(HEAD_RANGES) < set(LOSS_FIELDS)
-  default = to_dict(TrainConfig())
-  for key in RANGES:
-    value = functools.reduce(lambda group, name: group[name], key.split("."), default)
-    assert isinstance(value, int | float), key
 
 
 @pytest.mark.parametrize(
