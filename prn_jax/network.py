@@ -9,9 +9,9 @@ from typing import Any, Literal
 import jax
 import numpy as np
 from flax import linen as nn
-from flax import traverse_util
 
 from prn_jax.graph.graph import INPUT, Context, Graph, Layer
+from prn_jax.nested import flattened, nested
 
 Variables = dict[str, Any]
 
@@ -95,7 +95,8 @@ def expected_variables(graph: Graph) -> dict[str, tuple[int, ...]]:
 
 
 def flatten_variables(variables: Variables) -> dict[str, Any]:
-  return dict(traverse_util.flatten_dict(variables, sep="/"))
+  """ "collection/layer/path" -> array."""
+  return flattened(variables)
 
 
 def why_not_finite(variables: Variables) -> str:
@@ -119,4 +120,5 @@ def why_not_finite(variables: Variables) -> str:
 
 
 def unflatten_variables(flat: dict[str, Any]) -> Variables:
-  return dict(traverse_util.unflatten_dict(flat, sep="/"))
+  """The reverse of `flatten_variables`."""
+  return nested(flat)

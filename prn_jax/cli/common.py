@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
-import math
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from prn_jax import compilation_cache
 from prn_jax.cli.devices import announce_device
 from prn_jax.errors import PrnError
+from prn_jax.files.json_text import json_text
 from prn_jax.files.places import make_folder, to_path
 
 if TYPE_CHECKING:
@@ -111,17 +110,7 @@ def output_folder(path: str, option: str = "--out") -> Path:
 
 def print_json(value: dict[str, Any]) -> None:
   """Prints one line of JSON; infinite and undefined numbers become null, which JSON can hold."""
-  print(json.dumps(_finite(value)), flush=True)
-
-
-def _finite(value: Any) -> Any:
-  if isinstance(value, float) and not math.isfinite(value):
-    return None
-  if isinstance(value, dict):
-    return {str(key): _finite(item) for key, item in value.items()}
-  if isinstance(value, list | tuple):
-    return [_finite(item) for item in value]
-  return value
+  print(json_text(value), flush=True)
 
 
 def start_computing(command: str) -> None:

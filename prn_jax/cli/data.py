@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from prn_jax.cli.common import add_json, output_folder, parse_size, print_json, progress
 from prn_jax.errors import PrnError
+from prn_jax.files.json_text import json_text
 from prn_jax.files.places import to_path
 
 if TYPE_CHECKING:
@@ -124,7 +125,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _inspect(args: argparse.Namespace) -> int:
-  import json
 
   from prn_jax.data_pipelines.doctor.report import text, write_pictures
   from prn_jax.data_pipelines.doctor.summary import summarize
@@ -146,7 +146,7 @@ def _inspect(args: argparse.Namespace) -> int:
     print(text(summary, most_problems=MOST_LISTED))
   if folder:
     files = write_pictures(summary, dataset, folder, draw_boxes)
-    write_text(folder / "summary.json", json.dumps(summary.to_json(), indent=1))
+    write_text(folder / "summary.json", json_text(summary.to_json(), indent=1))
     print(f"wrote {', '.join(map(str, files))} and {folder / 'summary.json'}", file=sys.stderr)
   if args.json:
     print_json(summary.to_json())
@@ -154,7 +154,6 @@ def _inspect(args: argparse.Namespace) -> int:
 
 
 def _anchors(args: argparse.Namespace) -> int:
-  import json
 
   from prn_jax.data_pipelines.doctor.anchors import box_sizes, fit_anchors
   from prn_jax.data_pipelines.records import count_problems, notes_of
@@ -178,7 +177,7 @@ def _anchors(args: argparse.Namespace) -> int:
   lines += [anchors.cfg_line(args.cells)]
   print("\n".join(lines), file=sys.stderr if args.json else sys.stdout)
   if args.out:
-    write_text(to_path(args.out), json.dumps(result, indent=1) + "\n")
+    write_text(to_path(args.out), json_text(result, indent=1) + "\n")
     print(f"wrote {args.out}", file=sys.stderr)
   if args.json:
     print_json(result)

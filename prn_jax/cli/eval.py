@@ -21,6 +21,7 @@ from prn_jax.cli.common import (
 )
 from prn_jax.cli.predict import add_detection, detection_options
 from prn_jax.compiling import first_is_compiled
+from prn_jax.files.json_text import json_text
 from prn_jax.files.places import to_path
 
 NUM_EXAMPLES = 16
@@ -148,7 +149,6 @@ def _coco_rows(dataset: Any, record: Any, done: Any) -> list[Any]:
 
 
 def _classifier(args: argparse.Namespace, dataset: Any, done: Any) -> dict[str, Any]:
-  import json
 
   from prn_jax.files.disk import write_text
   from prn_jax.run.evaluate import classification_result
@@ -158,7 +158,7 @@ def _classifier(args: argparse.Namespace, dataset: Any, done: Any) -> dict[str, 
     print(f"{result.images:,} images\n  top-1  {result.top1:.4f}\n  top-5  {result.top5:.4f}")
   if args.out:
     content = result.to_json() | {"per_class": list(result.per_class)}
-    write_text(to_path(args.out) / "top1.json", json.dumps(content, indent=1))
+    write_text(to_path(args.out) / "top1.json", json_text(content, indent=1))
     print(f"wrote {args.out}/top1.json", file=sys.stderr)
   return result.to_json()
 

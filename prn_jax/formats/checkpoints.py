@@ -38,6 +38,7 @@ from prn_jax.files.places import files_below, is_remote, remove_tree, to_path
 from prn_jax.files.structured import read_json
 from prn_jax.files.values import Node, shown
 from prn_jax.formats.description import cannot_restore, check_version, description, file_hashes
+from prn_jax.nested import flattened, nested
 
 FOLDER = "checkpoints"
 STATE, META, MANIFEST = "state", "meta.json", "manifest.json"
@@ -319,28 +320,6 @@ def described_model(path: Path, meta: Mapping[str, Any]) -> tuple[str, dict[str,
       config = read_json(run / "config.json", CheckpointError)
       extra["names"] = config["names"].texts() if "names" in config else []
   return text, extra
-
-
-def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
-  """Nested dicts from values by path."""
-  tree: dict[str, Any] = {}
-  for path, value in flat.items():
-    *folders, name = path.split("/")
-    node = tree
-    for folder in folders:
-      node = node.setdefault(folder, {})
-      if not isinstance(node, dict):
-        raise CheckpointError(f"the array '{path}' lies inside another array")
-    node[name] = value
-  return tree
-
-
-def flattened(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-  """Values by path from nested dicts."""
-  flat: dict[str, Any] = {}
-  for key, value in tree.items():
-    flat.update(flattened(value, f"{prefix}{key}/") if isinstance(value, Mapping) else {f"{prefix}{key}": value})
-  return flat
 
 
 def _choose(path: Path, step: Which) -> Path:

@@ -23,6 +23,7 @@ from prn_jax.errors import WeightsError
 from prn_jax.files.disk import aligned, written_beside
 from prn_jax.files.places import local_copy, to_path
 from prn_jax.graph.graph import Graph, Layer, WeightArray
+from prn_jax.nested import nested
 
 Variables = dict[str, Any]
 _PARTIAL_NAME = re.compile(r"\.conv\.\d+$|\.\d+$")
@@ -144,7 +145,7 @@ def load(
         found -= array.size
   except OSError as error:
     raise WeightsError(f"cannot read weights '{path}': {error.strerror}.") from None
-  return Loaded(_nest(flat), header, _missing(graph, flat))
+  return Loaded(nested(flat), header, _missing(graph, flat))
 
 
 def _skipped_at_end(graph: Graph, skip: Collection[str]) -> int:
@@ -328,14 +329,3 @@ def _end(graph: Graph, arrays: list[tuple[Layer, WeightArray]], found: int, rest
     f"It ends inside {which}, which has {found - before:,} of its {size:,} values: "
     "the file is truncated, or belongs to another cfg."
   )
-
-
-def _nest(flat: dict[str, np.ndarray]) -> Variables:
-  tree: Variables = {"params": {}, "batch_stats": {}}
-  for key, value in flat.items():
-    *path, leaf = key.split("/")
-    node = tree
-    for part in path:
-      node = node.setdefault(part, {})
-    node[leaf] = value
-  return {collection: node for collection, node in tree.items() if node}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from prn_jax.classify.metrics import ClassificationMetrics
 from prn_jax.detect.metrics.plots import plot_confusion_counts, save_png
 from prn_jax.detect.metrics.tables import format_table
 from prn_jax.files.disk import write_text
+from prn_jax.files.json_text import json_text
 
 
 def write_classification_report(out_dir: Path, result: ClassificationMetrics) -> dict[str, Path]:
@@ -23,7 +23,7 @@ def write_classification_report(out_dir: Path, result: ClassificationMetrics) ->
   """
   files = {name: out_dir / name for name in ("top1.json", "per_class.txt", "confusion.png")}
   content = result.to_json() | {"per_class": list(result.per_class)}
-  write_text(files["top1.json"], json.dumps(content, allow_nan=False, ensure_ascii=False, indent=1) + "\n")
+  write_text(files["top1.json"], json_text(content, indent=1, is_ascii=False) + "\n")
   write_text(files["per_class.txt"], format_table(result.per_class) + "\n")
   subtitle = f"{result.images:,} images, top-1 {result.top1:.4f}, top-5 {result.top5:.4f}"
   save_png(plot_confusion_counts(result.names, result.counts, subtitle), files["confusion.png"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from prn_jax.data_pipelines.images.channels import check_channels, to_channels
 from prn_jax.detect.detections import Detections
 from prn_jax.errors import PrnError, did_you_mean
 from prn_jax.labels import num_classes
+from prn_jax.ranges import at_least, between, check
 
 if TYPE_CHECKING:
   from prn_jax.model import Model
@@ -41,10 +43,10 @@ class DetectOptions:
     classes: numbers or names of the classes that are looked for; None is all.
   """
 
-  conf: float = 0.25
-  nms: float = 0.45
+  conf: float = field(default=0.25, metadata=between(0, 1, "boxes that are less sure are left out"))
+  nms: float = field(default=0.45, metadata=between(0, 1, "of two boxes that overlap more, the less sure is left out"))
   resize: str | None = None
-  max_detections: int = 300
+  max_detections: int = field(default=300, metadata=at_least(1, "boxes per image, the surest first"))
   class_agnostic: bool = False
   nms_kind: str | None = None
   classes: Sequence[int | str] | int | str | None = None
@@ -53,13 +55,9 @@ class DetectOptions:
     if self.classes is not None:
       one = isinstance(self.classes, int | np.integer | str)
       object.__setattr__(self, "classes", (self.classes,) if one else tuple(self.classes))  # type: ignore[arg-type]
-    for name, value in (("conf", self.conf), ("nms", self.nms)):
-      if not 0 <= value <= 1:
-        raise PrnError(f"{name}={value}; expected 0 to 1.")
+    check(self, PrnError)
     if self.resize not in (None, *RESIZES):
       raise PrnError(f"resize={self.resize}; expected one of {', '.join(RESIZES)}.")
-    if self.max_detections < 1:
-      raise PrnError(f"max_detections={self.max_detections}; expected at least 1.")
 
 
 @dataclasses.dataclass

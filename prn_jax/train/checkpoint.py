@@ -28,6 +28,7 @@ from prn_jax.files.places import bucket_error, is_remote, to_path
 from prn_jax.formats import checkpoints as files
 from prn_jax.formats.checkpoints import Rating, load_params
 from prn_jax.formats.orbax import check_keys
+from prn_jax.nested import nested
 from prn_jax.version import __version__
 
 __all__ = ["Checkpoints", "load_params"]
@@ -132,7 +133,7 @@ class Checkpoints:
     if plan == _GO:
       try:
         self._checkpointer.save(
-          str(self.folder / str(step) / files.STATE), args=ocp.args.PyTreeSave(files.nested(arrays)), force=True
+          str(self.folder / str(step) / files.STATE), args=ocp.args.PyTreeSave(nested(arrays)), force=True
         )
       except Exception as failure:
         raise self._save_error(step, failure) from failure

@@ -25,6 +25,7 @@ from PIL import Image
 
 from prn_jax.errors import PrnError
 from prn_jax.files.disk import is_file, set_aside, write_text
+from prn_jax.files.json_text import finite
 from prn_jax.files.mirror import Mirror
 from prn_jax.files.structured import MAX_DATA_BYTES, load_bytes, parse_json
 from prn_jax.files.values import Misfit, Node, text_of
@@ -64,7 +65,7 @@ class MetricsLog:
 
   def write(self, step: int, values: Mapping[str, float]) -> None:
     """Adds a row; names with "/" are groups, as "eval/AP50". Infinite and undefined values are kept as null."""
-    row: dict[str, Any] = {"step": step} | {k: v if math.isfinite(v) else None for k, v in values.items()}
+    row: dict[str, Any] = {"step": step} | finite(dict(values))
     self._rows.append(row)
     assert self._jsonl is not None
     self._jsonl.write(json.dumps(row) + "\n")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import json
 import math
 import time
 from collections import deque
@@ -25,6 +24,7 @@ from prn_jax.compiling import compiling
 from prn_jax.data_pipelines.feed.pipeline import TrainBatches, batch_at, first_rows, size_of_step, train_batches
 from prn_jax.errors import BucketError, PrnError
 from prn_jax.files.disk import write_text
+from prn_jax.files.json_text import json_text
 from prn_jax.files.places import folder_beside
 from prn_jax.formats.checkpoints import FOLDER
 from prn_jax.formats.safetensors import digest
@@ -467,7 +467,7 @@ class _Run:
     file = self.workdir / diagnose.FILE
     if self.is_main:
       with contextlib.suppress(PrnError):  # a full disk is not why this run ends
-        write_text(file, json.dumps(found.to_json(), indent=1))
+        write_text(file, json_text(found.to_json(), indent=1))
     raise DivergedError(found.text(file))
 
   def _say(self, text: str) -> None:

@@ -73,7 +73,7 @@ def test_python_call_equals_the_command_line(fastest: tuple[object, ...], photos
   np.testing.assert_allclose(letterboxed.boxes_xyxy_px[0], found.boxes_xyxy_px[0], atol=40)
   with pytest.raises(prn_jax.PrnError, match=r"unknown option 'cnf' \(did you mean 'conf'\?\)"):
     model(str(photos / "dog.jpg"), cnf=0.5)
-  with pytest.raises(prn_jax.PrnError, match=r"conf=3; expected 0 to 1"):
+  with pytest.raises(prn_jax.PrnError, match=r"conf is 3; expected a number from 0 to 1: boxes"):
     model(str(photos / "dog.jpg"), conf=3)
   with pytest.raises(prn_jax.PrnError, match=r"shape \(5, 5, 4\); expected \(height, width, 3\)"):
     model(np.zeros((5, 5, 4), np.uint8))
@@ -143,7 +143,8 @@ def test_wrong_names_and_options(fastest: tuple[object, ...], photos: Path, tmp_
   assert "3 class names were given, but network 'yolo-fastest-1.1-xl' has 80 classes" in text
   assert "--save pdf: unknown" in prn("predict", model, photos / "dog.jpg", *weights, "--save", "pdf", expect=2).stderr
   assert (
-    "conf=1.5; expected 0 to 1" in prn("predict", model, photos / "dog.jpg", *weights, "--conf", 1.5, expect=2).stderr
+    "conf is 1.5; expected a number from 0 to 1: boxes that are less sure are left out."
+    in prn("predict", model, photos / "dog.jpg", *weights, "--conf", 1.5, expect=2).stderr
   )
 
 

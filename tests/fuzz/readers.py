@@ -20,6 +20,7 @@ from prn_jax.data_pipelines.prepared.record_bytes import decode_record, encode_r
 from prn_jax.data_pipelines.records import Object, OnBadData, ProblemLog, make_record
 from prn_jax.data_pipelines.spec import open_spec
 from prn_jax.errors import PrnError
+from prn_jax.nested import nested
 from tests.fuzz.mutate import mutated_bytes, mutated_json, mutated_text
 
 Read = Callable[[bytes], object]
@@ -198,7 +199,7 @@ def meta(folder: Path) -> tuple[Read, Sequence[bytes]]:
   def read(content: bytes) -> object:
     (folder / checkpoints.META).write_bytes(content)
     found = checkpoints.read_meta(folder)
-    checkpoints.nested({path: checkpoints._numpy_target(*kind) for path, kind in found["arrays"].items()})
+    nested({path: checkpoints._numpy_target(*kind) for path, kind in found["arrays"].items()})
     return checkpoints.described_model(folder, found["meta"] | {"step": found["step"]})
 
   return read, [json.dumps(stored).encode()]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from prn_jax.detect.metrics.data import EvalData
 from prn_jax.detect.metrics.match import COCO50, Curve, Special, score
+from prn_jax.files.json_text import finite
 
 RECALLS = np.linspace(0, 1, 101)
 CONFIDENCES = np.linspace(0, 1, 1001)
@@ -144,4 +145,4 @@ def _confidence_curve(curves: Sequence[Curve]) -> ConfidenceCurve:
 
 
 def _listed(values: NDArray[np.float64]) -> list[float | None]:
-  return [None if np.isnan(value) else round(float(value), 6) for value in values]
+  return [finite(round(float(value), 6)) for value in values]

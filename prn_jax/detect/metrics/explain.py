@@ -29,6 +29,7 @@ from prn_jax.detect.metrics.match import (
   score,
 )
 from prn_jax.errors import did_you_mean
+from prn_jax.files.json_text import finite
 
 PROTOCOLS: dict[str, tuple[str, Rules]] = {
   "coco": ("COCO AP", COCO),
@@ -142,7 +143,7 @@ class Explanation:
 
   def to_json(self) -> dict[str, Any]:
     """All fields; None for a figure that is undefined (no class has truths)."""
-    return _without_nan(dataclasses.asdict(self))
+    return finite(dataclasses.asdict(self))
 
   def text(self) -> str:
     """A page of text."""
@@ -286,11 +287,3 @@ def _change_lines(changes: tuple[Change, ...]) -> list[str]:
     text = "; ".join(f"{what}: {', '.join(values)}" for what, values in weak.items())
     lines += textwrap.wrap(f"without effect here: {text}", 110, initial_indent="  ", subsequent_indent="    ")
   return lines
-
-
-def _without_nan(content: Any) -> Any:
-  if isinstance(content, dict):
-    return {key: _without_nan(value) for key, value in content.items()}
-  if isinstance(content, list | tuple):
-    return [_without_nan(value) for value in content]
-  return None if isinstance(content, float) and np.isnan(content) else content

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from prn_jax.detect.metrics.mistakes import ConfusionMatrix, assign, confusion_m
 from prn_jax.detect.metrics.sheet import ReadImage, Sheet, contact_sheet
 from prn_jax.detect.metrics.tables import Evaluation, Row, format_table, with_confidence
 from prn_jax.files.disk import write_text, written_beside
+from prn_jax.files.json_text import json_text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,8 +105,7 @@ class _Writer:
     return self.files[name]
 
   def json(self, name: str, content: Any) -> None:
-    # NaN is no JSON: whoever reads the file must not stumble over it.
-    write_text(self.path(name), json.dumps(content, allow_nan=False, ensure_ascii=False, indent=1) + "\n")
+    write_text(self.path(name), json_text(content, indent=1, is_ascii=False) + "\n")
 
   def text(self, name: str, content: str) -> None:
     write_text(self.path(name), content)
