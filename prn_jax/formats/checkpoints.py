@@ -25,16 +25,15 @@ import os
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from prn_jax.errors import CheckpointError, PrnError
-from prn_jax.files.disk import is_file, is_folder, sha256, write_text
-from prn_jax.files.listings import listed_once
+from prn_jax.files.disk import is_file, is_folder, write_text
 from prn_jax.files.places import files_below, is_remote, remove_tree, to_path
+from prn_jax.files.sealed import check_files, hashes
 from prn_jax.files.structured import read_json
 from prn_jax.files.values import Node, shown
 from prn_jax.formats.description import cannot_restore, check_version, description, file_hashes
@@ -173,8 +172,7 @@ def hash_files(checkpoint: Path, *, durable: bool = False) -> dict[str, str]:
   if durable and not is_remote(checkpoint):
     for name in names:
       _force_to_disk(checkpoint / name)
-  with ThreadPoolExecutor(max_workers=8) as pool:  # hashing releases the GIL
-    return dict(zip(names, pool.map(sha256, [checkpoint / name for name in names]), strict=True))
+  return hashes(checkpoint, names)
 
 
 def verify(checkpoint: Path, *, part: int = 0, parts: int = 1) -> None:
@@ -187,23 +185,7 @@ def verify(checkpoint: Path, *, part: int = 0, parts: int = 1) -> None:
   Raises:
     CheckpointError: naming the first file that is missing or changed.
   """
-  expected: dict[str, str] = read_manifest(checkpoint)["sha256"]
-  with listed_once():
-    missing = [name for name in expected if not is_file(checkpoint / name)]
-  if missing:
-    raise CheckpointError(f"'{checkpoint / missing[0]}' is missing, one of {len(missing)} missing files.")
-  names = sorted(expected)[part::parts]
-  try:
-    with ThreadPoolExecutor(max_workers=8) as pool:
-      found = dict(zip(names, pool.map(sha256, [checkpoint / name for name in names]), strict=True))
-  except OSError as error:
-    raise CheckpointError(f"'{error.filename or checkpoint}' cannot be read: {error.strerror or error}.") from None
-  for name in names:
-    if found[name] != expected[name]:
-      raise CheckpointError(
-        f"'{checkpoint / name}' has changed since it was saved (sha256 {found[name][:12]}, expected "
-        f"{expected[name][:12]}): damaged or edited."
-      )
+  check_files(checkpoint, read_manifest(checkpoint)["sha256"], part=part, parts=parts)
 
 
 def delete(checkpoint: Path) -> None:

@@ -15,15 +15,15 @@ import json
 import re
 import secrets
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from prn_jax.errors import CheckpointError
-from prn_jax.files.disk import aligned, check_space, check_utf8, is_folder, sha256, write_text
+from prn_jax.files.disk import aligned, check_space, check_utf8, is_folder, write_text
 from prn_jax.files.places import explained, files_below, remove_tree, to_path
+from prn_jax.files.sealed import check_files, hashes
 from prn_jax.files.structured import read_json
 from prn_jax.files.values import shown
 from prn_jax.formats.description import cannot_restore, check_version, description, file_hashes
@@ -31,6 +31,7 @@ from prn_jax.formats.description import cannot_restore, check_version, descripti
 INDEX = "model.json"
 FORMAT = "prn_jax model"
 VERSION = 1
+_ADVICE = "Restore it from a copy, or convert the model again."
 
 
 def is_model_directory(path: Path) -> bool:
@@ -57,7 +58,13 @@ def save(path: str | Path, graph_cfg: str, variables: Mapping[str, Any], extra: 
   try:
     write_text(payload / "graph.cfg", graph_cfg)
     _save_variables(payload / "variables", variables)
-    index = {"format": FORMAT, "version": VERSION, "payload": payload.name, **extra, "sha256": _hashes(payload)}
+    index = {
+      "format": FORMAT,
+      "version": VERSION,
+      "payload": payload.name,
+      **extra,
+      "sha256": hashes(payload, files_below(payload)),
+    }
     write_text(path / INDEX, json.dumps(index, indent=1))
   except BaseException:
     remove_tree(payload)
@@ -90,7 +97,7 @@ def load_index(path: str | Path) -> dict[str, Any]:
   payload = index["payload"].text()
   if not re.fullmatch(r"payload-\w{1,100}", payload):
     raise index["payload"].fault(f"is {shown(payload)}; expected the name of a folder, as payload-1f3a9c02")
-  _verify(path, path / payload, file_hashes(index["sha256"]))
+  check_files(path / payload, file_hashes(index["sha256"]), advice=_ADVICE)
   return {"payload": payload} | description(index)
 
 
@@ -151,27 +158,6 @@ def _map_arrays(function: Callable[[Any], np.ndarray], tree: Any) -> Any:
       tree[key] = _map_arrays(function, tree[key])
     return tree
   return function(np.asarray(tree))
-
-
-def _hashes(payload: Path) -> dict[str, str]:
-  names = files_below(payload)
-  with ThreadPoolExecutor() as pool:  # hashing releases the GIL
-    return dict(zip(names, pool.map(sha256, [payload / name for name in names]), strict=True))
-
-
-def _verify(path: Path, payload: Path, expected: Mapping[str, str]) -> None:
-  found = _hashes(payload) if payload.is_dir() else {}
-  missing = sorted(set(expected) - set(found))
-  if missing:
-    raise CheckpointError(
-      f"'{path}' is incomplete: {len(missing)} files are missing, first '{missing[0]}'. Save it again."
-    )
-  changed = sorted(key for key in expected if found[key] != expected[key])
-  if changed:
-    raise CheckpointError(
-      f"'{payload / changed[0]}' has changed since it was saved (sha256 {found[changed[0]][:12]}, expected "
-      f"{expected[changed[0]][:12]}): damaged or edited. Restore it from a copy, or convert the model again."
-    )
 
 
 @contextlib.contextmanager
