@@ -13,15 +13,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
-
 from prn_jax.data_pipelines.feed.pipeline import PipelineReport
 from prn_jax.data_pipelines.records import Problem
 from prn_jax.errors import BucketError, PrnError
 from prn_jax.files.disk import set_aside, write_text
 from prn_jax.files.structured import MAX_DATA_BYTES, parse_json, read_json
 from prn_jax.files.values import Node
+from prn_jax.hosts.group import gather_text
 from prn_jax.train.experiment import Experiment
 
 FILE = "bad_data.json"
@@ -122,7 +120,7 @@ def collect(experiment: Experiment, report: PipelineReport) -> BadData:
   specs = {"train": data.train, "valid": data.valid}
   own = BadData(specs, {"train": train, "valid": valid}, report.num_overflowing, report.num_boxes_lost)
   total = BadData(specs, {"train": [], "valid": []})
-  for text in gathered(json.dumps(own.to_json())):
+  for text in gather_text(json.dumps(own.to_json())):
     total = total.merged(BadData.from_json(parse_json(text, "what another process has met")))
   return total
 
@@ -153,20 +151,6 @@ def write(found: BadData, workdir: Path, *, is_resumed: bool) -> BadData:
   else:
     file.unlink(missing_ok=True)
   return found
-
-
-def gathered(text: str) -> list[str]:
-  """A text of any length from every process, in their order; each of them must call it."""
-  if jax.process_count() == 1:
-    return [text]
-  from jax.experimental import multihost_utils
-
-  own = np.frombuffer(text.encode(), np.uint8)
-  sizes = multihost_utils.process_allgather(np.int32(len(own)))
-  padded = np.zeros(sizes.max(), np.uint8)
-  padded[: len(own)] = own
-  rows = multihost_utils.process_allgather(padded)
-  return [row[:size].tobytes().decode() for row, size in zip(rows, sizes, strict=True)]
 
 
 def _entries(problems: Sequence[Problem], what: str) -> list[Entry]:

@@ -11,7 +11,10 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
+import jax
+import numpy as np
 import pytest
 
 from launch.fake_pod import Pod
@@ -19,7 +22,15 @@ from prn_jax.errors import PrnError
 from prn_jax.hosts import exit_codes
 from prn_jax.hosts.cluster import Cluster, find_cluster
 from prn_jax.hosts.exit_codes import BAD_INPUT, HOST_LOST, INTERNAL, PREEMPTED
-from prn_jax.hosts.group import Hosts, HostSettings, Preemption, code_fingerprint, initialize, nothing_to_save
+from prn_jax.hosts.group import (
+  Hosts,
+  HostSettings,
+  Preemption,
+  code_fingerprint,
+  gather_text,
+  initialize,
+  nothing_to_save,
+)
 from prn_jax.hosts.peers import Peers, split_address
 from prn_jax.hosts.roster import LAST, differences
 from tests.conftest import REPO
@@ -386,3 +397,20 @@ def test_code_fingerprint_is_stable() -> None:
 
 def test_missing_host_is_named_within_a_minute_by_default() -> None:
   assert HostSettings().join_timeout_sec < 60
+
+
+def test_texts_of_several_processes_have_any_length(monkeypatch: pytest.MonkeyPatch) -> None:
+  texts = ["", "ä" * 2_000_000, "b"]
+  lengths = np.array([len(text.encode()) for text in texts], np.int32)
+  seen: list[Any] = []
+
+  def allgather(value: np.ndarray) -> np.ndarray:
+    seen.append(value)
+    if value.ndim == 0:
+      return lengths
+    return np.stack([np.frombuffer(text.encode().ljust(lengths.max(), b"\0"), np.uint8) for text in texts])
+
+  monkeypatch.setattr(jax, "process_count", lambda: 3)
+  monkeypatch.setattr("jax.experimental.multihost_utils.process_allgather", allgather)
+  assert gather_text("b") == texts
+  assert (int(seen[0]), seen[1].shape, bytes(seen[1][:2])) == (1, (lengths.max(),), b"b\0")

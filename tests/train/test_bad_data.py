@@ -6,8 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
 import pytest
 
 from prn_jax.cli.main import main
@@ -15,7 +13,7 @@ from prn_jax.data_pipelines.findings import Check
 from prn_jax.data_pipelines.records import Problem
 from prn_jax.files.structured import parse_json
 from prn_jax.train import bad_data
-from prn_jax.train.bad_data import FILE, BadData, gathered
+from prn_jax.train.bad_data import FILE, BadData
 from tests.train.test_train_cli import arguments, classifier_files, detector_cfg
 
 __all__ = ["detector_cfg"]
@@ -63,23 +61,6 @@ def test_a_damaged_list_is_told_and_set_aside(damage: str, tmp_path: Path, caplo
   assert "bad_data.json.damaged'; what this part of the run has met is written anew." in caplog.text
   assert not bad_data.write(bad([]), tmp_path, is_resumed=False)
   assert not (tmp_path / FILE).exists()
-
-
-def test_lists_of_several_processes_have_any_length(monkeypatch: pytest.MonkeyPatch) -> None:
-  texts = ["", "ä" * 2_000_000, "b"]
-  lengths = np.array([len(text.encode()) for text in texts], np.int32)
-  seen: list[Any] = []
-
-  def allgather(value: np.ndarray) -> np.ndarray:
-    seen.append(value)
-    if value.ndim == 0:
-      return lengths
-    return np.stack([np.frombuffer(text.encode().ljust(lengths.max(), b"\0"), np.uint8) for text in texts])
-
-  monkeypatch.setattr(jax, "process_count", lambda: 3)
-  monkeypatch.setattr("jax.experimental.multihost_utils.process_allgather", allgather)
-  assert gathered("b") == texts
-  assert (int(seen[0]), seen[1].shape, bytes(seen[1][:2])) == (1, (lengths.max(),), b"b\0")
 
 
 def test_a_training_lists_what_it_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
