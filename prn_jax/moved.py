@@ -23,6 +23,7 @@ MOVED = {  # old name -> new name, both below prn_jax
   "data_pipelines.decoding": "data_pipelines.feed.decoding",
   "data_pipelines.evaluation_batches": "data_pipelines.feed.evaluation_batches",
   "data_pipelines.image_formats": "data_pipelines.images.formats",
+  "data_pipelines.in_threads": "data_pipelines.parallel",
   "data_pipelines.inputs": "data_pipelines.images.inputs",
   "data_pipelines.label_files": "data_pipelines.reading.label_files",
   "data_pipelines.label_txt": "data_pipelines.reading.label_txt",
