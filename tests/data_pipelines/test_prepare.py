@@ -118,7 +118,7 @@ def test_a_large_jpeg_is_reduced_with_antialiasing(tmp_path: Path) -> None:
     ({"size": (10, 10), "max_side": 5}, "size and max_side are given together"),
     ({"max_side": 0}, "max_side is 0; expected 1 to 16384 pixels"),
     ({"size": (0, 10)}, "size is 0x10; expected 1 to 16384 pixels a side"),
-    ({"quality": 0}, "quality is 0; expected 1 to 100"),
+    ({"quality": 0}, "quality is 0; expected a whole number from 1 to 100: of JPEG"),
     ({"image_format": "gif"}, "the image format is 'gif'; expected jpeg or png"),
   ],
 )

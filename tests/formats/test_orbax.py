@@ -59,7 +59,7 @@ def test_flipped_bit_is_found(tmp_path: Path) -> None:
 def test_missing_file_is_named(tmp_path: Path) -> None:
   random_model().save(tmp_path / "m")
   next((tmp_path / "m").glob("payload-*/graph.cfg")).unlink()
-  with pytest.raises(CheckpointError, match=r"incomplete: 1 files are missing, first 'graph.cfg'"):
+  with pytest.raises(CheckpointError, match=r"incomplete: 'graph.cfg' is missing\. Restore it from a copy"):
     prn_jax.load(tmp_path / "m")
 
 
