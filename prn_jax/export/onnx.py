@@ -19,6 +19,7 @@ from prn_jax.files.places import to_path
 from prn_jax.formats.darknet_weights import to_file
 from prn_jax.graph.graph import INPUT, Graph, Shape
 from prn_jax.graph.onnx_builder import OnnxBuilder
+from prn_jax.nested import flattened
 from prn_jax.transforms.fold_batchnorm import fold_batchnorm
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def _extents(graph: Graph, shape: Shape, any_size: bool) -> list[int | str]:
 
 def _nodes(graph: Graph, variables: dict[str, Any], other: Graph) -> OnnxBuilder:
   """Lets every layer that a head needs write itself, for the maps of `graph` and of `other`, which may be larger."""
-  names = {INPUT: INPUT}
+  names, flat = {INPUT: INPUT}, flattened(variables)
   o = OnnxBuilder(lambda path: np.empty(0))
   heads = {head.name for head in graph.heads}
   for layer in (layer for layer in graph if layer.name in _needed(graph)):
@@ -121,10 +122,7 @@ def _nodes(graph: Graph, variables: dict[str, Any], other: Graph) -> OnnxBuilder
     arrays = {array.path: array for array in graph.arrays(owner)}
 
     def variable(path: str, owner: Any = owner, arrays: Any = arrays) -> np.ndarray:
-      node = variables[arrays[path].collection][owner.name]
-      for key in path.split("/"):
-        node = node[key]
-      return to_file(node, arrays[path])
+      return to_file(flat[arrays[path].key(owner.name)], arrays[path])
 
     o.layer, o.variable = layer.name, variable
     o.any_size = any(graph.shapes[name] != other.shapes[name] for name in layer.inputs)

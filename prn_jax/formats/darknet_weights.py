@@ -23,7 +23,7 @@ from prn_jax.errors import WeightsError
 from prn_jax.files.disk import aligned, written_beside
 from prn_jax.files.places import local_copy, to_path
 from prn_jax.graph.graph import Graph, Layer, WeightArray
-from prn_jax.nested import nested
+from prn_jax.nested import flattened, nested
 
 Variables = dict[str, Any]
 _PARTIAL_NAME = re.compile(r"\.conv\.\d+$|\.\d+$")
@@ -192,20 +192,14 @@ def save(
 def _check_all_stored(graph: Graph, variables: Variables) -> None:
   """A weights file has no room for variables of other networks; dropping them would lose them unnoticed."""
   known = {array.key(layer.name) for layer, array in stored_arrays(graph)}
-  extra = [path for c in ("params", "batch_stats") for path in _paths(c, variables.get(c, {})) if path not in known]
+  extra = [
+    path for path in flattened({c: variables.get(c, {}) for c in ("params", "batch_stats")}) if path not in known
+  ]
   if extra:
     raise WeightsError(
       f"network '{graph.name}' has no place for the variables {', '.join(extra[:5])}"
       f"{f' and {len(extra) - 5} more' if len(extra) > 5 else ''}: they belong to another network."
     )
-
-
-def _paths(path: str, node: Any) -> Iterator[str]:
-  if not isinstance(node, Mapping):
-    yield path
-    return
-  for key, child in node.items():
-    yield from _paths(f"{path}/{key}", child)
 
 
 def lookup(variables: Variables, layer: Layer, array: WeightArray) -> np.ndarray:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from prn_jax.errors import GraphError, did_you_mean
 from prn_jax.graph.channels import How
 from prn_jax.graph.graph import INPUT, Graph, Layer, WeightArray
+from prn_jax.nested import flattened, nested
 from prn_jax.transforms.stages import groups_of, hands_on
 
 Variables = dict[str, Any]
@@ -51,7 +52,7 @@ def warm_start(original: Graph, variables: Variables, changed: Graph, kept: Kept
   before, after = channel_labels(original, numbers), channel_labels(changed, numbers, kept)
   old_layers = {layer.name: layer for layer in original}
   parts: dict[str, _Part] = {}
-  result: Variables = {}
+  flat, result = flattened(variables), dict[str, np.ndarray]()
   for layer in changed:
     if not layer.arrays(changed.input_shapes(layer)):
       continue
@@ -67,14 +68,14 @@ def warm_start(original: Graph, variables: Variables, changed: Graph, kept: Kept
         "reads and makes are the same ones. Keep the same channels of both, and of what they read."
       )
     for array in changed.arrays(layer):
-      value = part.of(np.asarray(_leaf(variables, array.collection, old.name, array.path)), array, layer)
+      value = part.of(np.asarray(flat[array.key(old.name)]), array, layer)
       if value.shape != array.array_shape:
         raise GraphError(
           f"layer '{layer.name}' ({layer.kind}): '{array.path}' has shape {value.shape} in '{original.name}' and "
           f"cannot become {array.array_shape}."
         )
-      _put(result, (array.collection, layer.name, *array.path.split("/")), value)
-  return result
+      result[array.key(layer.name)] = value
+  return nested(result)
 
 
 # -- which channels are kept -----------------------------------------------------------------------------
@@ -233,17 +234,3 @@ def _part(
   else:
     columns = _positions(layer, before[old.name], after[layer.name], original.name)
   return _Part(rows, columns, num_read, made)
-
-
-def _leaf(variables: Variables, collection: str, layer: str, path: str) -> Any:
-  value = variables[collection][layer]
-  for key in path.split("/"):
-    value = value[key]
-  return value
-
-
-def _put(tree: Variables, keys: tuple[str, ...], value: np.ndarray) -> None:
-  *folders, leaf = keys
-  for key in folders:
-    tree = tree.setdefault(key, {})
-  tree[leaf] = value
