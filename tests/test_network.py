@@ -273,3 +273,17 @@ def test_dropout_only_in_training() -> None:
   out = np.asarray(network.apply({}, x, layers="all", train=True, rngs={"dropout": jax.random.key(0)})["drop"])
   assert set(np.unique(out).tolist()) == {0.0, np.float32(1 / 0.75)}
   assert 0.15 < (out == 0).mean() < 0.35
+
+
+def test_a_network_that_is_used_traces_no_random_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+  """Flax traces an initialiser at every use, to check a shape; those of 12 kernels were a tenth of a first picture's time."""
+
+  def refuse(*_: Any) -> jax.Array:
+    raise AssertionError("random numbers")
+
+  graph = small_detector()
+  monkeypatch.setattr("prn_jax.kinds.conv.darknet_uniform", refuse)
+  x = jnp.zeros((1, 32, 32, 3))
+  assert set(Network(graph).apply(init_variables(graph), x)) == {"head"}
+  with pytest.raises(AssertionError, match="random numbers"):
+    Network(graph).init(jax.random.key(0), x)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import glob
 import logging
 import os
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -124,6 +122,9 @@ def fetch(url: str) -> bytes:
   Raises:
     InputError: no network, an HTTP error, or more than `MAX_DOWNLOAD_BYTES`.
   """
+  import urllib.error
+  import urllib.request  # late: with all that it brings, most pictures come from a disk
+
   request = urllib.request.Request(url, headers={"User-Agent": "prn_jax"})
   try:
     with urllib.request.urlopen(request, timeout=TIMEOUT_SEC) as response:

@@ -197,9 +197,9 @@ def greedy_keep(
   boxes = jnp.pad(boxes_cxcywh, ((0, 0), (0, pad), (0, 0)))
   groups = jnp.pad(groups, ((0, 0), (0, pad)), mode="edge")
   # Bounds of loops are those of the whole batch; bounds per image would cost more than they save.
-  num_tiles = (jnp.max(num_valid) + _TILE - 1) // _TILE
+  num_tiles = _quotient(jnp.max(num_valid) + _TILE - 1, _TILE)
   first_of_group = jax.vmap(jnp.searchsorted)(groups, groups[:, ::_TILE])
-  first_tiles = jnp.min(first_of_group, 0) // _TILE
+  first_tiles = _quotient(jnp.min(first_of_group, 0), _TILE)
   walk = functools.partial(_walk, num_tiles=num_tiles, first_tiles=first_tiles, threshold=threshold, exponent=exponent)
   return jax.vmap(walk)(boxes, groups, num_valid)[:, :size]
 
@@ -252,17 +252,27 @@ def _best_pairs(size: tuple[int, int], room: int, selection: _Selection) -> _Pai
     if num_boxes < scores.shape[0]:  # far fewer pairs to search: only those of boxes above the threshold
       index = jnp.sort(lax.top_k(objectness, num_boxes)[1])  # sorted, so that ties fall as they do without this step
       best, pair = lax.top_k(scores[index].reshape(-1), num_pairs)
-      box = index[pair // num_classes]
+      box = index[_quotient(pair, num_classes)]
     else:
       best, pair = lax.top_k(scores.reshape(-1), num_pairs)
-      box = pair // num_classes
-    group = jnp.where(best > 0, pair % num_classes, num_classes)  # empty ones last
+      box = _quotient(pair, num_classes)
+    group = jnp.where(best > 0, _remainder(pair, num_classes), num_classes)  # empty ones last
     # Class and place in one integer: a plain sort is four times as fast as a stable one with values.
-    order = jnp.sort(group * num_pairs + jnp.arange(num_pairs, dtype=jnp.int32)) % num_pairs
+    order = _remainder(jnp.sort(group * num_pairs + jnp.arange(num_pairs, dtype=jnp.int32)), num_pairs)
     return _Pairs(box[order], best[order], group[order])
 
   pairs = jax.vmap(one_image)(selection.objectness, selection.scores)
   return jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, room - num_pairs)), mode="edge"), pairs)
+
+
+def _quotient(x: jax.Array, divisor: int) -> jax.Array:
+  """x // divisor where neither is negative: a tenth of the operations to trace, which a first picture waits for."""
+  return lax.div(x, lax.full_like(x, divisor))
+
+
+def _remainder(x: jax.Array, divisor: int) -> jax.Array:
+  """x % divisor where neither is negative."""
+  return lax.rem(x, lax.full_like(x, divisor))
 
 
 def _gather(selection: _Selection, pairs: _Pairs, slots: int) -> Suppressed:

@@ -22,7 +22,7 @@ from prn_jax.kinds.activation import (
   write_activation,
 )
 from prn_jax.kinds.batchnorm import batch_norm, batch_norm_arrays
-from prn_jax.kinds.conv import DEFAULT_ACTIVATION, darknet_uniform
+from prn_jax.kinds.conv import DEFAULT_ACTIVATION, kernel_initializer
 from prn_jax.lazy import jnp, nn
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class Connected(Layer):
       use_bias=not self.batch_normalize,
       dtype=ctx.dtype or jnp.float32,
       precision=ctx.precision,
-      kernel_init=darknet_uniform,
+      kernel_init=kernel_initializer(ctx),
       name="dense",
     )(x)
     if self.batch_normalize:

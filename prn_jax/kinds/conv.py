@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from prn_jax.errors import OutOfScopeError
@@ -53,6 +53,13 @@ def darknet_uniform(key: Array, shape: Sequence[int], dtype: Any = None) -> Arra
   """Darknet's initial kernels: U(-1, 1) * sqrt(2 / fan_in), fan_in = inputs of one output."""
   fan_in = math.prod(shape[:-1])
   return jax.random.uniform(key, shape, dtype or jnp.float32, -1.0, 1.0) * (2.0 / fan_in) ** 0.5
+
+
+def kernel_initializer(ctx: Context) -> Callable[..., Array]:
+  """`darknet_uniform` while variables are made. Flax traces the initialiser at every other use as well, to check a shape:
+  zeros are traced sooner than random numbers.
+  """
+  return darknet_uniform if ctx.module.is_initializing() else nn.initializers.zeros
 
 
 @register_kind
@@ -253,7 +260,7 @@ class Conv(Layer):
       use_bias=not self.batch_normalize,
       dtype=ctx.dtype or jnp.float32,
       precision=ctx.precision,
-      kernel_init=darknet_uniform,
+      kernel_init=kernel_initializer(ctx),
       conv_general_dilated=depthwise_by_taps if self._sums_taps(xs[0]) else lax.conv_general_dilated,
       name="conv",
     )(xs[0])

@@ -374,3 +374,13 @@ def test_nothing_is_lost_on_crowded_photos_at_a_threshold_of_a_thousandth(shared
     ours = table(found, *scores.shape)
     assert {(int(i), int(c)) for i, c in np.argwhere(ours)} == unlimited(boxes, scores, 0.45)
   assert most > 2048  # the largest size was needed too
+
+
+def test_indices_are_divided_without_regard_for_signs() -> None:
+  """`//` and `%` of JAX trace ten operations each, and there are a dozen; a first picture waits for them."""
+  candidates = candidates_of(
+    np.zeros((3000, 4), np.float32), np.zeros((3000,), np.float32), np.zeros((3000, 3), np.float32)
+  )
+  text = str(jax.make_jaxpr(lambda conf: run(candidates, conf, 0.45).scores)(0.25))
+  assert " div " in text
+  assert " sign " not in text

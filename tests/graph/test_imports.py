@@ -20,6 +20,12 @@ assert prn_jax.graph.receptive.receptive_fields(cfg.graph)
 """
 
 
+def test_pictures_of_a_disk_need_no_urllib() -> None:
+  check = "import sys, prn_jax.run.images\nprint('urllib.request' in sys.modules)"
+  done = subprocess.run([sys.executable, "-c", check], cwd=REPO, capture_output=True, text=True, check=False)
+  assert (done.stdout, done.stderr) == ("False\n", "")
+
+
 @pytest.mark.parametrize(
   "code", ["import prn_jax", "import prn_jax.graph, prn_jax.kinds, prn_jax.formats.darknet_cfg", USE]
 )
