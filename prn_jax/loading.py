@@ -34,25 +34,7 @@ def load(
   partial: bool | None = None,
   **options: Any,
 ) -> Model:
-  """Loads a model; `prn_jax.load` is the same with a `Model` that can be called.
-
-  Args:
-    model: a registered name ("yolov3-tiny-prn"), a .cfg file, a saved model directory, or the directory of a
-      training run (its best checkpoint, else the latest) or of one checkpoint in it.
-    weights: Darknet weights or a saved model of the same network, where `model` has none.
-    names: class names, or a file with one per line. By default those saved with the model; COCO's for 80
-      classes and VOC's for 20.
-    strict: see `formats.darknet_cfg.parse`.
-    partial: see `formats.darknet_weights.load`.
-    **options: of the registered model: width, height, num_classes, ...
-
-  Raises:
-    ModelNotFoundError: nothing has that name. CfgError, GraphError, WeightsError, CheckpointError: see there.
-
-  Example:
-    >>> load("yolov3-tiny-prn").graph.width
-    416
-  """
+  """Loads a model. Arguments and errors are those of `prn_jax.load`, whose `Model` can be called on images besides."""
   loaded = _open(model, strict, options)
   if weights is not None:
     loaded = with_weights(loaded, weights, partial)

@@ -16,6 +16,7 @@ PAGES = sorted(
 LINK = re.compile(r"\]\(([^)\s]+)\)|src=\"([^\"]+)\"")
 CITED = re.compile(r"darknet\.md (\w\d*(?:(?:, | to | and )[a-f]\d*\b)*)")
 PARAGRAPH = re.compile(r"\b[a-f]\d*\b")
+FILE = re.compile(r"`((?:[a-z_]+/)+\w+\.(?:py|md|sh|svg|json|txt))`")
 PAGE = re.compile(r"(?<![\w/.:-])((?:docs/)?[a-z_]+\.md)\b")
 
 
@@ -24,6 +25,18 @@ def test_links_lead_somewhere(page: Path) -> None:
   targets = [a or b for a, b in LINK.findall(page.read_text())]
   lost = [
     t for t in targets if "://" not in t and not t.startswith("#") and not (page.parent / t.partition("#")[0]).exists()
+  ]
+  assert lost == []
+
+
+def test_files_that_pages_name_exist() -> None:
+  """From the top of the repository, or from `prn_jax`; those of a run are written by it."""
+  lost = [
+    (page.name, name)
+    for page in PAGES
+    if page.name != "CHANGELOG.md"
+    for name in FILE.findall(page.read_text())
+    if not name.startswith("eval/") and not (REPO / name).exists() and not (REPO / "prn_jax" / name).exists()
   ]
   assert lost == []
 
