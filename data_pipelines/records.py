@@ -44,6 +44,13 @@ class OnBadData(StrEnum):
   SKIP = "skip"
 
 
+class Task(StrEnum):
+  """What the annotations of a data set are of."""
+
+  DETECT = "detect"  # boxes
+  CLASSIFY = "classify"  # one class for every image
+
+
 @dataclass(frozen=True)
 class Problem:
   """One entry that cannot be right: what sources, `TrainBatches.report`, `EvalBatches` and `Evaluator` list.
@@ -209,6 +216,11 @@ class Dataset(Protocol):
     ...
 
   @property
+  def task(self) -> Task:
+    """Whether every record has boxes, or every one a label of the whole image."""
+    ...
+
+  @property
   def problems(self) -> Sequence[Problem]:
     """What was left out, under the policy skip."""
     ...
@@ -227,6 +239,7 @@ class RecordList:
   records: tuple[Record, ...]
   problems: tuple[Problem, ...] = ()
   notes: tuple[Finding, ...] = ()
+  task: Task = Task.DETECT
 
   def __len__(self) -> int:
     return len(self.records)
@@ -254,6 +267,10 @@ class Renumbered:
   names: tuple[str, ...]
   category_ids: tuple[int, ...]
   new_index: NDArray[np.int32]
+
+  @property
+  def task(self) -> Task:
+    return self.dataset.task
 
   @property
   def problems(self) -> Sequence[Problem]:
@@ -325,7 +342,12 @@ def _used_classes(dataset: Dataset, wanted: set[int]) -> set[int]:
 
 
 def finish(
-  names: Sequence[str], ids: Sequence[int], records: Sequence[Record], log: ProblemLog, where: str
+  names: Sequence[str],
+  ids: Sequence[int],
+  records: Sequence[Record],
+  log: ProblemLog,
+  where: str,
+  task: Task = Task.DETECT,
 ) -> RecordList:
   """The data set of a source that has read everything.
 
@@ -335,7 +357,7 @@ def finish(
   if not records:
     skipped = f": all entries were left out, the first because of {log.problems[0]}" if log.problems else ""
     raise DataError(f"{where} holds no images{skipped}. Expected at least one; is the path right?")
-  return RecordList(tuple(names), tuple(ids), tuple(records), tuple(log.problems), tuple(log.notes))
+  return RecordList(tuple(names), tuple(ids), tuple(records), tuple(log.problems), tuple(log.notes), task)
 
 
 @dataclass(frozen=True)

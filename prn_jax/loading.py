@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from prn_jax import labels
+from prn_jax.data_pipelines.images import Resize
 from prn_jax.errors import ModelNotFoundError, PrnError, WeightsError, did_you_mean
 from prn_jax.examples import ASSETS
 from prn_jax.files.disk import is_file, is_folder, is_there
@@ -17,7 +18,7 @@ from prn_jax.files.places import to_path
 from prn_jax.formats import checkpoints, darknet_cfg, darknet_weights, orbax, safetensors
 from prn_jax.formats.darknet_weights import Header
 from prn_jax.graph.graph import Graph
-from prn_jax.model import Model, Resize, Variables
+from prn_jax.model import Model, Variables
 from prn_jax.models import registry
 from prn_jax.transforms import partial_residual
 from prn_jax.transforms.warm_start import warm_start
@@ -86,7 +87,7 @@ def _with_carried_weights(name: str, options: dict[str, Any]) -> Model:
 
 def _open_cfg(path: Path, strict: bool) -> Model:
   cfg = darknet_cfg.read(path, strict)
-  resize: Resize = "letterbox" if cfg.training.net.letter_box else "stretch"
+  resize = Resize.LETTERBOX if cfg.training.net.letter_box else Resize.STRETCH
   return Model(cfg.graph, resize=resize, training=cfg.training)
 
 
@@ -121,7 +122,7 @@ def _saved_model(path: Path, cfg_text: str, extra: Mapping[str, Any], variables:
     graph,
     variables,
     names=extra.get("names", ()),
-    resize=extra.get("resize", "stretch"),
+    resize=extra.get("resize", Resize.STRETCH),
     training=cfg.training,
     header=Header(**extra["header"]) if extra.get("header") else None,
     missing=extra.get("missing", ()),

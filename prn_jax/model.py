@@ -9,11 +9,12 @@ import dataclasses
 import functools
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from prn_jax import compilation_cache, labels, moved
+from prn_jax.data_pipelines.images import Resize
 from prn_jax.errors import PrnError
 from prn_jax.formats import darknet_cfg
 from prn_jax.formats.darknet_training import Training
@@ -24,7 +25,6 @@ from prn_jax.graph.graph import Graph
 if TYPE_CHECKING:
   import jax
 
-Resize = Literal["stretch", "letterbox"]
 Variables = dict[str, Any]
 _LOG = logging.getLogger(__name__)
 MOST_INPUT = 64.0  # beyond it, an image is surely in 0..255
@@ -50,13 +50,14 @@ class Model:
   _: dataclasses.KW_ONLY
   names: tuple[str, ...] = ()
   names_are_assumed: bool = False
-  resize: Resize = "stretch"
+  resize: Resize | str = Resize.STRETCH
   training: Training | None = None
   header: Header | None = None
   missing: tuple[str, ...] = ()
 
   def __post_init__(self) -> None:
     object.__setattr__(self, "names", tuple(self.names))
+    object.__setattr__(self, "resize", Resize(self.resize))
     object.__setattr__(self, "missing", tuple(self.missing))
 
   @property

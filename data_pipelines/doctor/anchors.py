@@ -7,12 +7,12 @@ of the network's input, sorted by area; what is good is the mean over all boxes 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from prn_jax.data_pipelines.images import Resize
 from prn_jax.data_pipelines.records import DataError, Dataset, image_size
 
 Floats = NDArray[np.float64]
@@ -21,13 +21,6 @@ THRESHOLDS = (0.25, 0.5, 0.75)
 MAX_SAMPLE = 20_000  # boxes that the restarts look at; the best of them is refined on all
 MAX_ROUNDS = 300
 _DECIMALS = 1  # of a pixel, in what is written; all figures are those of the rounded anchors
-
-
-class Fit(StrEnum):
-  """How images come to the size of the network."""
-
-  STRETCH = "stretch"
-  LETTERBOX = "letterbox"
 
 
 @dataclass(frozen=True)
@@ -67,13 +60,13 @@ class Anchors:
     }
 
 
-def box_sizes(dataset: Dataset, size: tuple[int, int], fit: Fit | str = Fit.STRETCH) -> Floats:
+def box_sizes(dataset: Dataset, size: tuple[int, int], resize: Resize | str = Resize.STRETCH) -> Floats:
   """Width and height of every box in pixels of the network's input.
 
   Args:
     dataset: any; crowd regions, which are not trained on, are left out.
     size: (width, height) of the network's input in pixels.
-    fit: whether images are stretched to it, or keep their aspect.
+    resize: whether images are stretched to it, or keep their aspect.
 
   Returns:
     (n, 2) float64.
@@ -89,7 +82,7 @@ def box_sizes(dataset: Dataset, size: tuple[int, int], fit: Fit | str = Fit.STRE
       continue
     image = (record.width, record.height) if record.width and record.height else image_size(record.image)
     scale = np.array(size, np.float64) / image
-    found.append((boxes[:, 2:] - boxes[:, :2]) * (scale.min() if fit == Fit.LETTERBOX else scale))
+    found.append((boxes[:, 2:] - boxes[:, :2]) * (scale.min() if resize == Resize.LETTERBOX else scale))
   if not found:
     raise DataError(f"the {len(dataset):,} images of the data set have no boxes; anchors are for detection")
   return np.concatenate(found)

@@ -23,6 +23,7 @@ from prn_jax.data_pipelines.records import (
   Problem,
   ProblemLog,
   Record,
+  Task,
   count_problems,
   source_notes,
 )
@@ -48,7 +49,8 @@ class Summary:
     indices: (n,) positions in the data set.
     image_ids: n.
     sizes_wh_px: (n, 2) of the images.
-    labels: (n,) class of the image, -1 without; all -1 for detection.
+    task: of the data set.
+    labels: (n,) class of the image; -1 for detection.
     image_of: (m,) which image an object is in, 0..n-1.
     classes: (m,) of the objects.
     boxes_xyxy_px: (m, 4).
@@ -66,6 +68,7 @@ class Summary:
   indices: NDArray[np.int64]
   image_ids: tuple[int | str, ...]
   sizes_wh_px: NDArray[np.int64]
+  task: Task
   labels: NDArray[np.int64]
   image_of: NDArray[np.int64]
   classes: NDArray[np.int64]
@@ -80,7 +83,7 @@ class Summary:
 
   @property
   def is_classification(self) -> bool:
-    return bool((self.labels >= 0).any())
+    return self.task is Task.CLASSIFY
 
   @functools.cached_property
   def objects_per_class(self) -> NDArray[np.int64]:
@@ -90,7 +93,7 @@ class Summary:
   def images_per_class(self) -> NDArray[np.int64]:
     """Images with the class as their label, or with an object of it."""
     if self.is_classification:
-      return np.bincount(self.labels[self.labels >= 0], minlength=len(self.names))
+      return np.bincount(self.labels, minlength=len(self.names))
     pairs = np.unique(np.stack([self.image_of, self.classes]), axis=1)
     return np.bincount(pairs[1], minlength=len(self.names))
 
@@ -135,7 +138,7 @@ class Summary:
     )
     result: dict[str, Any] = {
       "spec": self.spec,
-      "task": "classify" if self.is_classification else "detect",
+      "task": str(self.task),
       "images": len(self.image_ids),
       "classes": [
         {"name": name, "category_id": category, "objects": objects, "images": images}
@@ -263,6 +266,7 @@ def _collected(
     indices=np.array([item.index for item in seen]),
     image_ids=tuple(record.image_id for record in records),
     sizes_wh_px=np.array([item.size for item in seen]),
+    task=dataset.task,
     labels=np.array([-1 if record.label is None else record.label for record in records]),
     image_of=np.repeat(np.arange(len(records)), [len(record.classes) for record in records]),
     classes=np.concatenate([record.classes for record in records]).astype(np.int64),

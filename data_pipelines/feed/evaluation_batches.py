@@ -4,38 +4,31 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prn_jax.data_pipelines import images
 from prn_jax.data_pipelines.feed.batching import Batch, Size, stop_text, unusable
-from prn_jax.data_pipelines.images import Placement
+from prn_jax.data_pipelines.images import Placement, Resize
 from prn_jax.data_pipelines.images.channels import to_channels
 from prn_jax.data_pipelines.parallel import OrderedMap, default_threads
-from prn_jax.data_pipelines.records import DataError, Dataset, OnBadData, Problem, Record, check_stated_size, image_name
+from prn_jax.data_pipelines.records import (
+  DataError,
+  Dataset,
+  OnBadData,
+  Problem,
+  Record,
+  Task,
+  check_stated_size,
+  image_name,
+)
 from prn_jax.errors import BucketError, PrnError
 
 _LOG = logging.getLogger(__name__)
 PADDING = -1
-
-
-class Resize(StrEnum):
-  """How an image comes to the size of the network; see `prn_jax.data_pipelines.images`."""
-
-  STRETCH = "stretch"
-  LETTERBOX = "letterbox"
-  CENTER_CROP = "center_crop"
-
-
-_RESIZE: dict[Resize, Callable[[np.ndarray, int, int], tuple[np.ndarray, Placement]]] = {
-  Resize.STRETCH: images.stretch,
-  Resize.LETTERBOX: images.letterbox,
-  Resize.CENTER_CROP: images.resize_min_center_crop,
-}
 
 
 @dataclass(frozen=True)
@@ -107,7 +100,7 @@ class _RowMaker:
       if self.on_bad_data is OnBadData.STOP:
         return _Row(index, error=DataError(stop_text(error, index)))
       return _Row(index, problem=unusable(record, index, error))
-    image, placement = _RESIZE[self.resize](to_channels(pixels, self.channels), *self.size)
+    image, placement = self.resize(to_channels(pixels, self.channels), *self.size)
     return _Row(index, image, placement, record.label)
 
 
@@ -180,7 +173,7 @@ class EvalBatches:
     self.num_records = int((maker.indices != PADDING).sum())
     self.problems: list[Problem] = []
     self._size, self._channels = maker.size, maker.channels
-    self._has_labels = maker.dataset[0].label is not None
+    self._has_labels = maker.dataset.task is Task.CLASSIFY
     self._times_seen = np.zeros(len(maker.dataset), np.int64)
     self._expected = np.bincount(maker.indices[maker.indices != PADDING], minlength=len(maker.dataset))
     self._done = 0

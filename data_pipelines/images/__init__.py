@@ -3,7 +3,9 @@
 from prn_jax.data_pipelines.images.read import MAX_PIXELS, ImageError, read_image
 from prn_jax.data_pipelines.images.resize import (
   CANVAS,
+  DETECTOR_RESIZES,
   Placement,
+  Resize,
   letterbox,
   resize_bilinear,
   resize_min_center_crop,
@@ -13,9 +15,11 @@ from prn_jax.data_pipelines.images.resize import (
 
 __all__ = [
   "CANVAS",
+  "DETECTOR_RESIZES",
   "MAX_PIXELS",
   "ImageError",
   "Placement",
+  "Resize",
   "letterbox",
   "read_image",
   "resize_bilinear",

@@ -7,10 +7,26 @@ back. All three equal Darknet to the bit (darknet.md c2 to c5).
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from enum import StrEnum
 from typing import cast
 
 import numpy as np
 
+
+class Resize(StrEnum):
+  """How an image comes to the size of a network."""
+
+  STRETCH = "stretch"  # the whole image, whatever its aspect
+  LETTERBOX = "letterbox"  # the whole image with its aspect, on grey
+  CENTER_CROP = "center_crop"  # the centre, for classifiers
+
+  def __call__(self, image_u8: np.ndarray, width: int, height: int) -> tuple[np.ndarray, Placement]:
+    """The network's input; arguments and result as of `stretch`."""
+    return _FUNCTIONS[self](image_u8, width, height)
+
+
+DETECTOR_RESIZES = (Resize.STRETCH, Resize.LETTERBOX)
 CANVAS = np.float32(0.5)  # Darknet's grey around a letterboxed picture
 
 
@@ -154,6 +170,13 @@ def resize_min_center_crop(image_u8: np.ndarray, width: int, height: int) -> tup
     offset_x=-left / width,
     offset_y=-top / height,
   )
+
+
+_FUNCTIONS: dict[Resize, Callable[[np.ndarray, int, int], tuple[np.ndarray, Placement]]] = {
+  Resize.STRETCH: stretch,
+  Resize.LETTERBOX: letterbox,
+  Resize.CENTER_CROP: resize_min_center_crop,
+}
 
 
 def _check_sizes(image: np.ndarray, width: int, height: int) -> None:

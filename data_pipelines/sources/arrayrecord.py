@@ -15,6 +15,7 @@ opened when first read. The files carry checksums of their own, so that a flippe
 
 from __future__ import annotations
 
+import functools
 import re
 import threading
 from bisect import bisect_right
@@ -28,7 +29,7 @@ from typing import Any
 from prn_jax.data_pipelines.findings import Check
 from prn_jax.data_pipelines.prepared.record_bytes import decode_record
 from prn_jax.data_pipelines.prepared.shard_cache import check_room, copied
-from prn_jax.data_pipelines.records import DataError, Problem, ProblemLog, Record
+from prn_jax.data_pipelines.records import DataError, Problem, ProblemLog, Record, Task
 from prn_jax.data_pipelines.spec import register_source
 from prn_jax.errors import did_you_mean
 from prn_jax.files.disk import check_utf8, is_file, is_folder, sha256
@@ -210,6 +211,16 @@ class ArrayRecordDataset:
   @property
   def category_ids(self) -> tuple[int, ...]:
     return self.index.category_ids
+
+  @functools.cached_property
+  def task(self) -> Task:
+    """That of the first record that can be read."""
+    for index in range(len(self)):
+      try:
+        return Task.DETECT if self[index].label is None else Task.CLASSIFY
+      except DataError:
+        continue  # whoever reads it follows the policy
+    return Task.DETECT
 
   def __len__(self) -> int:
     return self._ends[-1] if self._ends else 0

@@ -23,6 +23,7 @@ from prn_jax.data_pipelines.records import (
   ProblemLog,
   Record,
   RecordList,
+  Task,
   checked_image_size,
   finish,
   image_size,
@@ -80,7 +81,7 @@ def _open_folder(root: Path, log: ProblemLog) -> RecordList:
     said = ", ".join(f"{number:,} {ending}" for ending, number in others.most_common(8))
     text = f"files in the class folders that are not taken for images, by their ending: {said}"
     log.note(Check.IMAGE_OTHER_ENDING, root, text)
-  return finish([folder.name for folder in folders], range(len(folders)), records, log, str(root))
+  return finish([folder.name for folder in folders], range(len(folders)), records, log, str(root), Task.CLASSIFY)
 
 
 def _is_image(name: str) -> bool:
@@ -101,6 +102,10 @@ class ArchivedImages:
   @property
   def category_ids(self) -> tuple[int, ...]:
     return tuple(range(len(self.names)))
+
+  @property
+  def task(self) -> Task:
+    return Task.CLASSIFY
 
   def __len__(self) -> int:
     return len(self.members)

@@ -23,7 +23,7 @@ import numpy as np
 
 from prn_jax.data_pipelines.findings import Check
 from prn_jax.data_pipelines.reading.archives import Archive
-from prn_jax.data_pipelines.records import DataError, Problem, ProblemLog, Record, image_size, make_record
+from prn_jax.data_pipelines.records import DataError, Problem, ProblemLog, Record, Task, image_size, make_record
 from prn_jax.data_pipelines.spec import register_source
 from prn_jax.errors import did_you_mean
 from prn_jax.files.places import is_remote, to_path
@@ -70,6 +70,10 @@ class ImageNet:
   @property
   def category_ids(self) -> tuple[int, ...]:
     return tuple(range(len(self.names)))
+
+  @property
+  def task(self) -> Task:
+    return Task.CLASSIFY
 
   def __len__(self) -> int:
     return len(self._files)

@@ -22,7 +22,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from prn_jax.data_pipelines.records import DataError, Problem, ProblemLog, Record
+from prn_jax.data_pipelines.records import DataError, Problem, ProblemLog, Record, Task
 from prn_jax.data_pipelines.spec import register_source
 from prn_jax.data_pipelines.traffic.dice import Dice
 from prn_jax.data_pipelines.traffic.scene import CLASS_NAMES, draw_scene
@@ -112,6 +112,10 @@ class TrafficRecords:
   @property
   def category_ids(self) -> tuple[int, ...]:
     return tuple(range(len(self.names)))
+
+  @property
+  def task(self) -> Task:
+    return Task.DETECT
 
   @property
   def problems(self) -> Sequence[Problem]:

@@ -31,6 +31,7 @@ from prn_jax.data_pipelines.records import (
   Problem,
   ProblemLog,
   Record,
+  Task,
   checked_box,
   image_size,
   make_record,
@@ -86,6 +87,10 @@ class TfdsDataset:
   @property
   def category_ids(self) -> tuple[int, ...]:
     return tuple(range(len(self.names)))
+
+  @property
+  def task(self) -> Task:
+    return Task.DETECT if self._layout.label is None else Task.CLASSIFY
 
   @property
   def problems(self) -> Sequence[Problem]:

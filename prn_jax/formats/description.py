@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from prn_jax.data_pipelines.images import DETECTOR_RESIZES
 from prn_jax.errors import CheckpointError, PrnError, printable
 from prn_jax.files.places import bucket_error, is_remote
 from prn_jax.files.values import Misfit, Node, shown, text_of
 
-RESIZES = ("stretch", "letterbox")
 _MAX_INT = 2**31 - 1
 _MAX_SEEN = 2**63 - 1
 
@@ -28,7 +28,7 @@ def description(root: Node) -> dict[str, Any]:
     if key in root:
       found[key] = root[key].texts()
   if "resize" in root:
-    found["resize"] = one_of(root["resize"], RESIZES)
+    found["resize"] = one_of(root["resize"], [str(each) for each in DETECTOR_RESIZES])
   if "header" in root:
     header = root["header"]
     found["header"] = {key: header[key].whole(0, _MAX_INT) for key in ("major", "minor", "revision") if key in header}

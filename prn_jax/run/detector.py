@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +23,6 @@ if TYPE_CHECKING:
   from prn_jax.run.inference import Inference
 
 MOST_CANDIDATES = 131072  # more come only from random weights, and would take seconds per image
-RESIZES: dict[str, Callable[[np.ndarray, int, int], tuple[np.ndarray, images.Placement]]] = {
-  "stretch": images.stretch,
-  "letterbox": images.letterbox,
-}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,8 +52,8 @@ class DetectOptions:
       one = isinstance(self.classes, int | np.integer | str)
       object.__setattr__(self, "classes", (self.classes,) if one else tuple(self.classes))  # type: ignore[arg-type]
     check(self, PrnError)
-    if self.resize not in (None, *RESIZES):
-      raise PrnError(f"resize={self.resize}; expected one of {', '.join(RESIZES)}.")
+    if self.resize not in (None, *images.DETECTOR_RESIZES):
+      raise PrnError(f"resize={self.resize}; expected one of {', '.join(images.DETECTOR_RESIZES)}.")
 
 
 @dataclasses.dataclass
@@ -103,7 +99,7 @@ class Detector:
     detection_heads(model.graph)  # a classifier is refused here, in words
     check_channels(model.graph.channels, model.graph.name)
     self._network = network or Inference(model)
-    self._resize = RESIZES[self.options.resize or model.resize]
+    self._resize = images.Resize(self.options.resize or model.resize)
     self._class_mask = class_mask(model, self.options.classes)
     self._postprocess = nms.postprocess
     self._max_candidates = nms.MAX_CANDIDATES

@@ -14,7 +14,7 @@ import optax
 from prn_jax.data_pipelines.augment import DetectionAugment
 from prn_jax.data_pipelines.feed.pipeline import PipelineConfig
 from prn_jax.data_pipelines.images.channels import check_channels
-from prn_jax.data_pipelines.records import DataError, Dataset, classes_text, unknown_classes, with_names
+from prn_jax.data_pipelines.records import DataError, Dataset, Task, classes_text, unknown_classes, with_names
 from prn_jax.data_pipelines.spec import open_spec
 from prn_jax.errors import GraphError, PrnError, did_you_mean
 from prn_jax.files.disk import is_folder
@@ -214,9 +214,9 @@ def _check_task(config: TrainConfig, graph: Graph, dataset: Dataset) -> None:
   if graph.detects != (config.task == "detect"):
     does = "detects" if graph.detects else "classifies"
     raise ConfigError(f"config.task is '{config.task}', but network '{graph.name}' {does}.")
-  if graph.detects and dataset[0].label is not None:
+  if graph.detects and dataset.task is not Task.DETECT:
     raise DataError(f"data '{config.data.train}' has classes of whole images, no boxes; a detector needs those.")
-  if not graph.detects and dataset[0].label is None:
+  if not graph.detects and dataset.task is not Task.CLASSIFY:
     raise DataError(f"data '{config.data.train}' has boxes, no classes of whole images; a classifier needs those.")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from prn_jax.data_pipelines.records import Dataset, Problem, Record
+from prn_jax.data_pipelines.records import Dataset, Problem, Record, Task
 from prn_jax.errors import PrnError
 from prn_jax.graph.cost import cost
 from prn_jax.graph.sizes import Size
@@ -199,6 +199,10 @@ class StandIn:
   @property
   def category_ids(self) -> tuple[int, ...]:
     return tuple(range(len(self.names)))
+
+  @property
+  def task(self) -> Task:
+    return Task.DETECT if self.record.label is None else Task.CLASSIFY
 
   def __len__(self) -> int:
     return self.images

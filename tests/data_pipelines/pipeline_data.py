@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from prn_jax.data_pipelines.augment.sample import Sample
-from prn_jax.data_pipelines.records import Object, Record, RecordList, make_record
+from prn_jax.data_pipelines.records import Object, Record, RecordList, Task, make_record
 
 
 def jpeg(width: int, height: int, seed: int = 0, **options: object) -> bytes:
@@ -31,13 +31,13 @@ def png(width: int, height: int, value: int) -> bytes:
 
 def numbered(count: int, *, labelled: bool = False, bad: Sequence[int] = ()) -> RecordList:
   """Images of 40x30; record i is filled with the value i, has i % 3 objects of class i % 2, or the label i % 5."""
-  records = []
+  records, task = [], Task.CLASSIFY if labelled else Task.DETECT
   for index in range(count):
     objects = [] if labelled else [Object((n, 2, 20 + n, 20), index % 2) for n in range(index % 3)]
     data = b"not an image" if index in bad else png(40, 30, index)
     label = index % 5 if labelled else None
     records.append(make_record(data, f"picture_{index}", (40, 30), objects, label))
-  return RecordList(("a", "b", "c", "d", "e"), (0, 1, 2, 3, 4), tuple(records))
+  return RecordList(("a", "b", "c", "d", "e"), (0, 1, 2, 3, 4), tuple(records), task=task)
 
 
 def with_image(record: Record, image: Path | bytes) -> Record:
