@@ -21,6 +21,7 @@ import optax
 
 from prn_jax.models.registry import build_graph
 from prn_jax.network import Network, init_variables
+from prn_jax.run.mesh import make_mesh, put_batch, put_state
 from prn_jax.train import sharding
 from prn_jax.train.step import Recipe, init_state
 
@@ -58,10 +59,10 @@ def jax_engine(graph: Any, layers: tuple[str, ...], x: np.ndarray, dtype: str) -
     return sum(jnp.mean(jnp.square(value.astype(jnp.float32))) for value in outputs.values()), {}  # type: ignore[return-value]
 
   recipe = Recipe(Network(graph, dtype=DTYPES[dtype]), optax.sgd(1e-3, momentum=0.9), loss_fn, layers)
-  mesh = sharding.make_mesh(jax.devices()[:1])
+  mesh = make_mesh(jax.devices()[:1])
   step = sharding.compile_step(recipe, mesh)
-  state = [sharding.put_state(jax.device_get(init_state(init_variables(graph), recipe)), mesh)]
-  batch = sharding.put_batch({"image": x}, mesh)
+  state = [put_state(jax.device_get(init_state(init_variables(graph), recipe)), mesh)]
+  batch = put_batch({"image": x}, mesh)
 
   def run() -> object:
     state[0], metrics = step(state[0], batch, ())

@@ -22,7 +22,8 @@ from jax.sharding import Mesh, PartitionSpec
 from prn_jax.errors import PrnError
 from prn_jax.hosts.exit_codes import DIVERGED
 from prn_jax.network import Network
-from prn_jax.train.sharding import AXIS, BnScope, compiled, jit, replicated, split
+from prn_jax.run.mesh import AXIS, compiled, jit, replicated, split
+from prn_jax.train.sharding import BnScope
 from prn_jax.train.step import (
   Batch,
   Constants,

@@ -28,9 +28,9 @@ from prn_jax.run.classification_report import write_classification_report
 from prn_jax.run.detector import detections_of
 from prn_jax.run.evaluate import Run, detection_data, draw_examples, image_reader
 from prn_jax.run.images import Failure
+from prn_jax.run.mesh import compiled, jit, put_batch, replicated, split
 from prn_jax.train.config import ConfigError, EvalConfig
 from prn_jax.train.diagnose import DivergedError
-from prn_jax.train.sharding import compiled, jit, put_batch, replicated, split
 
 MOST_DETECTIONS = 300  # per image
 PICTURES_CONF = 0.25

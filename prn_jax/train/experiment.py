@@ -27,12 +27,13 @@ from prn_jax.labels import num_classes
 from prn_jax.loading import load
 from prn_jax.models.registry import build_graph, get_spec
 from prn_jax.network import Network, Variables
+from prn_jax.run.mesh import make_mesh
 from prn_jax.train.config import ConfigError, TrainConfig
 from prn_jax.train.defaults import resolve
 from prn_jax.train.evaluation import Evaluator
 from prn_jax.train.losses import FROM_CONFIG, Objective
 from prn_jax.train.optim import frozen_layers, make_optimizer
-from prn_jax.train.sharding import StepFn, check_batch_size, compile_step, make_mesh
+from prn_jax.train.sharding import StepFn, check_batch_size, compile_step
 from prn_jax.train.start import StartReport, start_variables
 from prn_jax.train.step import Recipe
 from prn_jax.transforms import partial_residual

@@ -33,6 +33,7 @@ from prn_jax.hosts.group import Hosts, Preemption
 from prn_jax.hosts.starts import Starts
 from prn_jax.hosts.watchdog import Watchdog
 from prn_jax.network import flatten_variables
+from prn_jax.run.mesh import compiled, put_state
 from prn_jax.train import bad_data, diagnose
 from prn_jax.train import step as steps
 from prn_jax.train.advice import FILE as WHY_ZERO
@@ -54,7 +55,7 @@ from prn_jax.train.ratings import Ratings
 from prn_jax.train.rundir import STEP_FILE, prepare, record, reported_step, run_metadata
 from prn_jax.train.samples import MOST as MOST_SAMPLES
 from prn_jax.train.samples import write_training_samples, write_validation_samples
-from prn_jax.train.sharding import StepFn, compiled, put_constants, put_state
+from prn_jax.train.sharding import StepFn, put_constants
 from prn_jax.train.step_metrics import Totals
 
 STEPS_IN_FLIGHT = 2  # so that a signal, or a step that hangs, is noticed soon

@@ -14,11 +14,12 @@ from prn_jax.data_pipelines.records import Dataset, Problem, Record, Task
 from prn_jax.errors import PrnError
 from prn_jax.graph.cost import cost
 from prn_jax.graph.sizes import Size
+from prn_jax.run.mesh import make_mesh, replicated, split
 from prn_jax.train.config import ConfigError, TrainConfig
 from prn_jax.train.experiment import Experiment, open_experiment, own_classes
 from prn_jax.train.losses import FROM_CONFIG, Objective
 from prn_jax.train.roofline import DEVICES, TRAIN_FORWARD_RATIO, Estimate, device_of_kind, estimate, parse_hardware
-from prn_jax.train.sharding import constant_shardings, make_mesh, replicated, split
+from prn_jax.train.sharding import constant_shardings
 from prn_jax.train.step import init_state
 
 

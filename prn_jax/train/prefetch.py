@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from prn_jax.train.sharding import put_batch
+from prn_jax.run.mesh import put_batch
 from prn_jax.train.step import Batch
 
 _END = object()

@@ -11,20 +11,18 @@ The same code runs on one core and on a pod. Two scopes of batch norm:
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from enum import StrEnum
-from typing import Any, cast
+from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from prn_jax.errors import PrnError
-from prn_jax.run.inference import CPU_OPTIONS
+from prn_jax.run.mesh import AXIS, jit, replicated, split
 from prn_jax.train.step import Batch, Constants, Metrics, Recipe, TrainState, train_step
 
-AXIS = "data"
 WHOLE = PartitionSpec()  # a copy on every device
 StepFn = Callable[[TrainState, Batch, Constants], tuple[TrainState, Metrics]]
 
@@ -36,21 +34,6 @@ class BnScope(StrEnum):
   PER_DEVICE = "per_device"
 
 
-def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-  """One axis over the given devices, by default all of all processes."""
-  devices = list(devices or jax.devices())
-  return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
-
-
-def replicated(mesh: Mesh) -> NamedSharding:
-  return NamedSharding(mesh, PartitionSpec())
-
-
-def split(mesh: Mesh) -> NamedSharding:
-  """Split along the first axis of an array."""
-  return NamedSharding(mesh, PartitionSpec(AXIS))
-
-
 def check_batch_size(batch_size: int, accumulate: int, mesh: Mesh) -> None:
   """Raises PrnError unless every device gets as many images of every micro-batch."""
   parts = accumulate * mesh.size
@@ -60,16 +43,6 @@ def check_batch_size(batch_size: int, accumulate: int, mesh: Mesh) -> None:
       f"batch_size {batch_size} cannot be divided among {mesh.size} devices x {accumulate} micro-batches "
       f"(optim.accumulate). Choose a multiple of {parts}, such as {above}{f' or {below}' if below else ''}."
     )
-
-
-def put_state(state: Any, mesh: Mesh) -> Any:
-  """A copy of the state on every device. Every process must hold the same values."""
-  return jax.tree.map(lambda x: jax.make_array_from_process_local_data(replicated(mesh), np.asarray(x)), state)
-
-
-def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> Batch:
-  """This process's rows of the global batch -> arrays that are split among all devices."""
-  return {key: jax.make_array_from_process_local_data(split(mesh), value) for key, value in batch.items()}
 
 
 def put_constants(constants: Constants, mesh: Mesh, specs: Any = WHOLE) -> Constants:
@@ -126,27 +99,3 @@ def compile_step(recipe: Recipe, mesh: Mesh, bn_scope: BnScope | str = BnScope.G
     in_shardings=(replicated(mesh), split(mesh), None),
     out_shardings=(replicated(mesh),) * 2,
   )
-
-
-def compiled(function: Callable[..., Any], *args: Any) -> Callable[..., Any]:
-  """The program of a function of `jit` for arguments of these shapes; nothing is run. It takes no others, so that nothing
-  is compiled unseen later.
-  """
-  program: Callable[..., Any] = cast(Any, function).lower(*args).compile()
-  return program
-
-
-def jit(function: Callable[..., Any], mesh: Mesh, **options: Any) -> Any:
-  """`jax.jit`, for CPUs with the compiler options of `prn_jax.run.inference` where this jaxlib knows them."""
-  if mesh.devices.flat[0].platform != "cpu" or not _knows_cpu_options():
-    return jax.jit(function, **options)
-  return jax.jit(function, compiler_options=CPU_OPTIONS, **options)
-
-
-@functools.cache
-def _knows_cpu_options() -> bool:
-  try:
-    jax.jit(lambda x: x + 1, compiler_options=CPU_OPTIONS)(0)
-  except Exception:  # jaxlib's error type for an unknown option has changed between versions
-    return False
-  return True

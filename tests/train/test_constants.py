@@ -19,6 +19,7 @@ from prn_jax.data_pipelines.augment import ClassificationAugment
 from prn_jax.formats import darknet_cfg
 from prn_jax.graph.graph import Graph
 from prn_jax.network import Network, init_variables
+from prn_jax.run.mesh import AXIS, make_mesh, put_batch, put_state
 from prn_jax.train import loop
 from prn_jax.train.agreement import check_hosts
 from prn_jax.train.config import DataConfig, Duration, TrainConfig
@@ -27,7 +28,7 @@ from prn_jax.train.experiment import open_experiment
 from prn_jax.train.losses import FROM_CONFIG, LossConfig, Objective
 from prn_jax.train.optim import OptimConfig, ScheduleConfig
 from prn_jax.train.plan import make_plan
-from prn_jax.train.sharding import AXIS, WHOLE, compile_step, make_mesh, put_batch, put_constants, put_state
+from prn_jax.train.sharding import WHOLE, compile_step, put_constants
 from prn_jax.train.step import Batch, Constants, LossFn, Metrics, Recipe, init_state, mean, to_unit_range, train_step
 from tests.train.test_agreement import Noted
 from tests.train.test_step import assert_close, batch_of, classifier

@@ -13,13 +13,13 @@ from prn_jax.data_pipelines.records import RecordList
 from prn_jax.data_pipelines.spec import open_spec
 from prn_jax.detect.metrics import ImageDetections, collect, evaluate
 from prn_jax.network import init_variables, why_not_finite
+from prn_jax.run.mesh import make_mesh
 from prn_jax.train.advice import best_overlap, warnings, why_zero
 from prn_jax.train.config import DataConfig, Duration, TrainConfig
 from prn_jax.train.defaults import resolve
 from prn_jax.train.evaluation import Figures
 from prn_jax.train.experiment import Experiment, open_experiment
 from prn_jax.train.optim import OptimConfig
-from prn_jax.train.sharding import make_mesh
 from tests.nets import tiny_detector
 
 

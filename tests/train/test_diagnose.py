@@ -15,8 +15,8 @@ import pytest
 
 from prn_jax.graph.builder import Builder
 from prn_jax.network import Network, init_variables
+from prn_jax.run.mesh import make_mesh, put_state
 from prn_jax.train.diagnose import Diagnosis, Suspect, diagnosis
-from prn_jax.train.sharding import make_mesh, put_state
 from prn_jax.train.step import Batch, Constants, Recipe, init_state
 
 ROWS = 16

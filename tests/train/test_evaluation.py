@@ -19,9 +19,9 @@ from prn_jax.graph.builder import Builder
 from prn_jax.graph.graph import Graph
 from prn_jax.hosts.exit_codes import DIVERGED
 from prn_jax.network import init_variables
+from prn_jax.run.mesh import make_mesh, put_state
 from prn_jax.train.config import ConfigError, EvalConfig
 from prn_jax.train.evaluation import Evaluator, Figures
-from prn_jax.train.sharding import make_mesh, put_state
 from tests.data_pipelines.pipeline_data import jpeg, numbered
 from tests.nets import tiny_detector
 

@@ -17,10 +17,10 @@ from prn_jax.data_pipelines.records import DataError
 from prn_jax.formats import darknet_cfg
 from prn_jax.labels import num_classes
 from prn_jax.models import build_graph
+from prn_jax.run.mesh import make_mesh
 from prn_jax.train.config import ConfigError, DataConfig, Duration, TrainConfig, typed
 from prn_jax.train.experiment import build_network, open_experiment
 from prn_jax.train.rundir import run_metadata
-from prn_jax.train.sharding import make_mesh
 from prn_jax.transforms.partial_residual import fprn, shrink
 from tests.data_pipelines.pipeline_data import jpeg
 from tests.nets import tiny_detector

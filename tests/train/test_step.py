@@ -15,6 +15,7 @@ from prn_jax.errors import PrnError
 from prn_jax.graph.builder import Builder
 from prn_jax.graph.graph import Graph
 from prn_jax.network import Network, init_variables
+from prn_jax.run.mesh import make_mesh, put_batch, put_state
 from prn_jax.train import sharding
 from prn_jax.train.losses import LossConfig, make_loss
 from prn_jax.train.step import NEVER, Recipe, TrainState, eval_variables, init_state, mean, train_step
@@ -45,9 +46,9 @@ def batch_of(n: int, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def run(graph: Graph, recipe: Recipe, batch: dict[str, np.ndarray], devices: int, scope: str = "global") -> Any:
-  mesh = sharding.make_mesh(jax.devices()[:devices])
-  state = sharding.put_state(jax.device_get(init_state(init_variables(graph, 1), recipe)), mesh)
-  state, metrics = sharding.compile_step(recipe, mesh, scope)(state, sharding.put_batch(batch, mesh), ())
+  mesh = make_mesh(jax.devices()[:devices])
+  state = put_state(jax.device_get(init_state(init_variables(graph, 1), recipe)), mesh)
+  state, metrics = sharding.compile_step(recipe, mesh, scope)(state, put_batch(batch, mesh), ())
   return jax.device_get(state), mean(jax.device_get(metrics))
 
 
@@ -148,11 +149,11 @@ def test_frozen_layers_keep_weights_and_statistics() -> None:
 
 def test_one_program_for_many_steps() -> None:
   graph = classifier()
-  recipe, mesh = recipe_for(graph, ema_decay=0.9), sharding.make_mesh()
+  recipe, mesh = recipe_for(graph, ema_decay=0.9), make_mesh()
   step = sharding.compile_step(recipe, mesh)
-  state: TrainState = sharding.put_state(jax.device_get(init_state(init_variables(graph), recipe)), mesh)
+  state: TrainState = put_state(jax.device_get(init_state(init_variables(graph), recipe)), mesh)
   for seed in range(4):
-    state, _ = step(state, sharding.put_batch(batch_of(8, seed), mesh), ())
+    state, _ = step(state, put_batch(batch_of(8, seed), mesh), ())
   assert step._cache_size() == 1  # type: ignore[attr-defined]
   assert int(state.step) == 4
   assert int(state.bad_step) == NEVER
@@ -160,9 +161,9 @@ def test_one_program_for_many_steps() -> None:
 
 def test_state_is_donated() -> None:
   graph = classifier()
-  recipe, mesh = recipe_for(graph), sharding.make_mesh(jax.devices()[:1])
-  state = sharding.put_state(jax.device_get(init_state(init_variables(graph), recipe)), mesh)
-  sharding.compile_step(recipe, mesh)(state, sharding.put_batch(batch_of(8), mesh), ())
+  recipe, mesh = recipe_for(graph), make_mesh(jax.devices()[:1])
+  state = put_state(jax.device_get(init_state(init_variables(graph), recipe)), mesh)
+  sharding.compile_step(recipe, mesh)(state, put_batch(batch_of(8), mesh), ())
   assert state.params["a"]["conv"]["kernel"].is_deleted()
 
 
@@ -170,7 +171,7 @@ def test_batch_that_cannot_be_divided() -> None:
   with pytest.raises(
     PrnError, match=r"batch_size 20 cannot be divided among 8 devices x 2 micro-batches.*such as 32 or 16"
   ):
-    sharding.check_batch_size(20, 2, sharding.make_mesh())
+    sharding.check_batch_size(20, 2, make_mesh())
 
 
 def test_dropout_differs_from_step_to_step_and_repeats() -> None:
