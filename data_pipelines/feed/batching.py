@@ -223,7 +223,7 @@ def stop_text(error: Exception, index: int) -> str:
   """The message of the policy stop: which record, what is wrong, what to do."""
   return (
     f"record {index}: {error} Repair or remove it, or leave such images out, counted and listed, with "
-    "on_bad_data='skip'."
+    "on_bad_data='skip' (--on-bad-data skip)."
   )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from prn_jax.data_pipelines.parallel import OrderedMap, default_threads
 from prn_jax.data_pipelines.records import (
   DataError,
   Dataset,
+  ImageId,
   OnBadData,
   Problem,
   Record,
@@ -34,6 +36,8 @@ PADDING = -1
 @dataclass(frozen=True)
 class _Row:
   index: int
+  image_id: ImageId | None = None
+  seconds: float = 0.0
   image: NDArray[np.float32] | None = None
   placement: Placement | None = None
   label: int | None = None
@@ -100,8 +104,9 @@ class _RowMaker:
       if self.on_bad_data is OnBadData.STOP:
         return _Row(index, error=DataError(stop_text(error, index)))
       return _Row(index, problem=unusable(record, index, error))
+    began = time.perf_counter()
     image, placement = self.resize(to_channels(pixels, self.channels), *self.size)
-    return _Row(index, image, placement, record.label)
+    return _Row(index, record.image_id, time.perf_counter() - began, image, placement, record.label)
 
 
 def eval_batches(
@@ -134,8 +139,9 @@ def eval_batches(
   Returns:
     An iterator of batches, to be closed or used in a `with` statement: "image" float32 (n, h, w, channels) in [0, 1]; "index"
     int32 (n,), the record, -1 in padding; "mask" bool (n,), False in padding and for images that cannot be used
-    (policy skip); "placement" float32 (n, 6), see `placement_of`, 0 where the mask is False; and for classification
-    "label" int32 (n,), -1 where the mask is False. Having given the last batch it checks that it gave each of its
+    (policy skip); "placement" float32 (n, 6), see `placement_of`, 0 where the mask is False; "box_scale" float32 (n, 2),
+    for `detect.nms.suppress`, 1 where the mask is False; and for classification "label" int32 (n,), -1 where the mask is
+    False. Having given the last batch it checks that it gave each of its
     records once.
 
   Raises:
@@ -166,12 +172,16 @@ class EvalBatches:
     num_batches: the same on every process.
     num_records: records that this process gives.
     problems: images that could not be used so far (policy skip), of those that this process gives.
+    image_ids: record -> id of its image, of those given so far that can be used.
+    resize_sec: time that was spent on resizing, in all threads together.
   """
 
   def __init__(self, maker: _RowMaker, shape: tuple[int, ...], threads: int, prefetch: int) -> None:
     self.num_batches, self._local = shape
     self.num_records = int((maker.indices != PADDING).sum())
     self.problems: list[Problem] = []
+    self.image_ids: dict[int, ImageId] = {}
+    self.resize_sec = 0.0
     self._size, self._channels = maker.size, maker.channels
     self._has_labels = maker.dataset.task is Task.CLASSIFY
     self._times_seen = np.zeros(len(maker.dataset), np.int64)
@@ -211,6 +221,7 @@ class EvalBatches:
     width, height = self._size
     image = np.zeros((len(rows), height, width, self._channels), np.float32)
     placement = np.zeros((len(rows), 6), np.float32)
+    box_scale = np.ones((len(rows), 2), np.float32)
     for position, row in enumerate(rows):
       if row.error:
         self.close()
@@ -222,6 +233,10 @@ class EvalBatches:
         image[position] = row.image
       if row.placement is not None:
         placement[position] = _placement_values(row.placement)
+        box_scale[position] = 1 / row.placement.scale_x, 1 / row.placement.scale_y
+      if row.image_id is not None:
+        self.image_ids[row.index] = row.image_id
+      self.resize_sec += row.seconds
       if row.index != PADDING:
         self._times_seen[row.index] += 1
     batch: Batch = {
@@ -229,6 +244,7 @@ class EvalBatches:
       "index": np.array([row.index for row in rows], np.int32),
       "mask": np.array([row.image is not None for row in rows], np.bool_),
       "placement": placement,
+      "box_scale": box_scale,
     }
     if self._has_labels:
       batch["label"] = np.array([PADDING if row.label is None else row.label for row in rows], np.int32)

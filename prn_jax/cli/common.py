@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -129,8 +130,17 @@ def program_name(model: Model, batch_size: int = 1) -> str:
 
 def progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:
   """Passes `items` on; on a terminal a bar on stderr shows how far they are."""
+  with progress_bar(total, what) as advance:
+    for item in items:
+      yield item
+      advance(1)
+
+
+@contextlib.contextmanager
+def progress_bar(total: int, what: str) -> Iterator[Callable[[int], None]]:
+  """Gives what to call with the number of things that are done; on a terminal a bar on stderr shows how far they are."""
   if not sys.stderr.isatty():
-    yield from items
+    yield lambda done: None
     return
   from rich.console import Console
   from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -138,15 +148,12 @@ def progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:
   columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
   with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
     task = bar.add_task(what, total=total)
-    for item in items:
-      yield item
-      bar.advance(task)
+    yield lambda done: bar.advance(task, done)
 
 
 def return_freed_memory() -> None:
   """Makes glibc give large freed arrays back to the system at once. By default it keeps them after the first time,
   and a conversion, which holds the weights several times in turn, would seem to need them all together."""
-  import contextlib
   import ctypes
 
   mmap_threshold, one_mebibyte = -3, 1 << 20

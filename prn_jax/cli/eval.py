@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable
 from typing import Any
 
 from prn_jax.cli.common import (
@@ -14,18 +13,15 @@ from prn_jax.cli.common import (
   load_model,
   output_folder,
   print_json,
-  program_name,
-  progress,
+  progress_bar,
   require_weights,
   start_computing,
 )
 from prn_jax.cli.predict import add_detection, detection_options
-from prn_jax.compiling import first_is_compiled
-from prn_jax.files.json_text import json_text
 from prn_jax.files.places import to_path
+from prn_jax.run.defaults import CONF, MOST_DETECTIONS, NMS
 
 NUM_EXAMPLES = 16
-MOST_DETECTIONS = 4096  # per image, beyond what any image needs: COCO takes 100 of each class
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,9 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     "--data",
     metavar="SPEC",
-    required=True,
     help="coco:ANNOTATIONS.json:IMAGES, voc:ROOT:SPLIT, darknet:FILE.data:valid, yolo:DATA.yaml:SPLIT, "
-    "imagefolder:DIR, imagenet:ROOT:val, arrayrecord:DIR:SPLIT, tfds:NAME:SPLIT or synthetic:traffic:N@valid",
+    "imagefolder:DIR, imagenet:ROOT:val, arrayrecord:DIR:SPLIT, tfds:NAME:SPLIT or synthetic:traffic:N@valid. Without it, "
+    "MODEL is the directory of a run, and is evaluated as its training did",
   )
   add_weights(parser)
   parser.add_argument(
@@ -45,14 +41,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   )
   parser.add_argument("--out", metavar="DIR", help="write tables, curves, confusion matrix and pictures here")
   parser.add_argument("--explain", action="store_true", help="score under every protocol and say where they differ")
-  add_detection(parser, conf=0.001, most=MOST_DETECTIONS, nms_kind="plain overlap; the cfg's for --protocol darknet")
+  add_detection(parser, conf=CONF, most=MOST_DETECTIONS, nms_kind="plain overlap; the cfg's for --protocol darknet")
   parser.add_argument(
     "--pictures-conf", type=float, default=0.25, metavar="X", help="score threshold for pictures and counts (0.25)"
   )
-  parser.add_argument("--batch", type=int, default=1, metavar="N", help="images per run of the network (default 1)")
   parser.add_argument(
-    "--on-bad-data", choices=("stop", "skip"), default="stop", help="stop at bad data, or skip, count and list it"
+    "--batch", type=int, metavar="N", help="images per run of the network, over all devices (default: one for each)"
   )
+  parser.add_argument(
+    "--on-bad-data", choices=("stop", "skip"), help="stop at bad data (default), or skip, count and list it"
+  )
+  parser.set_defaults(conf=None, nms=None)  # they may be those of a run
   add_json(parser)
 
 
@@ -62,28 +61,42 @@ def run(args: argparse.Namespace) -> int:
 
   if args.out:
     output_folder(args.out)
+  of_run = _complete(args)
   start_computing("eval")
   model = load_model(args)
   require_weights(model, args.model)
   detector = is_detector(model)
-  protocol = _protocol(args.protocol, model.graph.name, detector)
-  if not args.nms_kind and protocol != "darknet":
-    args.nms_kind = "default"  # plain overlap, as other frameworks score COCO and VOC; a cfg may ask for another kind
-  options = detection_options(args)
+  protocol = _protocol(args.protocol or (of_run if detector else None), model.graph.name, detector)
+  options = evaluate.for_protocol(detection_options(args), protocol) if detector else None
   dataset = evaluate.open_data(args.data, model, args.on_bad_data)
-
-  def bar(items: Iterable[Any], total: int) -> Iterable[Any]:
-    return progress(first_is_compiled(items, program_name(model, args.batch)), total, "images")
-
-  done = evaluate.run_model(
-    model, dataset, options if detector else None, batch_size=args.batch, on_bad_data=args.on_bad_data, progress=bar
-  )
+  with progress_bar(len(dataset), "images") as advance:
+    done = evaluate.run_model(
+      model, dataset, options, batch_size=args.batch, on_bad_data=args.on_bad_data, on_batch=advance
+    )
   result = _detector(args, protocol, dataset, done) if detector else _classifier(args, dataset, done)
   _list_problems(dataset, done)
   if args.json:
     problems = [str(p) for p in dataset.problems] + [f.reason for f in done.failures]
     print_json(result | {"problems": problems, "seconds": done.timing})
   return 0
+
+
+def _complete(args: argparse.Namespace) -> str | None:
+  """Fills in what was not said: without --data as the run that MODEL is evaluates itself, else the usual. Gives the
+  protocol of that run."""
+  usual: dict[str, Any] = {"conf": CONF, "nms": NMS, "batch": 1, "on_bad_data": "stop"}
+  protocol = None
+  if args.data is None:
+    from prn_jax.train.evaluated import evaluated_as
+
+    of_run = evaluated_as(to_path(args.model))
+    args.data, protocol = of_run.data, of_run.config.protocol
+    usual = {"conf": of_run.config.conf, "nms": of_run.config.nms}
+    usual |= {"batch": of_run.batch_size, "on_bad_data": of_run.on_bad_data}
+  for name, value in usual.items():
+    if getattr(args, name) is None:
+      setattr(args, name, value)
+  return protocol
 
 
 def _protocol(asked: str | None, network: str, detector: bool) -> str:
@@ -101,11 +114,10 @@ def _protocol(asked: str | None, network: str, detector: bool) -> str:
 
 def _detector(args: argparse.Namespace, protocol: str, dataset: Any, done: Any) -> dict[str, Any]:
   from prn_jax.detect import metrics
-  from prn_jax.run.evaluate import detection_data, draw_examples, image_reader
+  from prn_jax.run.evaluate import draw_examples, image_reader, score_detections
 
-  data = detection_data(dataset, done, clip=metrics.get_protocol(protocol).clips_boxes)
   settings = metrics.Settings(conf_threshold=args.pictures_conf)
-  evaluation = metrics.evaluate(data, protocol, settings)
+  data, evaluation = score_detections(dataset, done, protocol, settings)
   explanation = metrics.explain(data) if args.explain else None
   if not args.json:
     print(evaluation.text())
@@ -149,17 +161,15 @@ def _coco_rows(dataset: Any, record: Any, done: Any) -> list[Any]:
 
 
 def _classifier(args: argparse.Namespace, dataset: Any, done: Any) -> dict[str, Any]:
-
-  from prn_jax.files.disk import write_text
+  from prn_jax.run.classification_report import write_classification_report
   from prn_jax.run.evaluate import classification_result
 
   result = classification_result(dataset, done)
   if not args.json:
     print(f"{result.images:,} images\n  top-1  {result.top1:.4f}\n  top-5  {result.top5:.4f}")
   if args.out:
-    content = result.to_json() | {"per_class": list(result.per_class)}
-    write_text(to_path(args.out) / "top1.json", json_text(content, indent=1))
-    print(f"wrote {args.out}/top1.json", file=sys.stderr)
+    write_classification_report(to_path(args.out), result)
+    print(f"wrote figures, the table of classes and the confusion matrix to {args.out}/", file=sys.stderr)
   return result.to_json()
 
 

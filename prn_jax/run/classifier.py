@@ -65,7 +65,14 @@ class Classifier:
     """Classifies decoded images (h, w, 3) uint8 of any size."""
     if not images_u8:
       return []
-    rows = self.probabilities([self.prepare(image) for image in images_u8])
+    prepared = [self.prepare(image) for image in images_u8]
+    return self.results(prepared, images_u8, paths or [None] * len(images_u8))
+
+  def results(
+    self, prepared: Sequence[np.ndarray], images_u8: Sequence[np.ndarray | None], paths: Sequence[str | None]
+  ) -> list[Classification]:
+    """As a call, for images that `prepare` has resized already; the results hold no image."""
+    rows = self.probabilities(prepared)
     if not np.isfinite(rows).all():
       from prn_jax.network import why_not_finite
 
@@ -73,4 +80,4 @@ class Classifier:
         f"network '{self.model.graph.name}' gave NaN or infinity as probabilities: {why_not_finite(self.model.variables)}"
       )
     names = self.model.names
-    return [Classification(row, names, path) for row, path in zip(rows, paths or [None] * len(rows), strict=True)]
+    return [Classification(row, names, path) for row, path in zip(rows, paths, strict=True)]

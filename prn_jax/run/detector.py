@@ -15,6 +15,7 @@ from prn_jax.data_pipelines.class_names import match_names
 from prn_jax.data_pipelines.images.channels import check_channels, to_channels
 from prn_jax.detect.detections import Detections
 from prn_jax.errors import PrnError, did_you_mean
+from prn_jax.graph.graph import Graph
 from prn_jax.labels import num_classes
 from prn_jax.ranges import at_least, between, check
 
@@ -100,7 +101,7 @@ class Detector:
     check_channels(model.graph.channels, model.graph.name)
     self._network = network or Inference(model)
     self._resize = images.Resize(self.options.resize or model.resize)
-    self._class_mask = class_mask(model, self.options.classes)
+    self._class_mask = class_mask(model.graph, model.names, self.options.classes)
     self._postprocess = nms.postprocess
     self._max_candidates = nms.MAX_CANDIDATES
 
@@ -148,10 +149,7 @@ class Detector:
     self.timing.boxes += time.perf_counter() - after_network
     if found.overflow[: len(prepared)].any():  # rare: a lower threshold on a crowded scene; nothing may be lost
       if self._max_candidates >= MOST_CANDIDATES:
-        raise PrnError(
-          f"more than {MOST_CANDIDATES:,} boxes and classes exceed conf={options.conf:g} in one image. Raise conf; "
-          "if it is not tiny, the weights are not those of this network."
-        )
+        raise too_many(options.conf)
       self._max_candidates *= 2
       return self.run(prepared)
     return found
@@ -176,10 +174,25 @@ class Detector:
       began = time.perf_counter()
       prepared = [self.prepare(image) for image in images_u8[part]]
       self.timing.resize += time.perf_counter() - began
-      found = self.run(prepared)
-      for i, (image, path) in enumerate(zip(images_u8[part], paths[part], strict=True)):
-        results.append(self.to_detections(found, i, prepared[i][1], image, path))
+      results += self.results(prepared, images_u8[part], paths[part])
     return results
+
+  def results(
+    self,
+    prepared: Sequence[tuple[np.ndarray, images.Placement]],
+    images_u8: Sequence[np.ndarray | None],
+    paths: Sequence[str | None],
+  ) -> list[Detections]:
+    """As a call, for at most `batch_size` images that `prepare` has resized already.
+
+    Args:
+      prepared: of `prepare`.
+      images_u8: what results hold for drawing; may be None.
+      paths: as of a call.
+    """
+    found = self.run(prepared)
+    rows = enumerate(zip(prepared, images_u8, paths, strict=True))
+    return [self.to_detections(found, i, placement, image, path) for i, ((_, placement), image, path) in rows]
 
   def to_detections(
     self, found: Any, index: int, placement: images.Placement, image: np.ndarray | None, path: str | None
@@ -195,29 +208,36 @@ class Detector:
     return detections_of(found, index, placement, self.model.names, image, path)
 
 
-def class_mask(model: Model, classes: Any) -> np.ndarray:
+def too_many(conf: float) -> PrnError:
+  """What to say of more candidates than there may be."""
+  return PrnError(
+    f"more than {MOST_CANDIDATES:,} boxes and classes exceed conf={conf:g} in one image. Raise conf; if it is not tiny, the "
+    "weights are not those of this network."
+  )
+
+
+def class_mask(graph: Graph, names: Sequence[str], classes: Any) -> np.ndarray:
   """(num_classes,) bool: which classes are looked for.
 
   Args:
-    model: its names are matched as in `class_names.match_names`.
+    graph: the network.
+    names: of its classes; matched as in `class_names.match_names`.
     classes: of `DetectOptions`.
 
   Raises:
     PrnError: the network has no such class.
   """
-  count = num_classes(model.graph)
+  count = num_classes(graph)
   if classes is None:
     return np.ones(count, bool)
   mask = np.zeros(count, bool)
   for item in classes:
-    index = match_names([item], model.names)[0] if isinstance(item, str) else int(item)
+    index = match_names([item], names)[0] if isinstance(item, str) else int(item)
     if not 0 <= index < count:
-      known = (
-        f"'{model.names[0]}' to '{model.names[-1]}'" if model.names else "which has no names (names=FILE gives it some)"
-      )
-      hint = did_you_mean(item, model.names) if isinstance(item, str) else ""
+      known = f"'{names[0]}' to '{names[-1]}'" if names else "which has no names (names=FILE gives it some)"
+      hint = did_you_mean(item, names) if isinstance(item, str) else ""
       raise PrnError(
-        f"classes: {item!r} is no class of network '{model.graph.name}'{hint}; expected 0 to {count - 1} or a name, {known}."
+        f"classes: {item!r} is no class of network '{graph.name}'{hint}; expected 0 to {count - 1} or a name, {known}."
       )
     mask[index] = True
   return mask
@@ -242,12 +262,12 @@ def detections_of(
   count = int(found.count[index])
   return Detections(
     boxes_xyxy_px=placement.to_image_xyxy_px(found.boxes_cxcywh_rel[index, :count]),
-    scores=found.scores[index, :count],
-    classes=found.classes[index, :count],
+    scores=found.scores[index, :count].copy(),  # a view would keep all slots of the batch
+    classes=found.classes[index, :count].copy(),
     names=tuple(names),
     image_width=placement.image_width,
     image_height=placement.image_height,
-    uncertainty=None if found.uncertainty is None else found.uncertainty[index, :count],
+    uncertainty=None if found.uncertainty is None else found.uncertainty[index, :count].copy(),
     path=path,
     image=image,
   )

@@ -5,42 +5,48 @@ from __future__ import annotations
 import dataclasses
 import logging
 import re
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from prn_jax.classify.classification import Classification
 from prn_jax.classify.metrics import ClassificationMetrics, classification_metrics, top_classes
 from prn_jax.data_pipelines.class_names import are_numbers, match_names
+from prn_jax.data_pipelines.feed.evaluation_batches import eval_batches, placement_of
+from prn_jax.data_pipelines.images import Resize, read_image
+from prn_jax.data_pipelines.images.channels import check_channels
 from prn_jax.data_pipelines.images.formats import is_image_name
 from prn_jax.data_pipelines.records import (
   DataError,
   Dataset,
   OnBadData,
-  Record,
-  check_stated_size,
+  Problem,
+  Task,
   classes_text,
-  image_name,
   unknown_classes,
   with_names,
 )
 from prn_jax.data_pipelines.spec import open_spec
 from prn_jax.detect.detections import Detections
-from prn_jax.detect.metrics import EvalData, collect
+from prn_jax.detect.metrics import EvalData, Evaluation, Settings, collect, evaluate, get_protocol
 from prn_jax.errors import PrnError, did_you_mean
+from prn_jax.files.disk import written_beside
+from prn_jax.graph.graph import Graph
 from prn_jax.labels import num_classes
-from prn_jax.run.detector import DetectOptions
-from prn_jax.run.images import Failure, Result, predictor, stream
-
-if TYPE_CHECKING:
-  from prn_jax.model import Model
+from prn_jax.model import Model
+from prn_jax.network import Variables, why_not_finite
+from prn_jax.run.detector import DetectOptions, detections_of
+from prn_jax.run.eval_program import EvalProgram
+from prn_jax.run.images import Result
+from prn_jax.run.mesh import make_mesh
 
 _LOG = logging.getLogger(__name__)
 MOST_CHARACTERS = 120  # of a picture's name: the last ones of a long path
-Progress = Callable[[Iterable[Any], int], Iterable[Any]]
 
 
 def open_data(spec: str, model: Model, on_bad_data: OnBadData | str = "stop") -> Dataset:
@@ -101,17 +107,181 @@ def _check_known(spec: str, dataset: Dataset, model: Model) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-  """Results of a model on a data set.
+  """Results of a network on a data set.
 
   Attributes:
     results: image id -> result, without images.
-    failures: images that could not be used (policy skip).
-    timing: seconds per stage.
+    failures: images that could not be used (policy skip), of those that this process read.
+    timing: seconds per stage; those of resizing are of all threads together.
+    labels: image id -> class, of data for classification.
+    num_left_out: images that could not be used, of all processes.
   """
 
   results: dict[Any, Result]
-  failures: tuple[Failure, ...]
+  failures: tuple[Problem, ...]
   timing: dict[str, float]
+  labels: dict[Any, int] = dataclasses.field(default_factory=dict)
+  num_left_out: int = 0
+
+
+class NotFiniteError(PrnError):
+  """A network gave NaN or infinity.
+
+  Attributes:
+    image_id: of the first such image.
+  """
+
+  def __init__(self, text: str, image_id: Any) -> None:
+    super().__init__(text)
+    self.image_id = image_id
+
+
+def for_protocol(options: DetectOptions, protocol: str) -> DetectOptions:
+  """The options with what a protocol wants where nothing was asked for: plain overlap, as other frameworks score COCO and
+  VOC, although a cfg may ask for another kind; Darknet's own protocol takes the cfg's."""
+  if options.nms_kind is None and protocol != "darknet":
+    return dataclasses.replace(options, nms_kind="default")
+  return options
+
+
+class Evaluator:
+  """Runs a network over every image of a data set, each exactly once, on all devices of a mesh.
+
+  The network is rewritten for inference, in float32. Images are read and resized in threads. All processes of the mesh
+  take part, and each gets all results.
+
+  Args:
+    graph: the network at the size of evaluation.
+    dataset: its classes are numbered as the network numbers them.
+    mesh: the devices.
+    options: of a detector; None for a classifier.
+    resize: how images come to the size of a detector, where `options` leaves it open.
+    batch_size: images per run, over all devices; rounded up to as many for each.
+    on_bad_data: "stop" at an image that cannot be decoded or has another size than its annotations say, or "skip" it.
+
+  Attributes:
+    problems: images that the last run left out (policy skip), of those that this process read.
+  """
+
+  def __init__(
+    self,
+    graph: Graph,
+    dataset: Dataset,
+    mesh: Mesh,
+    options: DetectOptions | None = None,
+    *,
+    resize: Resize | str = Resize.STRETCH,
+    batch_size: int = 1,
+    on_bad_data: OnBadData | str = OnBadData.STOP,
+  ) -> None:
+    check_channels(graph.channels, graph.name)
+    _check_task(graph, dataset)
+    self.graph, self.dataset, self.mesh = graph, dataset, mesh
+    self.options = (options or DetectOptions()) if graph.detects else None
+    self.resize = Resize(self.options.resize or resize) if self.options else Resize.CENTER_CROP
+    self.problems: tuple[Problem, ...] = ()
+    if batch_size < 1:
+      raise PrnError(f"batch_size={batch_size}; expected at least 1.")
+    self.batch_size = -(-batch_size // mesh.size) * mesh.size
+    self._on_bad_data = OnBadData(on_bad_data)
+    self._program = EvalProgram(graph, dataset.names, mesh, self.options)
+
+  def __call__(
+    self,
+    variables: Variables,
+    *,
+    on_batch: Callable[[int], None] = lambda images: None,
+    on_compiled: Callable[[], None] = lambda: None,
+  ) -> Run:
+    """Results with these variables.
+
+    Args:
+      variables: of the graph; on this process or copied to every device of the mesh.
+      on_batch: called after every batch with the number of its images.
+      on_compiled: called between compiling programs, mostly once in the life of this evaluator, and running them;
+        processes meet there.
+
+    Raises:
+      DataError: an image cannot be used (policy stop), or none can (policy skip). NotFiniteError: see there.
+    """
+    self._program.load(variables)
+    seen = _Seen(self.graph, self.dataset)
+    with eval_batches(
+      self.dataset,
+      (self.graph.width, self.graph.height),
+      resize=self.resize,
+      channels=self.graph.channels,
+      batch_size=self.batch_size,
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
+      on_bad_data=self._on_bad_data,
+    ) as batches:
+      for batch in batches:
+        rows = self._program.run(batch, on_compiled)
+        on_batch(seen.add(rows, batches.image_ids, variables))
+      self.problems = tuple(batches.problems)
+      self._program.timing.resize += batches.resize_sec
+    return seen.run(self.problems, dataclasses.asdict(self._program.timing))
+
+
+def _check_task(graph: Graph, dataset: Dataset) -> None:
+  if graph.detects and dataset.task is not Task.DETECT:
+    raise DataError(
+      f"the data has classes of whole images, no boxes, but network '{graph.name}' detects. Use data with boxes."
+    )
+  if not graph.detects and dataset.task is not Task.CLASSIFY:
+    raise DataError(
+      f"the data has boxes, no classes of whole images, but network '{graph.name}' classifies. Use data with labels."
+    )
+
+
+class _Seen:
+  """What the batches of a run have given so far."""
+
+  def __init__(self, graph: Graph, dataset: Dataset) -> None:
+    self.graph, self.dataset = graph, dataset
+    self.results: dict[int, tuple[Any, Result]] = {}
+    self.labels: dict[Any, int] = {}
+    self.left_out: set[int] = set()
+
+  def add(self, rows: Mapping[str, Any], image_ids: Mapping[int, Any], variables: Variables) -> int:
+    """Takes the rows of a batch; gives the number of images among them."""
+    indices = rows["index"]
+    for row in np.flatnonzero(indices >= 0).tolist():
+      index = int(indices[row])
+      if not rows["mask"][row]:
+        self.left_out.add(index)
+        continue
+      image_id = image_ids[index] if index in image_ids else self.dataset[index].image_id  # another process read it
+      self._check_finite(rows["found"], row, image_id, variables)
+      if self.graph.detects:
+        place = placement_of(rows["placement"][row], (self.graph.width, self.graph.height))
+        self.results[index] = image_id, detections_of(rows["found"], row, place, self.dataset.names)
+      else:
+        self.results[index] = image_id, Classification(rows["found"][row].copy(), self.dataset.names)
+        self.labels[image_id] = int(rows["label"][row])
+    return int((indices >= 0).sum())
+
+  def _check_finite(self, found: Any, row: int, image_id: Any, variables: Variables) -> None:
+    if self.graph.detects:
+      what = f"in {found.num_nonfinite[row]} boxes" if found.num_nonfinite[row] else ""
+    else:
+      what = "" if np.isfinite(found[row]).all() else "as probabilities"
+    if what:
+      raise NotFiniteError(
+        f"network '{self.graph.name}' gave NaN or infinity {what} for image '{image_id}': {why_not_finite(variables)}",
+        image_id,
+      )
+
+  def run(self, problems: tuple[Problem, ...], timing: dict[str, float]) -> Run:
+    seen, count = len(self.results) + len(self.left_out), len(self.dataset)
+    if seen != count:
+      raise DataError(f"evaluation saw {seen} of {count} images; each must be seen once.")
+    if not self.results:
+      first = f", the first because {problems[0].reason}" if problems else ""
+      raise DataError(f"none of the {count} images of the evaluation can be used{first}.")
+    results = dict(self.results[index] for index in sorted(self.results))
+    return Run(results, problems, timing, self.labels, len(self.left_out))
 
 
 def run_model(
@@ -121,48 +291,13 @@ def run_model(
   *,
   batch_size: int = 1,
   on_bad_data: OnBadData | str = "stop",
-  progress: Progress | None = None,
+  on_batch: Callable[[int], None] = lambda images: None,
 ) -> Run:
-  """Runs a detector or classifier over every image of a data set, each exactly once.
-
-  Raises:
-    DataError: an image cannot be read, or has another size than its annotations say (policy stop).
-  """
-  run = predictor(model, options, batch_size)
-  results: dict[Any, Result] = {}
-  failures, records = [], deque[Record]()  # of the images that are under way
-
-  def images() -> Iterator[Any]:
-    for i in range(len(dataset)):
-      record = dataset[i]
-      records.append(record)
-      yield record.image
-
-  found = stream(run, images(), keep_images=False)
-  for result in progress(found, len(dataset)) if progress else found:
-    record = records.popleft()
-    result = _checked(record, result)
-    if isinstance(result, Failure):
-      if OnBadData(on_bad_data) is OnBadData.STOP:
-        raise DataError(f"{result.reason} With --on-bad-data skip the image is left out, counted and listed.")
-      failures.append(result)
-    else:
-      results[record.image_id] = result
-  return Run(results, tuple(failures), dict(run.seconds))
-
-
-def _checked(record: Record, result: Result | Failure) -> Result | Failure:
-  """The result; a failure where truths and detections would be in pixels of different images."""
-  name = image_name(record)
-  if isinstance(result, Failure):
-    is_file = not isinstance(record.image, bytes)
-    return result if is_file else Failure(name, f"image '{name}' in memory: {result.reason}")
-  if isinstance(result, Detections):
-    try:
-      check_stated_size(record, name, (result.image_width, result.image_height))
-    except DataError as error:
-      return Failure(name, str(error))
-  return result
+  """Runs a detector or classifier over every image of a data set, on all devices; arguments and errors of `Evaluator`."""
+  evaluator = Evaluator(
+    model.graph, dataset, make_mesh(), options, resize=model.resize, batch_size=batch_size, on_bad_data=on_bad_data
+  )
+  return evaluator(model.variables, on_batch=on_batch)
 
 
 def detection_data(dataset: Dataset, run: Run, *, clip: bool = True) -> EvalData:
@@ -177,37 +312,32 @@ def detection_data(dataset: Dataset, run: Run, *, clip: bool = True) -> EvalData
     key: result.clipped() if clip else result for key, result in run.results.items() if isinstance(result, Detections)
   }
   truths = (dataset[i] for i in range(len(dataset)))
-  return collect(dataset.names, truths, found, missing="leave_out" if run.failures else "error")
+  return collect(dataset.names, truths, found, missing="leave_out" if run.num_left_out else "error")
+
+
+def score_detections(
+  dataset: Dataset, run: Run, protocol: str, settings: Settings | None = None
+) -> tuple[EvalData, Evaluation]:
+  """Truths and detections, and their figures under a protocol."""
+  data = detection_data(dataset, run, clip=get_protocol(protocol).clips_boxes)
+  return data, evaluate(data, protocol, settings)
 
 
 def classification_result(dataset: Dataset, run: Run) -> ClassificationMetrics:
   """Top-1, top-5 and the confusion matrix of a classifier's run."""
-  labels, rows = [], []
-  for i in range(len(dataset)):
-    record = dataset[i]
-    result = run.results.get(record.image_id)
-    if isinstance(result, Classification):
-      if record.label is None:
-        raise PrnError(f"image '{record.image_id}' has no label: this data is for detection, the network classifies.")
-      labels.append(record.label)
-      rows.append(top_classes(result.probabilities[None])[0])
-  if not rows:
-    raise DataError("no image could be classified; there is nothing to evaluate.")
-  return classification_metrics(np.stack(rows), labels, dataset.names)
+  results = {key: result for key, result in run.results.items() if isinstance(result, Classification)}
+  rows = top_classes(np.stack([result.probabilities for result in results.values()]))
+  return classification_metrics(rows, [run.labels[key] for key in results], dataset.names)
 
 
 def image_reader(dataset: Dataset) -> Callable[[Any], np.ndarray]:
   """Gives the image of an id, for pictures of mistakes."""
-  from prn_jax.data_pipelines.images import read_image
-
   index = {dataset[i].image_id: i for i in range(len(dataset))}
   return lambda image_id: read_image(dataset[index[image_id]].image)
 
 
 def draw_examples(dataset: Dataset, run: Run, folder: Path, count: int, conf: float) -> list[Path]:
   """Draws the detections above `conf` on `count` images spread over the data; returns the files."""
-  from prn_jax.files.disk import written_beside
-
   read = image_reader(dataset)
   ids = [key for key, result in run.results.items() if isinstance(result, Detections)]
   chosen: Sequence[Any] = [ids[i] for i in np.unique(np.linspace(0, len(ids) - 1, min(count, len(ids))).astype(int))]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -157,7 +158,8 @@ class Failure:
 def stream(
   run: Detector | Classifier, sources: Iterable[Any], *, keep_images: bool = True
 ) -> Iterator[Result | Failure]:
-  """Results of many images, in order. The next images are decoded while the network works on these.
+  """Results of many images, in order. The next images are decoded and resized, in threads, while the network works
+  on these.
 
   Args:
     run: see `predictor`.
@@ -167,30 +169,43 @@ def stream(
   waiting = iter(sources)
   with ThreadPoolExecutor(DECODE_THREADS) as pool:
 
-    def decoded(count: int) -> list[Future[tuple[np.ndarray | Failure, str | None]]]:
-      return [pool.submit(_read_or_fail, source) for source in itertools.islice(waiting, count)]
+    def asked(count: int) -> list[Future[_Ready | Failure]]:
+      return [pool.submit(_ready, run, source, keep_images) for source in itertools.islice(waiting, count)]
 
-    pending = deque(decoded(2 * run.batch_size))
+    pending = deque(asked(2 * run.batch_size))
     while pending:
-      pending.extend(decoded(run.batch_size))
+      pending.extend(asked(run.batch_size))
       loaded = [pending.popleft().result() for _ in range(min(run.batch_size, len(pending)))]
-      good = [(image, path) for image, path in loaded if not isinstance(image, Failure)]
-      results: Iterator[Result] = iter(run([image for image, _ in good], [path for _, path in good]) if good else [])
-      for image, _ in loaded:
-        if isinstance(image, Failure):
-          yield image
-          continue
-        result = next(results)
-        if not keep_images and isinstance(result, Detections):
-          result = dataclasses.replace(result, image=None)
-        yield result
+      good = [one for one in loaded if isinstance(one, _Ready)]
+      if isinstance(run, Detector):
+        run.timing.resize += sum(one.resize_sec for one in good)
+      found: Iterator[Result] = iter(
+        run.results([one.prepared for one in good], [one.image for one in good], [one.path for one in good])
+        if good
+        else []
+      )
+      for one in loaded:
+        yield one if isinstance(one, Failure) else next(found)
 
 
-def _read_or_fail(source: Any) -> tuple[np.ndarray | Failure, str | None]:
+@dataclasses.dataclass(frozen=True)
+class _Ready:
+  """An image at the size of the network."""
+
+  prepared: Any
+  image: np.ndarray | None
+  path: str | None
+  resize_sec: float
+
+
+def _ready(run: Detector | Classifier, source: Any, keep_image: bool) -> _Ready | Failure:
   try:
-    return read(source)
+    image, path = read(source)
   except BucketError:  # nothing is known of the image
     raise
   except PrnError as error:
     where = os.fspath(source) if isinstance(source, str | os.PathLike) else "an image in memory"
-    return Failure(where, str(error)), where
+    return Failure(where, str(error))
+  began = time.perf_counter()
+  prepared = run.prepare(image)
+  return _Ready(prepared, image if keep_image else None, path, time.perf_counter() - began)

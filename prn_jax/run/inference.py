@@ -22,9 +22,9 @@ CPU_OPTIONS: dict[str, str | bool] = {"xla_cpu_experimental_ynn_fusion_type": ""
 PostProcess = Callable[[dict[str, jax.Array]], Any]
 
 
-def optimized(model: Model) -> tuple[Graph, Variables]:
-  """The model's graph and variables, rewritten for inference on the default backend; heads keep their names."""
-  graph, variables = fold_batchnorm(model.graph, model.variables)
+def optimized(graph: Graph, variables: Variables) -> tuple[Graph, Variables]:
+  """Graph and variables, rewritten for inference on the default backend; heads keep their names."""
+  graph, variables = fold_batchnorm(graph, variables)
   return fuse_stem(graph, variables) if jax.default_backend() == "cpu" else (graph, variables)
 
 
@@ -39,7 +39,7 @@ class Inference:
 
   def __init__(self, model: Model, post: PostProcess | None = None, dtype: Any = None) -> None:
     compilation_cache.use()
-    graph, variables = optimized(model)
+    graph, variables = optimized(model.graph, model.variables)
     self.graph = graph
     self._variables = jax.device_put(variables)
     network = Network(graph, dtype=dtype)

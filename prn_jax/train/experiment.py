@@ -30,7 +30,7 @@ from prn_jax.network import Network, Variables
 from prn_jax.run.mesh import make_mesh
 from prn_jax.train.config import ConfigError, TrainConfig
 from prn_jax.train.defaults import resolve
-from prn_jax.train.evaluation import Evaluator
+from prn_jax.train.evaluation import Validation
 from prn_jax.train.losses import FROM_CONFIG, Objective
 from prn_jax.train.optim import frozen_layers, make_optimizer
 from prn_jax.train.sharding import StepFn, check_batch_size, compile_step
@@ -80,7 +80,7 @@ class Experiment:
   eval_steps: int
   checkpoint_steps: int
   log_steps: int
-  evaluator: Evaluator | None
+  evaluator: Validation | None
   resize: str
   variables: Variables
   start: StartReport
@@ -299,7 +299,7 @@ def _start(config: TrainConfig, graph: Graph, training: Training | None) -> tupl
 
 def _evaluator(
   config: TrainConfig, graph: Graph, names: tuple[str, ...], mesh: jax.sharding.Mesh, resize: str
-) -> Evaluator | None:
+) -> Validation | None:
   if not config.data.valid:
     return None
   dataset = open_spec(config.data.valid, config.data.on_bad_data)
@@ -312,13 +312,12 @@ def _evaluator(
       "data without them."
     )
   dataset = with_names(dataset, names)
-  return Evaluator(
+  return Validation(
     graph,
     dataset,
     mesh,
     config.eval,
     batch_size=config.batch_size,
-    dtype=DTYPES[config.dtype],
     resize=resize,
     on_bad_data=config.data.on_bad_data,
   )

@@ -22,6 +22,7 @@ PRINTED_BY: dict[str, tuple[str, ...]] = {
   "cli/main.py": READS,
   "data_pipelines/prepared/prepare.py": ("data",),
   "data_pipelines/records.py": ("data", "eval", *TRAINS),
+  "data_pipelines/feed/batching.py": ("eval", *TRAINS),
   "data_pipelines/doctor/report.py": ("data",),
   "export/convert.py": ("convert",),
   "extensions.py": tuple(COMMANDS),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
 import numpy as np
@@ -41,3 +42,21 @@ def test_results_come_in_order_and_few_images_are_held(batch_size: int) -> None:
 
 def test_no_images_no_results() -> None:
   assert list(stream(predictor(random_model(), None, 2), [])) == []
+
+
+def test_images_are_resized_while_the_network_works(monkeypatch: pytest.MonkeyPatch) -> None:
+  """In threads, which the one that waits for the device is none of."""
+  run, where = predictor(random_model(), None, 2), set[str]()
+  prepare = run.prepare
+
+  def noting(image: np.ndarray) -> object:
+    where.add(threading.current_thread().name)
+    return prepare(image)
+
+  monkeypatch.setattr(run, "prepare", noting)
+  images = [np.full((40, 30, 3), value, np.uint8) for value in range(5)]
+  found = list(stream(run, images, keep_images=False))
+  assert [getattr(one, "image", 0) for one in found] == [None] * 5
+  assert where
+  assert threading.main_thread().name not in where
+  assert run.seconds["resize"] > 0

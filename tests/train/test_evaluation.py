@@ -21,7 +21,7 @@ from prn_jax.hosts.exit_codes import DIVERGED
 from prn_jax.network import init_variables
 from prn_jax.run.mesh import make_mesh, put_state
 from prn_jax.train.config import ConfigError, EvalConfig
-from prn_jax.train.evaluation import Evaluator, Figures
+from prn_jax.train.evaluation import Figures, Validation
 from tests.data_pipelines.pipeline_data import jpeg, numbered
 from tests.nets import tiny_detector
 
@@ -36,13 +36,13 @@ def classifier(classes: int = 4) -> Graph:
 
 def evaluator(
   graph: Graph, dataset: Dataset | None = None, on_bad_data: str = "stop", num_devices: int = 1, **settings: Any
-) -> Evaluator:
+) -> Validation:
   dataset = dataset or open_spec("synthetic:traffic:3")
   mesh = make_mesh(jax.devices()[:num_devices])
-  return Evaluator(graph, dataset, mesh, EvalConfig(**settings), batch_size=2, on_bad_data=on_bad_data)
+  return Validation(graph, dataset, mesh, EvalConfig(**settings), batch_size=2, on_bad_data=on_bad_data)
 
 
-def run(one: Evaluator, seed: int = 0) -> Figures:
+def run(one: Validation, seed: int = 0) -> Figures:
   return one(put_state(init_variables(one.graph, seed), one.mesh))
 
 
@@ -139,7 +139,7 @@ def test_an_image_of_another_size_is_bad_data_under_the_policy(size: tuple[int, 
     run(evaluator(tiny_detector(32, 5), data))
   one = evaluator(tiny_detector(32, 5), data, on_bad_data="skip")
   figures = run(one)
-  assert sorted(figures.results) == ["picture_0", "picture_1", "picture_3", "picture_4"]
+  assert sorted(figures.run.results) == ["picture_0", "picture_1", "picture_3", "picture_4"]
   assert figures.scored[0].image_ids == ("picture_0", "picture_1", "picture_3", "picture_4")
   assert [text in problem.reason for problem in one.problems] == [True]
 
@@ -165,9 +165,9 @@ def test_figures_do_not_depend_on_the_number_of_devices(is_classification: bool)
       assert found[count].scored.images == 11
       np.testing.assert_array_equal(found[count].scored.counts, alone.scored.counts)
     else:
-      assert sorted(found[count].results) == sorted(record_ids(data))
-      for image_id, expected in alone.results.items():
-        assert len(found[count].results[image_id]) == len(expected)
+      assert sorted(found[count].run.results) == sorted(record_ids(data))
+      for image_id, expected in alone.run.results.items():
+        assert len(found[count].run.results[image_id]) == len(expected)
 
 
 def record_ids(data: Dataset) -> list[Any]:

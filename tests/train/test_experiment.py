@@ -92,7 +92,7 @@ def test_images_are_evaluated_and_used_as_they_are_trained_with(model: str, trai
   expected = "letterbox" if trained else "stretch"
   assert opened.resize == run_metadata(opened)["resize"] == expected
   assert opened.evaluator is not None
-  assert opened.evaluator._resize == expected
+  assert opened.evaluator.evaluator.resize == expected
   (tmp_path / "saved.cfg").write_text(opened.graph_cfg())
   assert prn_jax.load(tmp_path / "saved.cfg").resize == expected
 
