@@ -25,7 +25,6 @@ class EvalProgram:
 
   def __init__(self, graph: Graph, names: Sequence[str], mesh: Mesh, options: DetectOptions | None) -> None:
     self.graph, self.mesh, self.options = graph, mesh, options
-    self.given: Variables = {}
     self.timing = Timing()
     self._variables: Variables = {}
     self._rewritten = graph
@@ -41,9 +40,12 @@ class EvalProgram:
 
   def load(self, variables: Variables) -> None:
     """Takes these variables from now on."""
-    self.given = variables
     self._rewritten, folded = optimized(self.graph, variables)
     self._variables = put_state(folded, self.mesh)
+
+  def unload(self) -> None:
+    """Gives the memory of the variables back."""
+    self._variables = {}
 
   def run(self, batch: Mapping[str, np.ndarray], on_compiled: Callable[[], None]) -> dict[str, Any]:
     """ "found" (`nms.Suppressed`, or probabilities), "index", "placement" and perhaps "label" of the rows of all

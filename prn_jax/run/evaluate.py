@@ -221,6 +221,7 @@ class Evaluator:
         on_batch(seen.add(rows, batches.image_ids, variables))
       self.problems = tuple(batches.problems)
       self._program.timing.resize += batches.resize_sec
+    self._program.unload()
     return seen.run(self.problems, dataclasses.asdict(self._program.timing))
 
 
