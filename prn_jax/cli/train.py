@@ -108,7 +108,8 @@ def run(args: argparse.Namespace) -> int:
   from prn_jax.train.advice import warnings
   from prn_jax.train.experiment import open_experiment
   from prn_jax.train.log import say
-  from prn_jax.train.loop import Reason, train
+  from prn_jax.train.loop import train
+  from prn_jax.train.outcome import Reason
 
   hosts = initialize(config.hosts)
   with hosts.guard():

@@ -111,7 +111,8 @@ def _train(job: Job, out: Path) -> Result | None:
   import jax
 
   from prn_jax.train.experiment import open_experiment
-  from prn_jax.train.loop import Reason, train
+  from prn_jax.train.loop import train
+  from prn_jax.train.outcome import Reason
 
   began = time.time()
   folder = run_folder(job, out)

@@ -27,9 +27,8 @@ from prn_jax.files.disk import check_space, write_text
 from prn_jax.files.places import bucket_error, is_remote, to_path
 from prn_jax.formats import checkpoints as files
 from prn_jax.formats.checkpoints import Rating, load_params
-from prn_jax.formats.orbax import check_keys
 from prn_jax.nested import nested
-from prn_jax.version import __version__
+from prn_jax.train.state_arrays import arrays_of, check_state, described, target
 
 __all__ = ["Checkpoints", "load_params"]
 
@@ -122,7 +121,7 @@ class Checkpoints:
     """
     started = time.perf_counter()
     self.wait()
-    arrays, _ = _arrays(state)
+    arrays, _ = arrays_of(state)
     value = float(metric) if metric is not None and math.isfinite(metric) else None
     rating = Rating(value, None if metric_of is None else json.loads(json.dumps(metric_of)))
     plan, error = self._prepare(step, arrays, meta, rating) if self._writes else (_GO, None)
@@ -221,9 +220,9 @@ class Checkpoints:
     """
     step = self._usable(step)
     checkpoint = self.folder / str(step)
-    targets, structure = _arrays(example)
-    targets = {path: _target(leaf) for path, leaf in targets.items()}
-    _check_state(files.read_meta(checkpoint)["arrays"], targets, checkpoint)
+    targets, structure = arrays_of(example)
+    targets = {path: target(leaf) for path, leaf in targets.items()}
+    check_state(files.read_meta(checkpoint)["arrays"], targets, checkpoint)
     restored = files.restore_arrays(checkpoint, targets)
     return jax.tree.unflatten(structure, [restored[path] for path in targets]), self._meta(step)
 
@@ -268,7 +267,7 @@ class Checkpoints:
       files.delete(checkpoint)
       check_space(self.folder, sum(int(array.nbytes) for array in arrays.values()))
       checkpoint.mkdir(parents=True)
-      write_text(checkpoint / files.META, json.dumps(_described(step, arrays, meta), indent=1))
+      write_text(checkpoint / files.META, json.dumps(described(step, arrays, meta), indent=1))
     except BucketError as error:
       return _OUT_OF_REACH if error.is_transient else _FAILED, error
     except CheckpointError as error:
@@ -385,52 +384,6 @@ class Checkpoints:
 def _is_ours_to_report(record: logging.LogRecord) -> bool:
   """False for the stack traces that Orbax logs from each thread when a save fails; `Checkpoints.wait` raises the reason."""
   return record.levelno < logging.ERROR or not record.pathname.endswith(("async_checkpointer.py", "futures/future.py"))
-
-
-def _arrays(state: Any) -> tuple[dict[str, Any], Any]:
-  """Leaves by path, and the structure. Python numbers become arrays."""
-  leaves, structure = jax.tree_util.tree_flatten_with_path(state)
-  arrays: dict[str, Any] = {}
-  for keys, leaf in leaves:
-    path = jax.tree_util.keystr(keys, simple=True, separator="/")
-    if path in arrays:
-      raise ValueError(f"two leaves of the state have the same path '{path}'")
-    arrays[path] = leaf if hasattr(leaf, "shape") and hasattr(leaf, "dtype") else np.asarray(leaf)
-  return arrays, structure
-
-
-def _described(step: int, arrays: Mapping[str, Any], meta: Mapping[str, Any]) -> Meta:
-  return {
-    "step": step,
-    "data_position": step,  # global batches read; the pipeline is a pure function of it
-    "versions": {"prn_jax": __version__, "jax": jax.__version__, "orbax": ocp.__version__},
-    "meta": dict(meta),
-    "arrays": {path: [str(leaf.dtype), list(leaf.shape)] for path, leaf in arrays.items()},
-  }
-
-
-def _target(leaf: Any) -> jax.ShapeDtypeStruct:
-  return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None))
-
-
-def _check_state(stored: Mapping[str, list[Any]], targets: Mapping[str, Any], checkpoint: Path) -> None:
-  """Raises CheckpointError if the stored state is not of this structure, these shapes and types."""
-  found = {path: jax.ShapeDtypeStruct(tuple(shape), dtype) for path, (dtype, shape) in stored.items()}
-  try:
-    check_keys(found, {path: target.shape for path, target in targets.items()}, f"checkpoint '{checkpoint}'")
-  except CheckpointError as error:
-    if any("opt_state/" in path for path in found.keys() ^ targets.keys()):
-      raise CheckpointError(
-        f"{error} Those below opt_state/ belong to the optimiser: it has changed as well."
-      ) from None
-    raise
-  other = [
-    f"{path} {found[path].dtype} instead of {target.dtype}"
-    for path, target in targets.items()
-    if found[path].dtype != target.dtype
-  ]
-  if other:
-    raise CheckpointError(f"checkpoint '{checkpoint}' has arrays of another type: {', '.join(other[:5])}.")
 
 
 def _make_shared_folder(folder: Path, gather: Callable[[int], list[int]]) -> None:

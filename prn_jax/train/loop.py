@@ -7,13 +7,11 @@ checkpoint holds. Starting in a directory that has checkpoints goes on after the
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +46,7 @@ from prn_jax.train.export import NAMES as BEST
 from prn_jax.train.export import write_best
 from prn_jax.train.lock import locked
 from prn_jax.train.log import MetricsLog, Stopwatch, evaluations, last_evaluation, progress_line, say
+from prn_jax.train.outcome import Outcome, Reason
 from prn_jax.train.pauses import Pauses
 from prn_jax.train.prefetch import on_devices
 from prn_jax.train.profile import Tracer
@@ -59,45 +58,6 @@ from prn_jax.train.sharding import StepFn, put_constants
 from prn_jax.train.step_metrics import Totals
 
 STEPS_IN_FLIGHT = 2  # so that a signal, or a step that hangs, is noticed soon
-
-
-class Reason(StrEnum):
-  """Why a run ended."""
-
-  DONE = "done"
-  PREEMPTED = "preempted"
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-  """What a run came to.
-
-  Attributes:
-    reason: see `Reason`.
-    step: updates done.
-    values: figures of the last evaluation, NaN where one is not defined.
-    best: (step, figure) of the best checkpoint, if anything was evaluated.
-    seconds: duration of this part of the run.
-    digest: sha256 of the parameters.
-  """
-
-  reason: Reason
-  step: int
-  values: dict[str, float]
-  best: tuple[int, float] | None
-  seconds: float
-  digest: str
-
-  def to_json(self) -> dict[str, Any]:
-    """The last line of `prn train --json`."""
-    return {
-      "reason": str(self.reason),
-      "step": self.step,
-      "metrics": self.values,
-      "best": None if self.best is None else {"step": self.best[0], "metric": self.best[1]},
-      "seconds": self.seconds,
-      "params_sha256": self.digest,
-    }
 
 
 def train(experiment: Experiment, workdir: Path, hosts: Hosts | None = None, *, allow_changes: bool = False) -> Outcome:

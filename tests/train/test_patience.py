@@ -13,7 +13,8 @@ from prn_jax.train import evaluation
 from prn_jax.train.config import DataConfig, Duration, EvalConfig, TrainConfig
 from prn_jax.train.experiment import open_experiment
 from prn_jax.train.log import evaluations, read_metrics
-from prn_jax.train.loop import Outcome, Reason, train
+from prn_jax.train.loop import train
+from prn_jax.train.outcome import Outcome, Reason
 from tests.nets import tiny_detector
 
 FIGURES = {2: 0.1, 4: 0.3, 6: 0.3, 8: 0.2, 10: 0.9}

@@ -32,7 +32,8 @@ from prn_jax.train.config import typed
 from prn_jax.train.diagnose import Diagnosis
 from prn_jax.train.experiment import open_experiment
 from prn_jax.train.log import read_metrics
-from prn_jax.train.loop import Outcome, Reason, train
+from prn_jax.train.loop import train
+from prn_jax.train.outcome import Outcome, Reason
 from tests.conftest import REPO
 from tests.nets import tiny_detector
 
