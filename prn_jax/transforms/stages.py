@@ -105,7 +105,8 @@ def groups_around(graph: Graph, blocks: Sequence[Block]) -> int:
 
 def groups_of(graph: Graph, layer: Layer) -> int:
   """In how many groups the weights of `layer` mix its inputs."""
-  return max(len([span for span in reads.spans if span.how is How.WEIGH]) for reads in graph.reads(layer))
+  counts = (len([span for span in reads.spans if span.how is How.WEIGH]) for reads in graph.reads(layer))
+  return max(counts, default=1)
 
 
 def _groups_behind(graph: Graph, name: str, consumers: Mapping[str, Sequence[str]]) -> int:

@@ -47,9 +47,10 @@ def warm_start(original: Graph, variables: Variables, changed: Graph, kept: Kept
 
   Example: warm_start(graph, variables, with_filters(graph, {"c1": 2}), {"c1": [0, 3]}) keeps filters 0 and 3 of c1.
   """
-  kept = _leading(original, changed) | _checked(original, changed, kept or {})
+  makers = _makers(original) | (_makers(changed) - original.shapes.keys())
+  kept = _leading(original, changed, makers) | _checked(original, changed, makers, kept or {})
   numbers: dict[Hashable, int] = {}
-  before, after = channel_labels(original, numbers), channel_labels(changed, numbers, kept)
+  before, after = (channel_labels(x, numbers, makers, of) for x, of in ((original, {}), (changed, kept)))
   old_layers = {layer.name: layer for layer in original}
   parts: dict[str, _Part] = {}
   flat, result = flattened(variables), dict[str, np.ndarray]()
@@ -61,7 +62,9 @@ def warm_start(original: Graph, variables: Variables, changed: Graph, kept: Kept
       raise GraphError(
         f"layer '{layer.name}' ({layer.kind}) is new; the network '{original.name}' has no weights for it."
       )
-    part = parts[layer.name] = _part(original, old, changed, layer, before, after, kept)
+    part = parts[layer.name] = _part(
+      original, old, changed, layer, before, after, kept if layer.name in makers else None
+    )
     if layer.shared_with and not part.equals(parts[layer.shared_with]):
       raise GraphError(
         f"layer '{layer.name}' ({layer.kind}) shares the weights of '{layer.shared_with}', but not all channels that it "
@@ -81,16 +84,16 @@ def warm_start(original: Graph, variables: Variables, changed: Graph, kept: Kept
 # -- which channels are kept -----------------------------------------------------------------------------
 
 
-def _makes(graph: Graph, layer: Layer) -> bool:
-  """True if the channels of `layer` are new ones, made by its weights."""
-  return not layer.inputs or any(reads.is_learned for reads in graph.reads(layer))
+def _makers(graph: Graph) -> set[str]:
+  """Layers whose channels are new ones, made by their weights."""
+  return {x.name for x in graph if not x.inputs or any(reads.is_learned for reads in graph.reads(x))}
 
 
-def _leading(original: Graph, changed: Graph) -> dict[str, Sequence[int]]:
+def _leading(original: Graph, changed: Graph, makers: set[str]) -> dict[str, Sequence[int]]:
   """The leading channels of every layer that makes some; of each group where the groups are as many as before."""
-  names, result = original.shapes.keys(), dict[str, Sequence[int]]()
+  result: dict[str, Sequence[int]] = {}
   for layer in changed:
-    if layer.name not in names or not (_makes(changed, layer) and _makes(original, original[layer.name])):
+    if layer.name not in makers or layer.name not in original.shapes:
       continue
     old, new = original.shapes[layer.name].channels, changed.shapes[layer.name].channels
     groups = groups_of(changed, layer)
@@ -100,14 +103,12 @@ def _leading(original: Graph, changed: Graph) -> dict[str, Sequence[int]]:
   return result
 
 
-def _checked(original: Graph, changed: Graph, kept: Kept) -> dict[str, Sequence[int]]:
+def _checked(original: Graph, changed: Graph, makers: set[str], kept: Kept) -> dict[str, Sequence[int]]:
   for name, channels in kept.items():
     where = f"channels to keep of layer '{name}'"
-    makers = [x.name for x in changed if x.name in original.shapes and _makes(changed, x) and not x.shared_with]
-    if name not in makers:
-      raise GraphError(
-        f"{where}: no layer of that name has weights that make its channels{did_you_mean(name, makers)}."
-      )
+    known = [x.name for x in changed if x.name in makers & original.shapes.keys() and not x.shared_with]
+    if name not in known:
+      raise GraphError(f"{where}: no layer of that name has weights that make its channels{did_you_mean(name, known)}.")
     have, needed = original.shapes[name].channels, changed.shapes[name].channels
     if len(channels) != needed or len(set(channels)) != needed or not all(0 <= i < have for i in channels):
       raise GraphError(
@@ -120,13 +121,14 @@ def _checked(original: Graph, changed: Graph, kept: Kept) -> dict[str, Sequence[
 # -- labels ----------------------------------------------------------------------------------------------
 
 
-def channel_labels(graph: Graph, numbers: dict[Hashable, int], kept: Kept | None = None) -> Labels:
+def channel_labels(graph: Graph, numbers: dict[Hashable, int], makers: set[str], kept: Kept) -> Labels:
   """For every layer, what makes each of its channels.
 
   Args:
     graph: the original, or the changed network.
     numbers: what makes a channel -> its label; grows, and is the same for both networks.
-    kept: for a changed network, the original's numbers of the channels of layers with weights.
+    makers: layers whose weights make their channels.
+    kept: the original's numbers of the channels of these layers; all channels of those that are not named.
   """
 
   def label(key: Hashable) -> int:
@@ -134,14 +136,14 @@ def channel_labels(graph: Graph, numbers: dict[Hashable, int], kept: Kept | None
 
   labels = {INPUT: tuple(label((INPUT, i)) for i in range(graph.channels))}
   for layer in graph:
-    if _makes(graph, layer):
-      channels = (kept or {}).get(layer.shared_with or layer.name, range(graph.shapes[layer.name].channels))
+    if layer.name in makers:
+      channels = kept.get(layer.shared_with or layer.name, range(graph.shapes[layer.name].channels))
       labels[layer.name] = tuple(label((layer.name, i)) for i in channels)
     elif layer.adds_sources and hands_on(graph, layer, 0):
       labels[layer.name] = labels[layer.inputs[0]]  # whatever is added to them, they are the branch's channels
     else:
       keys = _origins(graph, layer, labels)
-      is_copy = layer.copies and all(isinstance(key, tuple) and len(key) == 1 for key in keys)
+      is_copy = layer.copies and all(reads.is_one_to_one for reads in graph.reads(layer))
       labels[layer.name] = tuple(key[0] if is_copy else label((layer.name, key)) for key in keys)
   return labels
 
@@ -151,9 +153,12 @@ def _origins(graph: Graph, layer: Layer, labels: Labels) -> list[Any]:
   channels it depends on all of them and on their places."""
   origins: list[tuple[Hashable, ...]] = [()] * graph.shapes[layer.name].channels
   for name, reads in zip(layer.inputs, graph.reads(layer), strict=True):
-    for start, _, out_start, out_end, how in reads.spans:
+    for start, end, out_start, out_end, how in reads.spans:
       for i in range(out_start, out_end):
-        origins[i] += (labels[name][i - out_start + start] if how is How.KEEP else (i, labels[name]),)
+        if how is How.KEEP:
+          origins[i] += (labels[name][i - out_start + start],)
+        else:  # one channel is the same for all that read it
+          origins[i] += (labels[name][start] if end - start == 1 else (i, labels[name]),)
   return origins
 
 
@@ -222,15 +227,16 @@ class _Part(NamedTuple):
 
 
 def _part(
-  original: Graph, old: Layer, changed: Graph, layer: Layer, before: Labels, after: Labels, kept: Kept
+  original: Graph, old: Layer, changed: Graph, layer: Layer, before: Labels, after: Labels, kept: Kept | None
 ) -> _Part:
+  """`kept` is None for layers that make no channels."""
   made, rows = original.shapes[old.name].channels, None
   num_read = original.shapes[old.inputs[0]].channels if old.inputs else 0
   if any(array.reads is not None for array in layer.arrays(changed.input_shapes(layer))):
     rows = _positions(layer, before[old.inputs[0]], after[layer.inputs[0]], original.name)
-  if _makes(changed, layer):
+  if kept is None:
+    columns = _positions(layer, before[old.name], after[layer.name], original.name)
+  else:
     chosen = kept.get(layer.shared_with or layer.name, range(changed.shapes[layer.name].channels))
     columns = np.array([i for i in chosen if i < made], int)
-  else:
-    columns = _positions(layer, before[old.name], after[layer.name], original.name)
   return _Part(rows, columns, num_read, made)

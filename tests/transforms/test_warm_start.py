@@ -1,0 +1,168 @@
+"""Warm starts that keep any channels, not only the leading ones."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+from prn_jax.errors import GraphError
+from prn_jax.graph.builder import Builder
+from prn_jax.graph.graph import Graph
+from prn_jax.network import init_variables
+from prn_jax.transforms.stages import with_filters
+from prn_jax.transforms.warm_start import warm_start
+
+
+def net(a: int = 4, b: int = 6, groups: int = 1, **of_b: object) -> Graph:
+  """Two convolutions, a pool and a shortcut between them, and a matrix product over the 2x2 map behind them."""
+  g = Builder(4, 4, name="net")
+  g.conv(a, 3, padding=1, batch_normalize=True, name="a")
+  pool = g.maxpool(2, 2, name="pool")
+  g.conv(b, groups=groups, **of_b, name="b")
+  g.shortcut(pool, weights_type="per_channel", weights_normalization="relu", name="sum")
+  g.batchnorm(name="norm")
+  g.connected(3, name="end")
+  return g.graph()
+
+
+def numbered(graph: Graph) -> dict[str, object]:
+  variables = init_variables(graph)
+  for tree in variables.values():
+    for layer in tree.values():
+      for module, leaves in layer.items():
+        if isinstance(leaves, dict):
+          leaves.update({leaf: np.arange(x.size, dtype=np.float32).reshape(x.shape) for leaf, x in leaves.items()})
+        else:
+          layer[module] = np.arange(leaves.size, dtype=np.float32).reshape(leaves.shape)
+  return variables
+
+
+def test_any_channels_in_any_order() -> None:
+  graph = net()
+  variables = numbered(graph)
+  changed = with_filters(graph, {"a": 2, "b": 3})
+  found = warm_start(graph, variables, changed, {"a": [3, 1], "b": [5, 0, 2]})
+  old, new = variables["params"], found["params"]
+  np.testing.assert_array_equal(new["a"]["conv"]["kernel"], old["a"]["conv"]["kernel"][..., [3, 1]])
+  np.testing.assert_array_equal(found["batch_stats"]["a"]["bn"]["var"], [3, 1])
+  np.testing.assert_array_equal(new["b"]["conv"]["kernel"], old["b"]["conv"]["kernel"][:, :, [3, 1]][..., [5, 0, 2]])
+  np.testing.assert_array_equal(new["b"]["conv"]["bias"], [5, 0, 2])
+  np.testing.assert_array_equal(new["sum"]["weights"], old["sum"]["weights"][:, [5, 0, 2]])
+  np.testing.assert_array_equal(new["norm"]["bn"]["scale"], [5, 0, 2])
+  rows = [cell * 6 + channel for cell in range(4) for channel in (5, 0, 2)]  # of 2x2 cells with six channels each
+  np.testing.assert_array_equal(new["end"]["dense"]["kernel"], old["end"]["dense"]["kernel"][rows])
+
+
+def test_leading_channels_are_the_default_of_each_group() -> None:
+  graph = net(groups=2)
+  variables = numbered(graph)
+  changed = with_filters(graph, {"b": 4})
+  found = warm_start(graph, variables, changed)["params"]
+  np.testing.assert_array_equal(found["b"]["conv"]["bias"], [0, 1, 3, 4])
+  np.testing.assert_array_equal(found["norm"]["bn"]["scale"], [0, 1, 3, 4])
+
+
+def test_a_group_goes_as_a_whole() -> None:
+  """Two of the three groups of two inputs and outputs stay, and one input and output of each of two groups."""
+  graph = net(a=6, groups=3)
+  variables = numbered(graph)
+  kernel = variables["params"]["b"]["conv"]["kernel"]
+  whole = warm_start(graph, variables, net(a=4, b=4, groups=2), {"a": [0, 1, 4, 5], "b": [0, 1, 4, 5]})
+  np.testing.assert_array_equal(whole["params"]["b"]["conv"]["kernel"], kernel[..., [0, 1, 4, 5]])
+  thin = warm_start(graph, variables, net(a=3, b=3, groups=3), {"a": [1, 2, 5], "b": [0, 3, 4]})
+  rows = [[1, 0, 1], [0, 3, 4]]
+  np.testing.assert_array_equal(thin["params"]["b"]["conv"]["kernel"][0, 0, 0], kernel[0, 0][tuple(rows)])
+
+
+def test_channels_of_another_group() -> None:
+  graph = net(a=6, groups=3)
+  message = (
+    "layer 'b' (conv): channels [0, 1] would read channels [2, 3], of another of its groups of 2, for which they have no "
+    "weights. Keep whole groups, or as many channels of each."
+  )
+  with pytest.raises(GraphError, match=re.escape(message)):
+    warm_start(graph, init_variables(graph), net(a=4, b=4, groups=2), {"a": [2, 3, 4, 5], "b": [0, 1, 4, 5]})
+
+
+def test_a_learned_vector_keeps_any_channels() -> None:
+  def build(width: int) -> Graph:
+    g = Builder(4, 4, name="vectors")
+    g.conv(width, name="a")
+    mean = g.avgpool(name="mean")
+    g.implicit(filters=width, name="vector")
+    g.sam(mean, name="product")
+    g.conv(2, name="end")
+    return g.graph()
+
+  variables = numbered(build(4))
+  found = warm_start(build(4), variables, build(2), {"a": [1, 3], "vector": [1, 3]})["params"]
+  np.testing.assert_array_equal(found["vector"]["vector"].reshape(-1), [1, 3])
+  np.testing.assert_array_equal(
+    found["end"]["conv"]["kernel"], variables["params"]["end"]["conv"]["kernel"][:, :, [1, 3]]
+  )
+  with pytest.raises(GraphError, match=r"layer 'end' \(conv\) reads 2 channels that it does not read in 'vectors'"):
+    warm_start(build(4), variables, build(2), {"a": [1, 3], "vector": [3, 1]})  # a product of others
+
+
+def shared(width: int) -> Graph:
+  g = Builder(4, 4, name="shared")
+  g.conv(width, name="a")
+  g.conv(width, name="b")
+  g.conv(width, share="b", name="again")
+  g.conv(2, name="end")
+  return g.graph()
+
+
+def test_who_shares_weights_keeps_the_same_channels() -> None:
+  graph = shared(4)
+  variables = numbered(graph)
+  found = warm_start(graph, variables, shared(2), {"a": [1, 3], "b": [1, 3]})["params"]
+  np.testing.assert_array_equal(
+    found["b"]["conv"]["kernel"], variables["params"]["b"]["conv"]["kernel"][..., [1, 3]][:, :, [1, 3]]
+  )
+  np.testing.assert_array_equal(
+    found["end"]["conv"]["kernel"], variables["params"]["end"]["conv"]["kernel"][:, :, [1, 3]]
+  )
+  message = (
+    "layer 'again' (conv) shares the weights of 'b', but not all channels that it reads and makes are the same ones. Keep "
+    "the same channels of both, and of what they read."
+  )
+  with pytest.raises(GraphError, match=re.escape(message)):
+    warm_start(graph, variables, shared(2), {"a": [0, 1], "b": [1, 3]})
+
+
+@pytest.mark.parametrize(
+  ("kept", "message"),
+  [
+    ({"c": [0]}, "channels to keep of layer 'c': no layer of that name has weights that make its channels."),
+    ({"pool": [0, 1]}, "channels to keep of layer 'pool': no layer of that name has weights that make its channels."),
+    (
+      {"a": [0, 1, 2]},
+      "channels to keep of layer 'a': [0, 1, 2]; expected 2 different numbers from 0 to 3, since 'net' has 2 of the 4",
+    ),
+    ({"a": [1, 1]}, "channels to keep of layer 'a': [1, 1]; expected 2 different numbers from 0 to 3"),
+    ({"a": [1, 4]}, "channels to keep of layer 'a': [1, 4]; expected 2 different numbers from 0 to 3"),
+  ],
+)
+def test_what_cannot_be_kept(kept: dict[str, list[int]], message: str) -> None:
+  graph = net()
+  with pytest.raises(GraphError, match=re.escape(message)):
+    warm_start(graph, init_variables(graph), with_filters(graph, {"a": 2}), kept)
+
+
+def test_a_softmax_holds_for_all_its_channels_only() -> None:
+  """What is behind it is another feature when a channel goes; as long as none goes, it is the same."""
+
+  def build(width: int) -> Graph:
+    g = Builder(4, 4, name="weighed")
+    g.conv(width, name="a")
+    g.softmax(name="softmax")
+    g.conv(2, name="end")
+    return g.graph()
+
+  graph, variables = build(4), numbered(build(4))
+  np.testing.assert_equal(warm_start(graph, variables, build(4)), variables)
+  with pytest.raises(GraphError, match=r"layer 'end' \(conv\) reads 3 channels that it does not read in 'weighed'"):
+    warm_start(graph, variables, build(3))
