@@ -198,12 +198,12 @@ class _Part(NamedTuple):
   def of(self, value: NDArray[Any], array: WeightArray, layer: Layer) -> NDArray[Any]:
     """The part of one array."""
     if array.reads is None or self.rows is None:
-      return value if array.makes is None else value.take(self.columns, array.makes)
+      return value if array.makes is None else _taken(value, self.columns, array.makes)
     size = value.shape[array.reads]
     if size % self.num_read == 0:  # all channels, of every cell of the input
       rows = (np.arange(0, size, self.num_read)[:, None] + self.rows).reshape(-1)
-      value = value.take(rows, array.reads)
-      return value if array.makes is None else value.take(self.columns, array.makes)
+      value = _taken(value, rows, array.reads)
+      return value if array.makes is None else _taken(value, self.columns, array.makes)
     return self._by_group(value, array, layer)
 
   def _by_group(self, value: NDArray[Any], array: WeightArray, layer: Layer) -> NDArray[Any]:
@@ -224,6 +224,12 @@ class _Part(NamedTuple):
         )
       parts.append(value.take(rows % size, array.reads).take(columns, array.makes))
     return np.concatenate(parts, array.makes)
+
+
+def _taken(value: NDArray[Any], positions: Positions, axis: int) -> NDArray[Any]:
+  """`value` itself, not a copy of it, where nothing changes."""
+  is_whole = np.array_equal(positions, np.arange(value.shape[axis]))
+  return value if is_whole else value.take(positions, axis)
 
 
 def _part(
