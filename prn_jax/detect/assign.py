@@ -47,7 +47,7 @@ class Rules(NamedTuple):
   @property
   def is_gaussian(self) -> bool:
     """True if the head predicts deviations, too."""
-    return bool(self.head.layout.sigma)
+    return self.head.layout.sigma.stop > 0
 
 
 class Place(NamedTuple):

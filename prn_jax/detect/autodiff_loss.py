@@ -199,7 +199,7 @@ def _mse(raw: jax.Array, x: jax.Array, targets: jax.Array, rules: Rules) -> jax.
 def _gaussian(x: jax.Array, targets: jax.Array, scale: jax.Array, weight: jax.Array, rules: Rules) -> jax.Array:
   """Minus the logarithm of the density at the truth; mean and deviation have weights of their own."""
   settings, at = rules.settings, rules.head.layout
-  mean, sigma = x[..., np.array(at.box)], jnp.maximum(x[..., np.array(at.sigma)], 1e-6)
+  mean, sigma = x[..., at.box], jnp.maximum(x[..., at.sigma], 1e-6)
 
   def surprise(mean: jax.Array, sigma: jax.Array) -> jax.Array:
     e = (targets - mean) / sigma

@@ -293,20 +293,20 @@ def _box_deltas(x: jax.Array, boxes: jax.Array, place: Place, multiplier: jax.Ar
   """Deltas of the box entries: (..., a, 4), or 8 for a Gaussian head, as the entries lie."""
   settings, at = rules.settings, rules.head.layout
   weight = (settings.iou_normalizer * multiplier)[..., None]
-  values = x[..., np.array(at.box)]
+  values = x[..., at.box]
   truths = place.truths_cxcywh_rel
   scale = (2 - truths[..., 2] * truths[..., 3])[..., None]  # small boxes count more
   error = rules.head.encode(truths, place.cells) - values
   if settings.iou_loss != "mse":
     deltas = _iou_deltas(values, boxes, truths, rules)
   elif rules.is_gaussian:
-    deltas, _ = _gaussian_deltas(error, x[..., np.array(at.sigma)], scale)
+    deltas, _ = _gaussian_deltas(error, x[..., at.sigma], scale)
   else:
     deltas = scale * error
   deltas = _bounded(deltas * weight, settings, is_clipped=rules.is_gaussian or settings.iou_loss != "mse")
   if not rules.is_gaussian:
     return deltas
-  _, sigma_deltas = _gaussian_deltas(error, x[..., np.array(at.sigma)], scale)
+  _, sigma_deltas = _gaussian_deltas(error, x[..., at.sigma], scale)
   sigma_deltas = _bounded(sigma_deltas * settings.uc_normalizer, settings, is_clipped=True)
   return jnp.stack([deltas, sigma_deltas], -1).reshape(*deltas.shape[:-1], 8)
 

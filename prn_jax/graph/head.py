@@ -22,19 +22,19 @@ NMS_KINDS = ("default", "greedynms", "diounms", "cornersnms")
 
 
 class Layout(NamedTuple):
-  """Where the values of one box stand on the last axis.
+  """Where the values of one box stand on the last axis. Slices, since a list of numbers would make XLA gather.
 
   Attributes:
     box: the four of its place and size, x first.
     objectness: whether there is an object.
     first_class: the first of the classes, which come last.
-    sigma: the deviations of the four, where the head predicts them.
+    sigma: the deviations of the four; empty where the head predicts none.
   """
 
-  box: tuple[int, ...]
+  box: slice
   objectness: int
   first_class: int
-  sigma: tuple[int, ...] = ()
+  sigma: slice = slice(0, 0)
 
 
 class Nms(NamedTuple):

@@ -10,8 +10,6 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from prn_jax.graph.graph import Context, Layer, Shape, register_kind
 from prn_jax.graph.head import Cells, Layout, Scores
 from prn_jax.graph.section import Section, Wires
@@ -43,7 +41,7 @@ class GaussianYolo(AnchorHead):
 
   @property
   def layout(self) -> Layout:
-    return Layout(box=(0, 2, 4, 6), sigma=(1, 3, 5, 7), objectness=8, first_class=9)
+    return Layout(box=slice(0, 8, 2), sigma=slice(1, 8, 2), objectness=8, first_class=9)
 
   @property
   def point_shift(self) -> float:
@@ -58,7 +56,7 @@ class GaussianYolo(AnchorHead):
     return super().encode(jnp.concatenate([xy + self.point_shift * wh, wh], -1), cells)
 
   def scores(self, x: Array) -> Scores:
-    uncertainty = x[..., np.array(self.layout.sigma)]
+    uncertainty = x[..., self.layout.sigma]
     objectness, certainty = x[..., self.layout.objectness], 1 - jnp.mean(uncertainty, -1, keepdims=True)
     return Scores(objectness, objectness[..., None] * (x[..., self.layout.first_class :] * certainty), uncertainty)
 

@@ -55,7 +55,7 @@ class Region(DetectionHead):
 
   @property
   def layout(self) -> Layout:
-    return Layout(box=(0, 1, 2, 3), objectness=self.coords, first_class=self.coords + 1)
+    return Layout(box=slice(0, 4), objectness=self.coords, first_class=self.coords + 1)
 
   def check_boxes(self) -> None:
     if self.tree:

@@ -119,7 +119,7 @@ class AnchorHead(DetectionHead):
 
   @property
   def layout(self) -> Layout:
-    return Layout(box=(0, 1, 2, 3), objectness=4, first_class=5)
+    return Layout(box=slice(0, 4), objectness=4, first_class=5)
 
   @property
   def nms(self) -> Nms:
@@ -140,7 +140,7 @@ class AnchorHead(DetectionHead):
     return np.asarray(self.anchors, np.float32) / np.asarray(net_size, np.float32)
 
   def decode(self, x: Array, cells: Cells) -> Array:
-    values = x[..., np.array(self.layout.box)]
+    values = x[..., self.layout.box]
     size = 4 * values[..., 2:] ** 2 if self.has_new_coords else jnp.exp(values[..., 2:])
     return jnp.concatenate(
       [(cells.xy + values[..., :2]) / cells.pairs(cells.grid), size * self._own_anchors(cells)], -1
