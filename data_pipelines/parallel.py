@@ -150,7 +150,7 @@ def check_shared_memory(num_bytes: int, folder: str = SHARED_MEMORY) -> None:
 
   Args:
     num_bytes: what all of them hold at once.
-    folder: where the system keeps shared memory; without it (outside Linux) nothing is checked.
+    folder: the place where the system keeps shared memory; without it (outside Linux) nothing is checked.
   """
   if not os.path.isdir(folder):
     return

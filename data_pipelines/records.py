@@ -406,7 +406,7 @@ def checked_box(
   """The box itself, its part inside the image, or None where nothing usable is left; faults go to the log.
 
   Args:
-    box_xyxy_px, size: as for `box_fault`.
+    box_xyxy_px, size: the arguments of `box_fault`.
     log: follows the policy.
     where: file, line and a prefix of the message such as "annotation 12: ".
   """

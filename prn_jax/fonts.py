@@ -34,7 +34,7 @@ class Letters:
   """Draws text of one size.
 
   Args:
-    size_px: of the letters.
+    size_px: height of the letters in pixels.
   """
 
   def __init__(self, size_px: int) -> None:

@@ -38,14 +38,14 @@ class ClassificationAugment:
       stretched to the size.
     min_ratio, max_ratio: width by height of the crop before it is stretched to the size.
     flip: left and right change places with probability 1/2.
-    hue, saturation, exposure: as in `DetectionAugment`.
+    hue, saturation, exposure: the fields of `DetectionAugment`.
     randaugment_ops: how many of `randaugment.OPERATIONS` are applied. 0 is off.
     randaugment_magnitude: their strength, 0 to 10.
     pad_crop: if not 0, the crop is instead the usual one for CIFAR: the whole image at the wanted size, moved by up to
       so many pixels each way, on black.
     min_crop, max_crop: if not 0, the crop is instead Darknet's: the image is scaled so that its shorter side has so many
       pixels, and seen through a window of the wanted size, on black (see `warp.draw_warp`).
-    angle, aspect: of Darknet's crop: largest angle in degrees, and largest factor between width and height. Off are 0
+    angle, aspect: for Darknet's crop, largest angle in degrees, and largest factor between width and height. Off are 0
       and 1.
     blur: with probability 1/4 the image is blurred by a kernel of this size in pixels; 1 is 15, as in Darknet. 0 is off.
 

@@ -84,12 +84,12 @@ def _turn_hue(planes: NDArray[np.float32], most: NDArray[np.float32], turn: floa
 
 
 def draw_distortion(hue: float, saturation: float, exposure: float, rng: np.random.Generator) -> Distortion:
-  """Hue from U(-hue, hue), the factors by `random_scale` (darknet.md e11.7)."""
+  """Hue from U(-hue, hue), the factors by `random_scale` (docs/darknet.md e11.7)."""
   return Distortion(float(rng.uniform(-hue, hue)), random_scale(saturation, rng), random_scale(exposure, rng))
 
 
 def random_scale(limit: float, rng: np.random.Generator) -> float:
-  """A factor from U(1, limit), or with probability 1/2 its inverse (darknet.md e11, rand_scale)."""
+  """A factor from U(1, limit), or with probability 1/2 its inverse (docs/darknet.md e11, rand_scale)."""
   scale = float(rng.uniform(min(1.0, limit), max(1.0, limit)))
   return scale if rng.random() < 0.5 else 1 / scale
 

@@ -1,4 +1,4 @@
-"""Darknet's augmentation for detectors (darknet.md e11)."""
+"""Darknet's augmentation for detectors (docs/darknet.md e11)."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ class DetectionAugment:
 
 
 def draw_margins(width: int, height: int, jitter: float, resize: float, rng: np.random.Generator) -> Margins:
-  """What the crop of an image leaves away on each side (darknet.md e11.1 and 2).
+  """What the crop of an image leaves away on each side (docs/darknet.md e11.1 and 2).
 
   As in Darknet everything is cut to whole pixels: first the limits, then every draw. Nothing is left away where
   nothing would be left.
@@ -161,7 +161,7 @@ def draw_margins(width: int, height: int, jitter: float, resize: float, rng: np.
 
 
 def letterboxed(margins: Margins, width: int, height: int, size: tuple[int, int]) -> Margins:
-  """The margins less what the whole image needs to get the aspect of the network (darknet.md e11.3)."""
+  """The margins less what the whole image needs to get the aspect of the network (docs/darknet.md e11.3)."""
   if width * size[1] > height * size[0]:  # wider than the network
     more = int((width * size[1] / size[0] - height) / 2)
     return Margins(margins.left, margins.top - more, margins.right, margins.bottom - more)

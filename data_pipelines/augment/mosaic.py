@@ -1,4 +1,4 @@
-"""Four images in one picture (darknet.md e11, mosaic)."""
+"""Four images in one picture (docs/darknet.md e11, mosaic)."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ class Crop:
   """The part of an image that fills the output; it may reach beyond the image.
 
   Attributes:
-    left, top, width, height: in pixels of the image, continuous.
+    left, top, width, height: corner and size in pixels of the image, continuous.
     flip: whether left and right change places after cropping.
   """
 

@@ -1,4 +1,4 @@
-"""How one image is seen in one augmented output: the random draws, the boxes, the pixels (darknet.md e11, 1 to 10)."""
+"""How one image is seen in one augmented output: the random draws, the boxes, the pixels (docs/darknet.md e11, 1 to 10)."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class View:
   """The draws for one image.
 
   Attributes:
-    margins: of the crop.
+    margins: the margins of the crop.
     flip: whether left and right change places.
-    distortion: of the colours.
+    distortion: the distortion of the colours.
     blur: 0 is none, 1 blurs all but the objects, more blurs everything with a kernel of about this size in pixels.
     noise: standard deviation in levels of 0 to 255.
   """
@@ -64,7 +64,7 @@ class Boxes:
 
 
 def place_boxes(sample: Sample, crop: Crop, size: tuple[int, int]) -> Boxes:
-  """The boxes of a sample in pixels of the output, clipped and filtered as Darknet does (darknet.md e11.10).
+  """The boxes of a sample in pixels of the output, clipped and filtered as Darknet does (docs/darknet.md e11.10).
 
   Dropped are boxes wholly outside their own image (wrong labels), and those of which the crop leaves less than one
   pixel of the output in width or height; with these go all whose clipped centre is not inside.

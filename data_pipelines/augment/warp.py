@@ -1,4 +1,4 @@
-"""Darknet's crop for classifiers: scale, aspect, angle and place in one pass over the pixels (darknet.md e11)."""
+"""Darknet's crop for classifiers: scale, aspect, angle and place in one pass over the pixels (docs/darknet.md e11)."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Warp:
   """How a square view lies on an image.
 
   Attributes:
-    side: of the view in pixels.
+    side: width and height of the view in pixels.
     scale: pixels of the view for one of the image, vertically; horizontally it is scale / aspect.
     aspect: what makes the image narrower, where it is above 1.
-    angle_rad: by which the view is turned on the image; positive turns what it shows to the left.
-    right, down: from the middle of the image to that of the view, in pixels of the view.
+    angle_rad: the angle by which the view is turned on the image; positive turns what it shows to the left.
+    right, down: the way from the middle of the image to that of the view, in pixels of the view.
   """
 
   side: int
@@ -70,8 +70,8 @@ def draw_warp(
   window moves as far as the scaled image reaches beyond it, and where the image is smaller it stays in the middle.
 
   Args:
-    width, height: of the image in pixels.
-    side: of the view in pixels.
+    width, height: size of the image in pixels.
+    side: width and height of the view in pixels.
     crops: smallest and largest shorter side of the scaled image, in whole pixels.
     aspect: largest factor between width and height, by `random_scale`.
     angle_deg: largest angle, either way.

@@ -98,7 +98,7 @@ def fit_anchors(sizes_wh_px: Floats, num: int, *, seed: int = 0, num_restarts: i
   Args:
     sizes_wh_px: (n, 2) positive widths and heights.
     num: number of anchors.
-    seed: of the starts.
+    seed: the seed of the starts.
     num_restarts: starts that are tried.
 
   Raises:

@@ -44,12 +44,12 @@ class Summary:
   """What a data set holds. n images, m objects; images that cannot be used are left out.
 
   Attributes:
-    spec: where it comes from.
-    names, category_ids: of the classes.
+    spec: the SPEC that it was opened by.
+    names, category_ids: the names and ids of the classes.
     indices: (n,) positions in the data set.
     image_ids: n.
     sizes_wh_px: (n, 2) of the images.
-    task: of the data set.
+    task: the task of the data set.
     labels: (n,) class of the image; -1 for detection.
     image_of: (m,) which image an object is in, 0..n-1.
     classes: (m,) of the objects.
@@ -209,7 +209,7 @@ def summarize(
     decode: decode the pixels, which alone finds images that are damaged behind their header, compare files, and the
       checksums of prepared data; else only headers are read.
     on_bad_data: "stop" raises at the first problem; "skip" leaves it out and lists it.
-    num_threads: of decoding; by default one per core.
+    num_threads: number of decoding threads; by default one per core.
     progress: passes images on, to show how far they are; also gets their number.
 
   Raises:

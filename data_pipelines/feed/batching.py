@@ -57,7 +57,7 @@ class DecodeSize:
   Attributes:
     augment: its strongest zoom counts.
     size: (width, height) of the largest output.
-    margin: of the whole image at least this many times `size` is left, too.
+    margin: how many times `size` is left at least of the whole image, too.
   """
 
   augment: Augment
@@ -140,12 +140,12 @@ class GroupMaker:
   Attributes:
     dataset, augment: what is read, and what becomes of it.
     order: which record stands at which position.
-    seed: of the augmentation.
+    seed: the seed of the augmentation.
     max_boxes: rows of a truth.
     decode_size: how small images may be decoded; None is in full.
     on_bad_data: whether a record that cannot be used stops the run or is replaced.
     memory: keeps decoded samples.
-    channels: of the network: 3, or 1 for grey.
+    channels: number of channels of the network: 3, or 1 for grey.
   """
 
   dataset: Dataset

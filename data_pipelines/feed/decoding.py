@@ -31,7 +31,7 @@ class Decoded(NamedTuple):
 
   Attributes:
     image: (h, w, 3) uint8 RGB, upright; perhaps smaller than the file.
-    width, height: of the file in pixels, upright.
+    width, height: size of the file's image in pixels, upright.
   """
 
   image: NDArray[np.uint8]
@@ -89,8 +89,8 @@ def make_sample(record: Record, at_least: AtLeast) -> Sample:
   """Decodes a record for training; objects of crowd regions are left out, difficult ones stay.
 
   Args:
-    record: with its boxes in pixels of the image.
-    at_least: as for `read_reduced`.
+    record: the record, with its boxes in pixels of the image.
+    at_least: the argument of `read_reduced`.
 
   Returns:
     The sample with its boxes in pixels of the decoded image; its pixels are read-only, because they may be kept.
@@ -120,7 +120,7 @@ class SampleMemory:
   they are needed again. What cannot be decoded is remembered too.
 
   Args:
-    capacity_bytes: of pixels; 0 keeps none.
+    capacity_bytes: how many bytes of pixels are kept; 0 keeps none.
   """
 
   def __init__(self, capacity_bytes: int) -> None:

@@ -67,7 +67,7 @@ def indices_of_process(
   """Which record stands in which row of the batches of one process.
 
   Args:
-    num_records: of the data set.
+    num_records: number of records of the data set.
     batch_size: over all processes, a multiple of their number.
 
   Returns:
@@ -129,11 +129,11 @@ def eval_batches(
     size: (width, height) of the network input in pixels.
     batch_size: over all processes, a multiple of their number.
     resize: "stretch", "letterbox" or "center_crop".
-    channels: of the network: 3, or 1 for grey.
+    channels: number of channels of the network: 3, or 1 for grey.
     process_index, process_count: which share is made here; all processes get equally many batches.
     on_bad_data: "stop" raises at an image that cannot be decoded or has another size than its annotations say (then
       truths and detections would be in different pixels), "skip" masks and lists it.
-    threads: as in `PipelineConfig`.
+    threads: the field of `PipelineConfig`.
     prefetch: batches kept ready.
 
   Returns:

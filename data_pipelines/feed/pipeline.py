@@ -61,14 +61,14 @@ class PipelineConfig:
   Only the fields of the first part change what is in them.
 
   Attributes:
-    seed: of order, augmentation and sizes, 0 or more.
+    seed: the seed of order, augmentation and sizes, 0 or more.
     batch_size: images per step over all processes.
     sizes: (width, height) of the network input; several are multi-scale training, drawn every `resize_every` steps.
     resize_every: steps between two draws.
     largest_last_steps: this many last steps of a run of several sizes have the largest one, as in Darknet. The first
       `resize_every` steps have it too, so that a lack of memory shows at once.
     max_boxes: rows of "truth"; Darknet's `max`.
-    channels: of the network: 3, or 1, for which images become grey before they are augmented.
+    channels: number of channels of the network: 3, or 1, for which images become grey before they are augmented.
     decode_margin: JPEGs are decoded at 1/2, 1/4 or 1/8 of their size, which is faster, as long as that leaves this many
       times the largest of `sizes`, and the smallest crop of the augmentation has as many pixels as the network; 0
       always decodes in full.
@@ -117,7 +117,7 @@ def darknet_sizes(width: int, height: int, ratio: float = 1.4, multiple: int = 3
   """The sizes that Darknet's `random` draws from, for `PipelineConfig.sizes`.
 
   Args:
-    width, height: of the network in pixels.
+    width, height: size of the network in pixels.
     ratio: value of `random`; 1 stands for 1.4, as in Darknet.
     multiple: `resize_step`.
 
@@ -285,7 +285,7 @@ def train_batches(
     dataset: annotated images. With `config.workers` it must be picklable and open its files when first read.
     augment: `augment.DetectionAugment` or `ClassificationAugment`.
     config: see `PipelineConfig`.
-    start_step: of the first batch; the state of the pipeline is this number.
+    start_step: the number of the first batch; the state of the pipeline is this number.
     num_steps: length of the run, counted from step 0: the last batch is that of step num_steps - 1; None never ends.
     process_index, process_count: which share of every batch is made here.
 

@@ -1,7 +1,7 @@
 """Photos at the size of a network, by Darknet's rules.
 
 `stretch`, `letterbox` and `resize_min_center_crop` give the float32 network input and a `Placement`, which maps boxes
-back. All three equal Darknet to the bit (darknet.md c2 to c5).
+back. All three equal Darknet to the bit (docs/darknet.md c2 to c5).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ CANVAS = np.float32(0.5)  # Darknet's grey around a letterboxed picture
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-  """Where the original image lies in the network input (darknet.md c8).
+  """Where the original image lies in the network input (docs/darknet.md c8).
 
   Attributes:
     image_width, image_height: size of the original image in pixels, upright.
@@ -79,12 +79,12 @@ class Placement:
 
 
 def to_float(image_u8: np.ndarray) -> np.ndarray:
-  """uint8 of any shape -> float32 value/255 (darknet.md c2)."""
+  """uint8 of any shape -> float32 value/255 (docs/darknet.md c2)."""
   return cast(np.ndarray, np.divide(image_u8, np.float32(255), dtype=np.float32))
 
 
 def resize_bilinear(image: np.ndarray, width: int, height: int) -> np.ndarray:
-  """Darknet's bilinear resize: corners aligned, no smoothing when scaling down, float32 (darknet.md c3).
+  """Darknet's bilinear resize: corners aligned, no smoothing when scaling down, float32 (docs/darknet.md c3).
 
   A quirk is kept for equality to the bit: for about 6% of the heights ((H - 1) / (h - 1) rounded down in float32)
   Darknet's last row comes out almost black.
@@ -120,7 +120,7 @@ def stretch(image_u8: np.ndarray, width: int, height: int) -> tuple[np.ndarray, 
 
 
 def letterbox(image_u8: np.ndarray, width: int, height: int) -> tuple[np.ndarray, Placement]:
-  """The image resized with its aspect, centred on grey (darknet.md c4).
+  """The image resized with its aspect, centred on grey (docs/darknet.md c4).
 
   Args and returns as `stretch`. The placement follows Darknet's box correction (c8), which takes the exact half of
   an odd margin, while the picture lies on whole pixels.
@@ -147,7 +147,7 @@ def letterbox(image_u8: np.ndarray, width: int, height: int) -> tuple[np.ndarray
 
 
 def resize_min_center_crop(image_u8: np.ndarray, width: int, height: int) -> tuple[np.ndarray, Placement]:
-  """Darknet's view of a classifier: the shorter side becomes `width`, then the centre is cut out (darknet.md c5).
+  """Darknet's view of a classifier: the shorter side becomes `width`, then the centre is cut out (docs/darknet.md c5).
 
   Args and returns as `stretch`. Where the crop is larger than the resized image, its border is repeated.
   """

@@ -63,7 +63,7 @@ class Prepared:
   """What `prepare` did.
 
   Attributes:
-    folder, split: where the data is; its SPEC is `arrayrecord:FOLDER:SPLIT`.
+    folder, split: the place of the data; its SPEC is `arrayrecord:FOLDER:SPLIT`.
     num_records: images in the split.
     num_shards: files.
     num_kept: shards that an earlier run had finished.

@@ -58,7 +58,7 @@ def copied(shard: Path, digest: str) -> Path:
   """The copy of a shard on this machine.
 
   Args:
-    shard: in a bucket.
+    shard: a shard in a bucket.
     digest: its sha256.
 
   Raises:

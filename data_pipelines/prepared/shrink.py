@@ -48,7 +48,7 @@ class ShrinkOptions:
     max_side: the longer side is at most this; the aspect stays, smaller images too.
     min_side: the shorter side is at most this (256 is usual for ImageNet); the aspect stays, smaller images too.
     image_format: jpeg or png (lossless, several times the bytes).
-    quality: of JPEG, 1..100.
+    quality: the quality of JPEG, 1..100.
 
   Raises:
     DataError: a value out of range, or more than one of the three sizes.
@@ -152,7 +152,7 @@ def image_problem(error: PrnError, record: Record | None, spec: str) -> Problem:
   Args:
     error: what came of reading or decoding it.
     record: None where the record itself could not be read.
-    spec: of the data, or what names the image in it, for images that are no files.
+    spec: the SPEC of the data, or what names the image in it, for images that are no files.
   """
   path = record.image if record is not None and not isinstance(record.image, bytes) else Path(spec)
   check = Check.IMAGE_OTHER_SIZE if isinstance(error, StatedSizeError) else Check.RECORD_UNREADABLE

@@ -54,12 +54,12 @@ def read_records(
   """The records of a list of images.
 
   Args:
-    images: in order.
+    images: the image files, in order.
     rule: the format's own place of the label file of an image; `LabelFiles` knows others.
     num_classes: class ids are 0..num_classes-1.
     log: follows the policy.
     difficult_label_paths: label files of difficult objects, one per image in the same order, or none at all.
-    num_keypoint_values: of every line behind its box.
+    num_keypoint_values: how many values every line has behind its box.
 
   Returns:
     One record per usable image. An image without a label file has no objects; that is how both formats say so.
@@ -111,7 +111,7 @@ class LabelReader:
   Args:
     num_classes: class ids are 0..num_classes-1.
     log: follows the policy.
-    num_keypoint_values: of every line behind its box.
+    num_keypoint_values: how many values every line has behind its box.
   """
 
   def __init__(self, num_classes: int, log: ProblemLog, num_keypoint_values: int = 0) -> None:

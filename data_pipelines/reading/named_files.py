@@ -34,7 +34,7 @@ class NamedFiles:
   """Finds files by the names that one list or annotation file gives.
 
   Args:
-    folders: where relative names are sought, in this order.
+    folders: the folders in which relative names are sought, in this order.
   """
 
   def __init__(self, folders: Sequence[Path]) -> None:

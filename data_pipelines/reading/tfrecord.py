@@ -33,7 +33,7 @@ class TfRecords(Sequence[bytes]):
   """Records of several files by number; picklable, and safe to read from several threads.
 
   Args:
-    parts: in order. No file is opened before a record of it is read.
+    parts: the files, in order. No file is opened before a record of it is read.
   """
 
   def __init__(self, parts: Sequence[FilePart]) -> None:

@@ -87,7 +87,7 @@ class Split:
   """One split as dataset.json describes it.
 
   Attributes:
-    spec: where it came from.
+    spec: the SPEC that it was opened by.
     plan: options, numbers and a fingerprint of the annotations; another plan would give other shards.
     shards: the files in order.
     problems: annotations that were left out; images that were left out are listed with their shard.

@@ -100,7 +100,7 @@ class TrafficRecords:
   """Scenes as annotated images; the image of a record is a PPM file in memory, the fastest to decode.
 
   Attributes:
-    scenes: where the images come from.
+    scenes: the scenes that the images show.
   """
 
   scenes: SyntheticTraffic

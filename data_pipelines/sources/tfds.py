@@ -72,8 +72,8 @@ class TfdsDataset:
     source: tfds' random access source, images as bytes.
     layout: which feature holds what.
     where: what messages call it.
-    folder: of the prepared data.
-    policy: for bad boxes.
+    folder: the folder of the prepared data.
+    policy: what happens to bad boxes.
   """
 
   def __init__(self, source: Any, layout: _Layout, where: str, folder: Path, policy: OnBadData) -> None:
@@ -211,9 +211,9 @@ class _TfRecordSource:
   """What tfds' data sources are, for the format that they do not read.
 
   Args:
-    info: of the data set.
-    split: of it, or a slice.
-    decoders: as tfds takes them.
+    info: tfds' description of the data set.
+    split: a split of it, or a slice.
+    decoders: what tfds takes as `decoders`.
   """
 
   def __init__(self, info: Any, split: str, decoders: Mapping[str, Any]) -> None:

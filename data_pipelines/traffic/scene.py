@@ -249,7 +249,7 @@ def draw_scene(dice: Dice, width: int, height: int) -> tuple[np.ndarray, np.ndar
 
   Args:
     dice: the scene's random numbers.
-    width, height: of the image in pixels.
+    width, height: size of the image in pixels.
 
   Returns:
     Image uint8 (height, width, 3) RGB; boxes float32 (n, 4) as x1, y1, x2, y2 in pixels, clipped to the image;

@@ -197,7 +197,7 @@ def draw_house(pen: Pen, dice: Dice, x: float, depth: tuple[float, float], outwa
   """A house beside the street: the wall along it, the wall that faces the camera, and windows.
 
   Args:
-    x: of the wall along the street.
+    x: the place of the wall along the street.
     depth: z of its near and far end.
     outward: -1 for a house on the left, 1 on the right.
   """

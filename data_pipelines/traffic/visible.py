@@ -62,7 +62,7 @@ def visible_shares(outlines: list[list[Point]], width: int, height: int) -> list
 
   Args:
     outlines: points of each object in canvas pixels, from far to near; an empty one hides nothing.
-    width, height: of the image in pixels.
+    width, height: size of the image in pixels.
 
   Returns:
     For each outline the share in [0, 1]; 0 for an empty one.

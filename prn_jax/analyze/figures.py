@@ -195,7 +195,7 @@ class _Panel(NamedTuple):
   """What `_grids` shows of each model.
 
   Attributes:
-    title: of the panel.
+    title: the title of the panel.
     combinations: number of a layer's combinations, the height of its bar.
     grid: model -> (rows, layers) values; 0 stays white.
     finish: adds the axis on the left.

@@ -42,9 +42,9 @@ class Memory(NamedTuple):
   """Live feature maps of a network, float32, batch 1, layers run in graph order, nothing computed twice.
 
   Attributes:
-    live_bytes: for each layer, what is alive while it runs: its output, and every channel that it or a later layer
+    live_bytes: bytes, for each layer, of what is alive while it runs: its output, and every channel that it or a later layer
       still reads, or that is a result.
-    shortcut_bytes: for each layer, the part of it that only waits for shortcuts: no other layer reads it from here on.
+    shortcut_bytes: bytes, for each layer, of the part of it that only waits for shortcuts: no other layer reads it from here on.
     kept: every map that a shortcut waits for.
   """
 

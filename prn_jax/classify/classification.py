@@ -15,7 +15,7 @@ class Classification:
   Attributes:
     probabilities: (num_classes,) float32.
     names: class names; may be empty.
-    path: where the image came from.
+    path: the file of the image.
   """
 
   probabilities: np.ndarray

@@ -1,4 +1,4 @@
-"""The loss of classifiers (darknet.md e8)."""
+"""The loss of classifiers (docs/darknet.md e8)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which anchor of which cell is trained on which truth: Darknet's rules (darknet.md e5, e7).
+"""Which anchor of which cell is trained on which truth: Darknet's rules (docs/darknet.md e5, e7).
 
 Everything is per image, with static shapes; `jax.vmap` adds the batch. Legend: h, w cells of the grid; a anchors of
 the head; t truths; e entries of an anchor.
@@ -54,7 +54,7 @@ class Place(NamedTuple):
   """Where pairs of truth and anchor stand; leading axes as those of the outputs that they belong to.
 
   Attributes:
-    cells: of the pairs.
+    cells: the cells of the pairs.
     truths_cxcywh_rel: (..., a or 1, 4).
     classes: (..., a or 1) int32.
   """
@@ -177,8 +177,8 @@ def find_overlaps(x: jax.Array, truths: Truths, rules: Rules) -> Overlaps:
 
   Args:
     x: (h, w, a, e) activated outputs.
-    truths: of the same image.
-    rules: of the head.
+    truths: the objects of the same image.
+    rules: the loss settings of the head.
   """
   boxes = rules.head.decode(x, rules.cells)
   iou = pairwise(iou_cxcywh, boxes.reshape(-1, 4), truths.boxes_cxcywh_rel)
@@ -199,8 +199,8 @@ def assign(truths: Truths, rules: Rules) -> Assignment:
   writes it to the next row).
 
   Args:
-    truths: of one image.
-    rules: of the head.
+    truths: the objects of one image.
+    rules: the loss settings of the head.
   """
   (head, settings, _), grid, boxes = rules, rules.cells.grid, truths.boxes_cxcywh_rel
   point = boxes[:, :2] + head.point_shift * boxes[:, 2:]

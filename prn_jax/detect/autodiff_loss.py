@@ -67,7 +67,7 @@ def autodiff_loss(
 
   Args:
     raw: (n, h, w, channels), the head's input.
-    truth, head, settings, net_size, mask: as for `loss.darknet_deltas`.
+    truth, head, settings, net_size, mask: the arguments of `loss.darknet_deltas`.
 
   Raises:
     PrnError: settings without a meaning.
@@ -162,7 +162,7 @@ def _box_loss(raw: jax.Array, x: jax.Array, place: Place, rules: Rules) -> jax.A
   Args:
     raw, x: (k, a, e) inputs and activated outputs.
     place: the k locations and their truths.
-    rules: of the head.
+    rules: the loss settings of the head.
   """
   settings, truths = rules.settings, place.truths_cxcywh_rel
   has_size = (truths[..., 2:] > 0).all(-1)

@@ -1,4 +1,4 @@
-"""Darknet's "gradients" of the overlap of two boxes (`src/box.c:dx_box_iou`, darknet.md e6).
+"""Darknet's "gradients" of the overlap of two boxes (`src/box.c:dx_box_iou`, docs/darknet.md e6).
 
 They are ascent directions for the prediction and not the exact derivatives: the size components are not halved, the
 distance term of DIoU and CIoU pulls the sizes with the opposite sign, and CIoU's aspect term lacks a factor. Networks

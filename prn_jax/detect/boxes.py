@@ -1,4 +1,4 @@
-"""Arithmetic on boxes, exactly as Darknet defines it (`src/box.c`, darknet.md e6).
+"""Arithmetic on boxes, exactly as Darknet defines it (`src/box.c`, docs/darknet.md e6).
 
 Boxes are float32 with 4 values on the last axis, `cxcywh`: centre and size.
 The overlap measures are elementwise over broadcast leading axes of equal rank; `pairwise` makes tables of them.

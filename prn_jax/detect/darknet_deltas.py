@@ -1,4 +1,4 @@
-"""What Darknet's detection heads send back: its deltas, and its cost (darknet.md e5 to e7).
+"""What Darknet's detection heads send back: its deltas, and its cost (docs/darknet.md e5 to e7).
 
 Darknet does not differentiate a loss. It writes a `delta`, minus the gradient, straight for the raw output of the
 convolution below a head, in three passes: every location (background, ignored, or close to a truth), every truth in
@@ -71,7 +71,7 @@ def darknet_deltas(
     truth: (n, t, 5 or more): centre x, y, width, height relative to the network input, class, ...; the order of the
       rows matters where truths share a cell.
     head: a yolo or Gaussian_yolo layer.
-    settings: its loss settings; all of darknet.md a14's that concern the loss are followed.
+    settings: its loss settings; all of docs/darknet.md a14's that concern the loss are followed.
     net_size: width and height of the network input in pixels.
     mask: (n, t) bool, the rows that hold a truth; without it a list ends at the first x == 0.
 
@@ -171,9 +171,9 @@ def _apply_in_order(
 
   Args:
     deltas: (h * w, a, e) after pass 1.
-    pairs: of (t, a).
-    assignment, truths: of this image.
-    rules: of this head.
+    pairs: indices (t, a) of a truth and an anchor.
+    assignment, truths: the assignment and the objects of this image.
+    rules: the loss settings of this head.
   """
   at = rules.head.layout
   cells, is_assigned, owners, ranks = assignment
@@ -247,7 +247,7 @@ def _pairs(x: jax.Array, place: Place, rules: Rules) -> _Pairs:
   Args:
     x: (..., a, e) activated outputs.
     place: the truths and cells, with leading axes as `x`.
-    rules: of this head.
+    rules: the loss settings of this head.
   """
   settings, at = rules.settings, rules.head.layout
   multiplier = jnp.asarray(class_multipliers(rules))[place.classes]
@@ -271,7 +271,7 @@ def _class_deltas(p: jax.Array, classes: jax.Array, multiplier: jax.Array, rules
     p: (..., a, classes) probabilities.
     classes: (..., a or 1) true class.
     multiplier: (..., a or 1) its weight.
-    rules: of this head.
+    rules: the loss settings of this head.
   """
   settings = rules.settings
   eps = settings.label_smooth_eps
@@ -327,7 +327,7 @@ def _iou_deltas(values: jax.Array, boxes: jax.Array, truths: jax.Array, rules: R
 
 
 def _gaussian_deltas(error: jax.Array, sigma: jax.Array, scale: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """Deltas of mean and deviation from the logarithm of the density at the truth (darknet.md e7)."""
+  """Deltas of mean and deviation from the logarithm of the density at the truth (docs/darknet.md e7)."""
   e = error / sigma
   density = jnp.exp(-0.5 * e**2) / (np.sqrt(2 * np.pi, dtype=np.float32) * (sigma + SIGMA_FLOOR))
   k = 0.5 * density / (density + DENSITY_FLOOR) * scale

@@ -1,4 +1,4 @@
-"""From activated head outputs to candidate boxes, with static shapes, inside jit (darknet.md c6, c7, a15, a16)."""
+"""From activated head outputs to candidate boxes, with static shapes, inside jit (docs/darknet.md c6, c7, a15, a16)."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class Detections:
     names: name of every class; may be empty.
     image_width, image_height: size of the image in pixels.
     uncertainty: (n, 4) float32 in [0, 1], of x, y, w, h, from Gaussian_yolo; else None.
-    path: where the image came from, if known.
+    path: the file of the image, if known.
     image: (h, w, 3) uint8 RGB, to draw on; may be None.
 
   Raises:

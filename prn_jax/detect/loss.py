@@ -112,11 +112,11 @@ def detection_loss(
 
   Args:
     raw: head name -> (n, h, w, channels), the head's input.
-    truth, net_size, mask: as for `darknet_deltas`.
+    truth, net_size, mask: the arguments of `darknet_deltas`.
     heads: the layers.
     settings: head name -> loss settings; Darknet's defaults where a name is missing.
     style: "darknet" or "autodiff".
-    images_seen: as for `region_deltas`.
+    images_seen: the argument of `region_deltas`.
 
   Returns:
     A sum over the images, and the metrics of each head. In Darknet's style the value is the mean cost of the heads,
@@ -162,8 +162,8 @@ def darknet_loss(
 
   Args:
     raw: (n, h, w, channels), the head's input, in any float dtype; the arithmetic is float32.
-    truth, head, settings, net_size, mask: as for `darknet_deltas`.
-    images_seen: as for `region_deltas`.
+    truth, head, settings, net_size, mask: the arguments of `darknet_deltas`.
+    images_seen: the argument of `region_deltas`.
     share: factor of the value, not of the gradient.
 
   Returns:

@@ -1,4 +1,4 @@
-"""Non-maximum suppression with Darknet's semantics (darknet.md c7, c9, c10), inside jit with static shapes.
+"""Non-maximum suppression with Darknet's semantics (docs/darknet.md c7, c9, c10), inside jit with static shapes.
 
 Nothing is lost on the way. A (box, class) pair takes part if objectness and score exceed the threshold, as in Darknet.
 The pairs are counted first, and the smallest of three compiled sizes that holds them all is run; whatever exceeds the

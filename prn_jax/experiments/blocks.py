@@ -60,8 +60,8 @@ def line(variant: str, channels: int, num_blocks: int) -> list[float]:
 
   Args:
     variant: "shrink:0.75" and the like; any other name keeps its channels.
-    channels: of the stage of the residual network.
-    num_blocks: of the stage.
+    channels: number of channels of this stage in the residual network.
+    num_blocks: number of residual blocks in the stage.
 
   Example: line("shrink:0.75", 16, 2) is [16, 14, 12].
   """

@@ -35,7 +35,7 @@ def execute(
 
   Args:
     jobs: all trainings of the experiment.
-    args: of `parser`.
+    args: what `parser` has parsed.
     make_record: the record of what is finished in a folder.
     report: writes table and pictures into a folder.
   """

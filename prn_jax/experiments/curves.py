@@ -48,9 +48,9 @@ def draw_curves(
 
   Args:
     axes: where.
-    results: of these, the variants in `names` are drawn.
+    results: the results of which the variants in `names` are drawn.
     names: variant -> text in the legend.
-    figure: of the evaluations, such as "top1"; drawn in percent.
+    figure: the name of a figure of the evaluations, such as "top1"; drawn in percent.
     styles: index of every name's colour and mark.
   """
   from matplotlib.ticker import MaxNLocator
@@ -85,9 +85,9 @@ class Point(NamedTuple):
   """A variant in the picture of accuracy over cost.
 
   Attributes:
-    variant: of the results.
+    variant: the variant of the results.
     text: beside the point; may be empty.
-    offset_pt: of the text's middle from the point, to the right and up.
+    offset_pt: distance of the text's middle from the point, to the right and up.
   """
 
   variant: str
@@ -106,7 +106,7 @@ def draw_trade(
   """The final figure over BFLOPs, with error bars of one standard deviation.
 
   Args:
-    axes, results, figure: as for `draw_curves`.
+    axes, results, figure: the arguments of `draw_curves`.
     start: the variant where the line of every family begins.
     families: text in the legend -> points, joined in order.
     styles: index of the colour and mark of `start`, then of every family.

@@ -48,7 +48,7 @@ class Reading(NamedTuple):
 
   Attributes:
     name: what it is called on the page.
-    options: of the model's builder.
+    options: options of the model's builder.
   """
 
   name: str

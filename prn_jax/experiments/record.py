@@ -101,7 +101,7 @@ def with_machines(runs: Sequence[Result], path: Path) -> list[Result]:
   """The runs, and where one does not say where it was trained, the machine that an earlier report names.
 
   Args:
-    runs: of an experiment's folder.
+    runs: the runs in an experiment's folder.
     path: its results.json. Where there is none, or none that can be read, the machine stays unknown.
   """
   try:

@@ -30,8 +30,8 @@ class Job:
 
   Attributes:
     variant: what is compared, such as "shrink:0.5".
-    seed: of initialisation, order and augmentation.
-    config: of the training; its seed is `seed`.
+    seed: the seed of initialisation, order and augmentation.
+    config: the configuration of the training; its seed is `seed`.
     group: what belongs into one table, such as a data set.
   """
 
@@ -53,13 +53,13 @@ class Result:
 
   Attributes:
     group, variant, seed: see `Job`.
-    params, bflops: of the network; see `prn_jax.graph.cost`.
+    params, bflops: the cost of the network; see `prn_jax.graph.cost`.
     train_images, epochs: size of the training set, and how often it was seen.
     seconds: duration of training, with evaluations.
     values: name -> figure at the end of training.
     curve: rows {"epoch", name -> figure} of the evaluations.
     loss: rows (epoch, training loss).
-    machine: where it ran, or the last part of it; see `prn_jax.experiments.machine`. None if that is not known.
+    machine: the machine on which it, or its last part, ran; see `prn_jax.experiments.machine`. None if that is not known.
   """
 
   group: str

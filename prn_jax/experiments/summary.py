@@ -24,7 +24,7 @@ class Estimate(NamedTuple):
   """A mean over seeds.
 
   Attributes:
-    mean: of the values.
+    mean: the mean of the values.
     deviation: standard deviation of the values (n - 1); None for one value.
     num: how many values.
   """

@@ -46,8 +46,8 @@ def job(group: str, variant: str, seed: int, *, spec: tuple[str, str], steps: in
   """One training.
 
   Args:
-    group: of `GROUPS`.
-    variant: of `VARIANTS`.
+    group: one of `GROUPS`.
+    variant: one of `VARIANTS`.
     seed: see `Job`.
     spec: training and validation images.
     steps: length; 16 images each.

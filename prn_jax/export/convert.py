@@ -106,7 +106,7 @@ class Fingerprint:
   """What a converted model must give back; holds no weights.
 
   Attributes:
-    graph, training: of the original.
+    graph, training: the graph and the training settings of the original.
     digest: sha256 over all variables.
     outputs: head -> output for the probe input.
     num_arrays: number of variables.

@@ -33,8 +33,8 @@ def save(path: Path, model: Model, *, any_size: bool = False) -> None:
   """Writes `model` as one .onnx file.
 
   Args:
-    path: of the file.
-    model: with weights.
+    path: the file to write.
+    model: a model with weights.
     any_size: leave height and width of the images open; `size_step` says which sizes the network takes.
 
   Raises:

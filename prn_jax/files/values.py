@@ -25,7 +25,7 @@ class Misfit(ValueError):
   """A value or a file that is not as expected; its text goes on after the name, as "is 'x'; expected text".
 
   Attributes:
-    line: of the file, counted from 1; None where it has none.
+    line: the line of the file, counted from 1; None where it has none.
   """
 
   def __init__(self, text: str, line: int | None = None) -> None:

@@ -277,7 +277,7 @@ def described_model(path: Path, meta: Mapping[str, Any]) -> tuple[str, dict[str,
   """The cfg text of a run, and "name", "names" and "resize" of its model as far as they are known.
 
   Args:
-    path: as given to `load_params`.
+    path: the path that was given to `load_params`.
     meta: what that returned; graph.cfg and config.json of the run are read for what is not in it.
 
   Raises:

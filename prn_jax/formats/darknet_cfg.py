@@ -1,4 +1,4 @@
-"""Darknet cfg text <-> (Graph, Training), by Darknet's real grammar (darknet.md a1).
+"""Darknet cfg text <-> (Graph, Training), by Darknet's real grammar (docs/darknet.md a1).
 
 Layer indices exist only in this file. Names survive as comments that Darknet skips: `# name = p4_skip` below
 the section header (a layer without one is called after its kind and index, "conv_12"), and

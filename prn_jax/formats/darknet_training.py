@@ -1,4 +1,4 @@
-"""Darknet's training keys as typed settings, apart from the graph (darknet.md a2, a14, e).
+"""Darknet's training keys as typed settings, apart from the graph (docs/darknet.md a2, a14, e).
 
 Each dataclass is one explicit table: field name = cfg key, default = Darknet's default. A key that belongs to
 neither the network nor one of these tables nor `INERT` is an error in strict reading.

@@ -1,4 +1,4 @@
-"""Darknet weights files <-> variables, byte for byte (darknet.md b).
+"""Darknet weights files <-> variables, byte for byte (docs/darknet.md b).
 
 A file is a header and bare float32 values, without names, shapes or checksum. So the graph must account for
 every value: a file that is too short or too long is refused, with the layer at which it ends.

@@ -1,4 +1,4 @@
-"""The typed layer graph: the single description of a network (design.md section 1).
+"""The typed layer graph: the single description of a network (docs/architecture.md).
 
 A `Graph` is a tuple of frozen layers in cfg order, linked by names. It knows no weights and no training
 settings. Each kind of layer is one class in `prn_jax/kinds`, with all its facets.
@@ -276,7 +276,7 @@ class Graph:
     layers: the layers; each reads only earlier ones.
     width, height: size of the input in pixels.
     channels: channels of the input.
-    name: for people; not compared.
+    name: a name for people; not compared.
     shapes: name -> `Shape` of every layer's output and of "input".
 
   Raises:

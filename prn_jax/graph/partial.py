@@ -28,9 +28,9 @@ def stage_widths(schedule: Schedule, channels: int, num_blocks: int, gamma: floa
   Args:
     schedule: "shrink" goes from `channels` to gamma * `channels`, "expand" the other way, "bottleneck" to
       gamma * `channels` in the middle and back.
-    channels: of the residual stage.
-    num_blocks: of the stage.
-    gamma: in (0, 1]; 1 changes nothing.
+    channels: number of channels of the residual stage.
+    num_blocks: number of residual blocks in the stage.
+    gamma: share of the channels at the thin end, in (0, 1]; 1 changes nothing.
     groups: every width is a multiple of it too, so that layers with groups can read and make it.
 
   Returns:

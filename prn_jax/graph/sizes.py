@@ -17,7 +17,7 @@ def resized(graph: Graph, size: Size, key: str) -> Graph:
   Args:
     graph: any.
     size: wanted.
-    key: where the size was given, for the message.
+    key: the option or setting that gave the size, for the message.
 
   Raises:
     GraphError: it cannot have that size; names `key`, the multiples that it takes and the nearest sizes that fit.

@@ -106,7 +106,7 @@ class Hosts:
 
     Args:
       facts: what must be equal: hash of the config, size of the data set, number of steps.
-      name: of the exchange; another one for each call in a run.
+      name: the name of the exchange; another one for each call in a run.
 
     Raises:
       HostsDifferError: on all processes alike; names every fact that differs, and the processes that differ.

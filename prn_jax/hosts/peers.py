@@ -97,7 +97,7 @@ class Peers:
     """Exchanges one value of every process; all of them must call it with the same names in the same order.
 
     Args:
-      name: of the exchange, used once in a run.
+      name: the name of the exchange, used once in a run.
       value: anything that JSON holds.
       timeout_sec: a process that has not come after so long ends the run with its number.
 

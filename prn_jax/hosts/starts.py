@@ -32,7 +32,7 @@ class Starts:
 
   Args:
     workdir: the run directory.
-    hosts: of the run; the file is process 0's, what it says all know.
+    hosts: the processes of the run; the file is process 0's, and all know what it says.
     step: updates done by the checkpoint that the run goes on from.
   """
 

@@ -70,7 +70,7 @@ class Watchdog:
     or step, starts anew.
 
     Args:
-      name: for the message.
+      name: what the message calls it.
       limit_sec: longest time, from the start or from the last call of what this gives.
       is_first_step: the phase is a step with its compilation; steps may then take as long.
 

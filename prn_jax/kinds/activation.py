@@ -1,4 +1,4 @@
-"""Activation functions by Darknet's names (darknet.md a4), and the [activation] layer.
+"""Activation functions by Darknet's names (docs/darknet.md a4), and the [activation] layer.
 
 Darknet computes ReLU for every name that it does not know, and has no h-swish. Quirks that we do not copy:
 relu6 is constant 0 on AlexeyAB's CPU path; swish, mish and hard_mish give 0 outside convolutions on CPU.

@@ -1,4 +1,4 @@
-"""[avgpool]: mean over the whole map (darknet.md a6)."""
+"""[avgpool]: mean over the whole map (docs/darknet.md a6)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batch normalisation (darknet.md c1, e4), as a layer and as a part of conv and connected.
+"""Batch normalisation (docs/darknet.md c1, e4), as a layer and as a part of conv and connected.
 
 y = scale * (x - mean) / sqrt(var + 1e-5) + bias. Rolling statistics keep 0.99 of the old value. The variance
 is the biased one, in training and in the rolling average; cuDNN stores the unbiased one (factor n/(n-1)).

@@ -1,4 +1,4 @@
-"""The blur behind a strided layer with antialiasing=1|2 (darknet.md a3); not a kind, and without weights.
+"""The blur behind a strided layer with antialiasing=1|2 (docs/darknet.md a3); not a kind, and without weights.
 
 The layer itself runs with stride 1; then each channel is blurred with the original stride.
 Quirk not copied: Darknet lets route and shortcut see the dimensions before the blur.

@@ -1,4 +1,4 @@
-"""[connected]: a matrix product over the flattened input (darknet.md a7).
+"""[connected]: a matrix product over the flattened input (docs/darknet.md a7).
 
 Darknet flattens channels first; we flatten NHWC, and the weights codec reorders the kernel's input axis.
 """

@@ -1,4 +1,4 @@
-"""[convolutional]: cross-correlation, batch normalisation or bias, activation, optional blur (darknet.md a3).
+"""[convolutional]: cross-correlation, batch normalisation or bias, activation, optional blur (docs/darknet.md a3).
 
 Quirks that we do not copy: Darknet ignores the padding of a 1x1 stride-1 convolution while announcing a
 larger output; with dilation it announces an output that fits only padding (size-1)/2, so we ask for that.

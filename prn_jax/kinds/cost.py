@@ -1,4 +1,4 @@
-"""[cost]: the loss of Darknet's older classifiers; passes its input on (darknet.md a13, e8)."""
+"""[cost]: the loss of Darknet's older classifiers; passes its input on (docs/darknet.md a13, e8)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""[crop]: centre crop of the old classifiers, as at test time (darknet.md a13).
+"""[crop]: centre crop of the old classifiers, as at test time (docs/darknet.md a13).
 
 Random crops, flips and colour changes of Darknet's crop layer belong to the data pipeline here.
 """

@@ -1,4 +1,4 @@
-"""[dropout]: the identity at inference (darknet.md a6)."""
+"""[dropout]: the identity at inference (docs/darknet.md a6)."""
 
 from __future__ import annotations
 

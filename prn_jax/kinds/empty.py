@@ -1,4 +1,4 @@
-"""[empty], [silence]: the previous output under another name (darknet.md a13)."""
+"""[empty], [silence]: the previous output under another name (docs/darknet.md a13)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""[Gaussian_yolo]: a head that predicts each coordinate's mean and deviation (darknet.md a15, c6).
+"""[Gaussian_yolo]: a head that predicts each coordinate's mean and deviation (docs/darknet.md a15, c6).
 
 Entries: mu_x, sigma_x, mu_y, sigma_y, mu_w, sigma_w, mu_h, sigma_h, objectness, class 0, ... All but mu_w and
 mu_h pass a sigmoid.

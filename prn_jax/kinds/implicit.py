@@ -1,4 +1,4 @@
-"""[implicit]: a learned vector as a feature map (darknet.md a13)."""
+"""[implicit]: a learned vector as a feature map (docs/darknet.md a13)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""[local_avgpool]: mean over windows, counting only the cells inside the map (darknet.md a5)."""
+"""[local_avgpool]: mean over windows, counting only the cells inside the map (docs/darknet.md a5)."""
 
 from __future__ import annotations
 

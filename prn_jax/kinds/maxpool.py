@@ -1,4 +1,4 @@
-"""[maxpool]: over windows, or over channels (darknet.md a5).
+"""[maxpool]: over windows, or over channels (docs/darknet.md a5).
 
 Total padding is size-1 by default, of which padding//2 lies left and above: size 2 stride 1 pads right and
 below only, so the map keeps its size. Quirk not copied: the AVX build is wrong near the left border.

@@ -1,4 +1,4 @@
-"""[region]: YOLOv2's detection head (darknet.md a16), as AlexeyAB's Darknet stores it.
+"""[region]: YOLOv2's detection head (docs/darknet.md a16), as AlexeyAB's Darknet stores it.
 
 The channel of anchor a and entry e is a*(coords+1+classes)+e. The stored output has a sigmoid on the
 objectness and a softmax over the classes; x, y, w, h stay raw: the box decoder applies

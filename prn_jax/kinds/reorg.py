@@ -1,4 +1,4 @@
-"""[reorg], YOLOv2's passthrough, and [reorg3d], true space-to-depth (darknet.md a12).
+"""[reorg], YOLOv2's passthrough, and [reorg3d], true space-to-depth (docs/darknet.md a12).
 
 They are different layers. The old reorg announces (C s s, H/s, W/s), but fills it as if the input had been
 (C/(s s), H s, W s): Darknet's historical index mix-up, on which published weights depend.

@@ -1,4 +1,4 @@
-"""[route]: concatenation along channels, or a group of each source's channels (darknet.md a9)."""
+"""[route]: concatenation along channels, or a group of each source's channels (docs/darknet.md a9)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""[sam]: spatial attention, the product of two equal maps (darknet.md a11)."""
+"""[sam]: spatial attention, the product of two equal maps (docs/darknet.md a11)."""
 
 from __future__ import annotations
 

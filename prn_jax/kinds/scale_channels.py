@@ -1,4 +1,4 @@
-"""[scale_channels]: squeeze-and-excitation's product (darknet.md a11)."""
+"""[scale_channels]: squeeze-and-excitation's product (docs/darknet.md a11)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""[shortcut]: the partial residual (Wang et al., ICCVW 2019, eq. 1; darknet.md a8).
+"""[shortcut]: the partial residual (Wang et al., ICCVW 2019, eq. 1; docs/darknet.md a8).
 
 x_l = [H(x)[0:c] + x_{l-k}[0:c], H(x)[c:]]: the output keeps the shape of the previous layer, and each source
 adds its first min(c_source, c) channels. c = 0 is a plain network, c = all is ResNet.

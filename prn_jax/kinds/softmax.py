@@ -1,4 +1,4 @@
-"""[softmax] (darknet.md a13)."""
+"""[softmax] (docs/darknet.md a13)."""
 
 from __future__ import annotations
 

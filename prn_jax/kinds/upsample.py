@@ -1,4 +1,4 @@
-"""[upsample]: nearest neighbour, or sums over blocks for a negative stride (darknet.md a10)."""
+"""[upsample]: nearest neighbour, or sums over blocks for a negative stride (docs/darknet.md a10)."""
 
 from __future__ import annotations
 

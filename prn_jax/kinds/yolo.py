@@ -1,4 +1,4 @@
-"""[yolo]: YOLOv3's detection head, as Darknet stores it (darknet.md a14, c6).
+"""[yolo]: YOLOv3's detection head, as Darknet stores it (docs/darknet.md a14, c6).
 
 The channel of anchor a and entry e is a*(5+classes)+e, with entries x, y, w, h, objectness, class 0, ...
 The output is activated: sigmoid on all but w and h; then x, y -> scale_x_y*v - (scale_x_y-1)/2. With

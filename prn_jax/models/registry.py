@@ -27,7 +27,7 @@ class Published:
 
   Attributes:
     size: width and height of the input in pixels.
-    source: where the figures stand, spelled out.
+    source: the place where the figures stand, spelled out.
     bflops: billions of operations, a multiply-add counting two (Darknet's convention).
     params_m: parameters in millions.
     ap, ap50: COCO average precision in percent, over IoU 0.50 to 0.95 and at IoU 0.50.
@@ -60,7 +60,7 @@ class ModelSpec:
     stride: an input whose sides are multiples of it always fits.
     weights: file in `prn_jax/assets` with trained weights, for models small enough to carry them.
     names: class names that belong to these weights.
-    note: in what the graph is not the network that its published figures are of; one sentence.
+    note: how the graph differs from the network of its published figures; one sentence.
   """
 
   name: str

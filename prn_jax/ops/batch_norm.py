@@ -23,7 +23,7 @@ class BatchNorm(nn.Module):
     train: by the statistics of the batch, which move the rolling ones; else by the rolling ones.
     momentum: share of the old rolling statistics.
     epsilon: added to the variance.
-    dtype: of the result; statistics are float32.
+    dtype: the type of the result; statistics are float32.
     axis: mesh axis over which the statistics are averaged (inside `shard_map`), else None.
   """
 

@@ -16,7 +16,7 @@ def write_classification_report(out_dir: Path, result: ClassificationMetrics) ->
 
   Args:
     out_dir: made if it does not exist; files of these names are replaced, each whole or not at all.
-    result: from `classification_metrics`.
+    result: the result of `classification_metrics`.
 
   Returns:
     The paths by name.

@@ -24,10 +24,10 @@ class Classifier:
 
   Args:
     model: a network without detection heads.
-    batch_sizes, network: as of a `Detector`.
+    batch_sizes, network: the fields of a `Detector`.
 
   Attributes:
-    seconds: as of a detector; a classifier's stages are not timed apart.
+    seconds: the whole time; a classifier's stages are not timed apart.
   """
 
   seconds: Mapping[str, float] = MappingProxyType({})

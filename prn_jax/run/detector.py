@@ -78,7 +78,7 @@ class Detector:
 
   Attributes:
     batch_size: the largest.
-    timing: where the time went. The stages are timed apart, each up to its result on the device.
+    timing: seconds that each stage took. The stages are timed apart, each up to its result on the device.
   """
 
   def __init__(
@@ -159,7 +159,7 @@ class Detector:
 
     Args:
       images_u8: (h, w, 3) uint8 RGB each; sizes may differ.
-      paths: where they came from, for the results.
+      paths: their files, for the results.
 
     Returns:
       One `Detections` per image, boxes in its own pixels, best first.
@@ -186,9 +186,9 @@ class Detector:
     """As a call, for at most `batch_size` images that `prepare` has resized already.
 
     Args:
-      prepared: of `prepare`.
+      prepared: results of `prepare`.
       images_u8: what results hold for drawing; may be None.
-      paths: as of a call.
+      paths: the argument of a call.
     """
     found = self.run(prepared)
     rows = enumerate(zip(prepared, images_u8, paths, strict=True))
@@ -221,8 +221,8 @@ def class_mask(graph: Graph, names: Sequence[str], classes: Any) -> np.ndarray:
 
   Args:
     graph: the network.
-    names: of its classes; matched as in `class_names.match_names`.
-    classes: of `DetectOptions`.
+    names: the names of its classes; matched as in `class_names.match_names`.
+    classes: the field of `DetectOptions`.
 
   Raises:
     PrnError: the network has no such class.
@@ -254,10 +254,10 @@ def detections_of(
   """Row `index` of `nms.Suppressed` on the host as detections in the pixels of the original image.
 
   Args:
-    found: of a batch; the row's values are finite.
+    found: the boxes of a batch; the row's values are finite.
     index: the image.
-    placement: where it lies in the network input.
-    names, image, path: for the result.
+    placement: the place of the image in the network input.
+    names, image, path: fields of the result.
   """
   count = int(found.count[index])
   return Detections(

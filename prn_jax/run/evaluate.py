@@ -128,7 +128,7 @@ class NotFiniteError(PrnError):
   """A network gave NaN or infinity.
 
   Attributes:
-    image_id: of the first such image.
+    image_id: the id of the first such image.
   """
 
   def __init__(self, text: str, image_id: Any) -> None:
@@ -154,7 +154,7 @@ class Evaluator:
     graph: the network at the size of evaluation.
     dataset: its classes are numbered as the network numbers them.
     mesh: the devices.
-    options: of a detector; None for a classifier.
+    options: the options of a detector; None for a classifier.
     resize: how images come to the size of a detector, where `options` leaves it open.
     batch_size: images per run, over all devices; rounded up to as many for each.
     on_bad_data: "stop" at an image that cannot be decoded or has another size than its annotations say, or "skip" it.
@@ -196,7 +196,7 @@ class Evaluator:
     """Results with these variables.
 
     Args:
-      variables: of the graph; on this process or copied to every device of the mesh.
+      variables: the variables of the graph; on this process or copied to every device of the mesh.
       on_batch: called after every batch with the number of its images.
       on_compiled: called between compiling programs, mostly once in the life of this evaluator, and running them;
         processes meet there.

@@ -39,7 +39,7 @@ class ResultWriter:
   same name in different folders get the folder in front.
 
   Args:
-    folder: where the files go.
+    folder: the folder for the files.
     kinds: some of `KINDS`.
     sources: paths of all images, whose `add` follows in any order; needed for COCO JSON alone.
 

@@ -47,8 +47,8 @@ def why_zero(experiment: Experiment, figures: Figures, metric: str, step: int) -
   """Why the figure that rates a checkpoint is 0 or undefined; "" where it is neither.
 
   Args:
-    experiment: of the run.
-    figures: of an evaluation.
+    experiment: the experiment of the run.
+    figures: the figures of an evaluation.
     metric: name of the figure.
     step: updates done.
   """

@@ -109,8 +109,8 @@ def collect(experiment: Experiment, report: PipelineReport) -> BadData:
   """What all processes met; each of them must call it.
 
   Args:
-    experiment: with its data sets, and an evaluator that remembers its last evaluation.
-    report: of this process's part of the training batches.
+    experiment: the experiment, with its data sets and an evaluator that remembers its last evaluation.
+    report: the report of this process's part of the training batches.
   """
   evaluator, data = experiment.evaluator, experiment.config.data
   train = _entries(experiment.dataset.problems, ANNOTATION) + _entries(report.problems, IMAGE)
@@ -129,7 +129,7 @@ def write(found: BadData, workdir: Path, *, is_resumed: bool) -> BadData:
   """Writes RUN/bad_data.json, if there is anything to say, with what earlier parts of the run have met.
 
   Args:
-    found: by this part of the run.
+    found: the problems that this part of the run has found.
     workdir: the run directory.
     is_resumed: whether there were earlier parts. Else a file that is there is of a start that failed.
 

@@ -210,7 +210,7 @@ class Checkpoints:
     Args:
       example: a state of the wanted structure, shapes, types and shardings: arrays, or `jax.ShapeDtypeStruct`. A leaf
         with a sharding comes back as a `jax.Array` with it, on any number of devices; others as numpy arrays.
-      step: by default the newest; a damaged one is passed over with a warning, unless `on_damage` is "stop".
+      step: the step to restore, by default the newest; a damaged one is passed over with a warning, unless `on_damage` is "stop".
 
     Returns:
       The state, and the metadata with "step", "metric", "metric_of" and "versions".

@@ -106,7 +106,7 @@ class EvalConfig:
     every: distance of evaluations; without it, only at the end.
     batch_size: images per run; 0: the training batch.
     conf, nms: thresholds of detections (`prn eval` has 0.001 and 0.45).
-    protocol: of a detector: coco, voc07, voc or darknet.
+    protocol: how a detector is scored: coco, voc07, voc, darknet, or one that was registered.
     metric: which figure decides about the best checkpoint; "" is AP50, mAP or top1.
     num_pictures: validation images drawn with their detections at the end.
     patience: the run ends after so many evaluations in a row without a better figure; 0: never before `total`.
@@ -144,14 +144,14 @@ class TrainConfig:
     weights: start from these; weights_model is their network, if it is another one.
     bn_scope: "global" or "per_device"; bn_momentum is the share of the old rolling statistics; 0: Darknet's 0.99, less
       in a run that is too short for it (`defaults`).
-    dtype: of the computation, "float32" or "bfloat16". Parameters, statistics, loss and boxes are always float32.
+    dtype: the type of the computation, "float32" or "bfloat16". Parameters, statistics, loss and boxes are always float32.
     remat: recompute activations in the backward pass: less memory, more time.
     batch_size: images per update, over all devices; 0: 64, fewer where there are few images (`defaults`).
     total: length of the run.
     checkpoint_every: distance of checkpoints; keep_checkpoints of them stay, and the best.
     log_every: distance of log lines.
     profile_steps: (first, last) step of a profiler trace in the run directory.
-    seed: of initialisation, order and augmentation.
+    seed: the seed of initialisation, order and augmentation.
   """
 
   task: str = "detect"

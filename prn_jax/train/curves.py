@@ -37,7 +37,7 @@ def plot_curves(rows: list[dict[str, Any]]) -> Figure:
   """Loss (logarithmic), learning rate, figures of evaluations with precision and recall, and those of training batches.
 
   Args:
-    rows: of `read_metrics`.
+    rows: the result of `read_metrics`.
   """
   from matplotlib.figure import Figure
 

@@ -25,8 +25,8 @@ def resolve(config: TrainConfig, num_images: int, mesh: jax.sharding.Mesh) -> tu
   """The configuration with numbers for what is open, and a line for each choice that is not the usual one.
 
   Args:
-    config: of the user.
-    num_images: of the training data.
+    config: the user's configuration.
+    num_images: number of training images.
     mesh: every device must get as many images.
 
   Raises:

@@ -52,10 +52,10 @@ class Suspect:
 
   Attributes:
     state: on the mesh, as it was before the step (a bad step changes nothing).
-    recipe: of the step.
+    recipe: the recipe of the step.
     mesh, bn_scope: how it ran.
     rate: its learning rate.
-    constants: of the loss, on the mesh.
+    constants: the constants of the loss, on the mesh.
     meet: returns when all processes have called it; they do so before they start a program together.
   """
 
@@ -74,9 +74,9 @@ class Diagnosis:
 
   Attributes:
     step: counted from 0.
-    where: in words.
+    where: the place in words.
     layer: the first that is not finite, if it is a layer.
-    image_ids: of every row of the batch, all that are mixed in it; empty if the batch could not be made again.
+    image_ids: for every row of the batch, the ids of all images that are mixed in it; empty if the batch could not be made again.
     suspects: rows that are not finite while others are. Empty where all are alike, and where the fault is no row's.
     rate: the learning rate.
   """

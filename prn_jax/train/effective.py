@@ -91,7 +91,7 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any], asked: Mapping[str, 
   images: they have no part in what is learned, and figures of other images are not compared.
 
   Args:
-    old, new: of `effective`.
+    old, new: two results of `effective`.
     asked: the configuration of now, as `to_dict` gives it.
   """
   model, data = asked["model"], asked["data"]["train"]

@@ -58,7 +58,7 @@ class Validation:
   Args:
     graph: the network at the size of evaluation.
     dataset: classes numbered as the network numbers them.
-    mesh: of the training.
+    mesh: the devices of the training.
     config: see there.
     batch_size: images per run, over all devices, where `config` leaves it open.
     resize: "stretch" or "letterbox", for detectors.

@@ -60,7 +60,7 @@ class Experiment:
     total_steps, eval_steps, checkpoint_steps, log_steps: durations in steps; 0 is never.
     evaluator: None without validation data.
     resize: how images come to the network's size, here and wherever the trained network is used.
-    variables, start: where it starts, and from what.
+    variables, start: the variables at the start, and what they come from.
     objective: the loss, and what it reads beside the batch.
   """
 
@@ -112,9 +112,9 @@ def open_experiment(
 
   Args:
     config: see `TrainConfig`.
-    mesh: where to train; by default on all devices of all processes.
+    mesh: the devices to train on; by default all devices of all processes.
     is_resumed: a checkpoint will take the place of the variables, so that `config.weights` is not read.
-    dataset: in place of all data of the config, which is not opened then; there is no evaluation.
+    dataset: data in place of all data of the config, which is not opened then; there is no evaluation.
     objective: the loss, by default that of the config.
 
   Raises:

@@ -215,7 +215,7 @@ class Stopwatch:
 
   Args:
     batch_size: images per step.
-    start_step, total_steps: of this part of the run.
+    start_step, total_steps: first and last step of this part of the run.
   """
 
   def __init__(self, batch_size: int, start_step: int, total_steps: int) -> None:

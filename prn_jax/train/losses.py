@@ -26,11 +26,11 @@ class LossConfig:
   """Settings of the loss.
 
   Attributes:
-    style: of a detector: "darknet" has Darknet's gradients to the bit, "autodiff" the losses that they stand for.
-    label_smoothing: of a classifier: share of the target that the other classes get in equal parts, as in Darknet;
+    style: the kind of loss of a detector: "darknet" has Darknet's gradients to the bit, "autodiff" the losses that they stand for.
+    label_smoothing: for a classifier, the share of the target that the other classes get in equal parts, as in Darknet;
       the class itself keeps 1 - label_smoothing. (Elsewhere it often is the share of all classes: k - 1 of k times as
       much for the others.)
-    head: of a detector: fields of `HeadTraining` (or `RegionTraining`) for all heads, over those of the cfg.
+    head: for a detector, fields of `HeadTraining` (or `RegionTraining`) for all heads, over those of the cfg.
   """
 
   style: str = "darknet"
@@ -132,7 +132,7 @@ class Objective:
   """The loss of a run, and what it reads beside the batch.
 
   Attributes:
-    make_loss: as `make_loss`, which is the default.
+    make_loss: makes the loss of a graph; `make_loss` by default.
     constants: a pytree of arrays that every call of the loss gets, such as the variables of a teacher. No step changes
       them, and no checkpoint holds them.
     specs: how they are divided among the devices, see `sharding.put_constants`.

@@ -1,7 +1,7 @@
 """Optimisers: Darknet's SGD to the bit, AdamW, LARS and LAMB, with the rules about layers that Darknet's cfgs have.
 
 What is decayed, frozen or slowed down follows from the graph: kernels (of convolutions and connected layers, and the
-vectors of implicit layers) are decayed, biases, batch norm and the fusion weights of shortcuts are not (darknet.md e1,
+vectors of implicit layers) are decayed, biases, batch norm and the fusion weights of shortcuts are not (docs/darknet.md e1,
 as on GPU). Gradients are means over the images of a batch.
 """
 
@@ -40,16 +40,16 @@ class OptimizerName(StrEnum):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ScheduleConfig:
-  """The learning rate over time; names and meanings as in [net] of a cfg (darknet.md e2), counted in updates.
+  """The learning rate over time; names and meanings as in [net] of a cfg (docs/darknet.md e2), counted in updates.
 
   Attributes:
     policy: "cosine", or Darknet's: constant, step, steps, exp, poly, sigmoid, sgdr, random.
     burn_in_steps: updates until the full rate: along a power with Darknet's policies, a line with "cosine".
     power: exponent of the burn-in, and of the policies poly and random.
-    steps: where the rate is multiplied by the `scales` of the same place. Below 1: a share of the run (0.8).
+    steps: the updates at which the rate is multiplied by the `scales` of the same place. Below 1: a share of the run (0.8).
     scales: factors, 1 where missing.
-    step, scale: of the policies step and sigmoid: updates between multiplications (or the middle), and the factor.
-    gamma: of the policies exp and sigmoid.
+    step, scale: for the policies step and sigmoid, updates between multiplications (or the middle), and the factor.
+    gamma: the base of the policy exp, the slope of sigmoid.
     sgdr_cycle_steps, sgdr_mult: first cycle (0: the whole run), and how much longer each one is than the last.
     end_rate: the rate at the end of a cosine, also of those of sgdr.
   """
@@ -94,10 +94,10 @@ class OptimConfig:
   Attributes:
     name: sgd (Darknet's), adamw, lars or lamb.
     learning_rate: highest rate of the schedule; for the mean gradient of a whole batch.
-    momentum, nesterov: of sgd and lars.
+    momentum, nesterov: settings of sgd and lars.
     weight_decay: share of the kernels added to their gradient (sgd, lars) or update (adamw, lamb).
     b1, b2, eps: of adamw and lamb.
-    trust_coefficient: of lars.
+    trust_coefficient: the trust coefficient of lars.
     clip_norm: largest norm of the gradient of all trained parameters together; 0: any.
     freeze_until: this layer and all before it stay as they are, batch-norm statistics included; "": none.
     ema_decay: share of the old running average of the weights per update; 0: no average.
@@ -132,7 +132,7 @@ class OptimConfig:
 def darknet_optim(net: NetTraining) -> OptimConfig:
   """The optimiser of a cfg: Darknet's SGD with the keys of [net]. `ema_alpha` and `subdivisions` come along.
 
-  Source: Darknet `network.c` (darknet.md e1, e2, e12). Differs: `ema_alpha` averages from the first update on, rolling
+  Source: Darknet `network.c` (docs/darknet.md e1, e2, e12). Differs: `ema_alpha` averages from the first update on, rolling
   statistics of batch norm included, and the average is what is evaluated and kept. Darknet's `ema_update` starts at
   half of max_batches, leaves the rolling statistics out, and puts the average in the place of the weights once, 1,000
   updates before the end.
@@ -173,7 +173,7 @@ def make_schedule(config: OptimConfig, total_steps: int, seed: int = 0) -> optax
   Args:
     config: the rate and its schedule.
     total_steps: updates of the whole run.
-    seed: of the policy "random".
+    seed: the seed of the policy "random".
 
   Raises:
     PrnError: the run is shorter than 1 step or than its warm-up, or keys of the policy have no meaning.
@@ -218,7 +218,7 @@ def make_optimizer(
     layers: settings of single layers, as a cfg has them: learning_rate is a factor; dont_update and stopbackward
       freeze (the latter all layers before, too; above 1 until that update); burnin_update holds until so many
       burn-ins are over. `NO_EFFECT` keys are reported in the log.
-    seed: of the policy "random"; other policies have no chance in them.
+    seed: the seed of the policy "random"; other policies have no chance in them.
 
   Returns:
     The transformation, which takes mean gradients over the images, and the schedule, for the log. The state is

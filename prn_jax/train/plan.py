@@ -53,11 +53,11 @@ class Plan:
     model, params: name and learnable parameters of the network.
     devices, device_kind: how many, and of which kind.
     train_images, valid_images: sizes of the data.
-    batch_size, images_per_device: of a step, and of a micro-batch on one device.
+    batch_size, images_per_device: images of a step, and of a micro-batch on one device.
     total_steps, epochs: length of the run.
-    state_bytes: of the state on each device; a checkpoint is as large.
+    state_bytes: size of the state on each device; a checkpoint is as large.
     steps: one entry for every size of multi-scale training.
-    estimate: of time; None for hardware of which no peaks are known.
+    estimate: the estimate of time; None for hardware of which no peaks are known.
   """
 
   model: str
@@ -107,7 +107,7 @@ class Counts:
   """What a plan needs of data that is not here.
 
   Attributes:
-    images: of the training.
+    images: number of training images.
     classes: 0: those of the model.
   """
 
@@ -127,9 +127,9 @@ def make_plan(
   """Opens the data, compiles every step, runs none.
 
   Args:
-    config: of the run.
+    config: the configuration of the run.
     topology: hardware that need not be here, as "v5e:2x4" (needs libtpu); by default the devices of this machine.
-    counts: in place of the data, which is not opened then.
+    counts: numbers in place of the data, which is not opened then.
     size: width and height in place of all that the configuration has.
     hardware: see `roofline.parse_hardware`. Nothing is compiled then: there is a time, but no memory.
     objective: see `open_experiment`.

@@ -25,7 +25,7 @@ def on_devices(
 
   Args:
     batches: (step, this process's rows of the global batch).
-    mesh: where they go.
+    mesh: the devices that they go to.
     depth: batches that wait on the devices.
 
   Example:

@@ -20,7 +20,7 @@ class Tracer:
     """Starts nothing yet.
 
     Args:
-      folder: where the trace goes.
+      folder: the folder for the trace.
       window: (first, last) step; empty: never.
     """
     self._folder, self._window = folder, window

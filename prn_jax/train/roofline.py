@@ -30,7 +30,7 @@ class Device:
   Attributes:
     tflops_bf16, tflops_float32: trillions of operations per second; where float32 convolutions run on matrix units at
       lower precision by default (TPU: bfloat16, NVIDIA: TF32), that rate.
-    gb_per_sec: of the memory.
+    gb_per_sec: what the memory moves, in 10^9 bytes per second.
     memory_gb: its size.
     source: who says so.
   """
@@ -64,13 +64,13 @@ class Estimate:
   """A step on some hardware.
 
   Attributes:
-    device, count: of which, and how many.
-    step_seconds: of one update, at `efficiency`.
+    device, count: the kind of device, and how many of it.
+    step_seconds: duration of one update in seconds, at `efficiency`.
     images_per_sec: over all devices.
-    days: of the whole run, steps alone.
-    memory_share: of a step's time that the memory, not the arithmetic, decides.
+    days: duration of the whole run in days, steps alone.
+    memory_share: share of a step's time that the memory, not the arithmetic, decides.
     efficiency: assumed.
-    source: where the peaks come from.
+    source: the origin of the peaks.
   """
 
   device: str
@@ -129,7 +129,7 @@ def estimate(graphs: list[Graph], name: str, count: int, *, batch_size: int, tot
     graphs: the network at each of its sizes, which take turns.
     name, count: see `parse_hardware`.
     batch_size: images per step, over all devices.
-    total_steps: of the run.
+    total_steps: number of updates of the run.
     dtype: "bfloat16" or "float32", of the computation.
   """
   device = _device(name)

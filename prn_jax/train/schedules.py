@@ -1,4 +1,4 @@
-"""Learning rates as functions of the iteration: Darknet's policies (darknet.md e2), and cosine with warm-up.
+"""Learning rates as functions of the iteration: Darknet's policies (docs/darknet.md e2), and cosine with warm-up.
 
 An optax schedule is asked with the number of updates already done: 0 at the first. Darknet counts the update that is
 being done: 1 at the first. `darknet_rate` speaks Darknet, `darknet_schedule` optax.
@@ -46,7 +46,7 @@ def darknet_rate(net: NetTraining, seed: int = 0) -> Rate:
 
   Args:
     net: the keys of [net]; those of the policy, learning_rate, burn_in and power are used.
-    seed: of the policy "random", whose rate depends on seed and iteration alone.
+    seed: the seed of the policy "random", whose rate depends on seed and iteration alone.
 
   Returns:
     A function from the iteration (a number or an array of them; 1 at the first update) to the float32 rate; it may be

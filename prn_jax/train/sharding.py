@@ -50,7 +50,7 @@ def put_constants(constants: Constants, mesh: Mesh, specs: Any = WHOLE) -> Const
 
   Args:
     constants: arrays.
-    mesh: of the step.
+    mesh: the devices of the step.
     specs: how they are divided: one `PartitionSpec` for all, or a tree of them. `WHOLE` puts a copy on every device,
       `PartitionSpec(AXIS)` divides the first axis among them.
 

@@ -37,7 +37,7 @@ class StartReport:
   """What became of the layers that have weights.
 
   Attributes:
-    source: where the weights come from, for people; "" without weights.
+    source: the origin of the weights, for people; "" without weights.
     loaded: layers that have them.
     random: layer that is random -> why.
     unused: layers of the source that are not in the network, or do not fit.
@@ -93,14 +93,14 @@ def start_variables(
     graph: the network to train.
     weights: None (random); a Darknet file, whole or partial ("darknet53.conv.74"); or what carries its network: a
       saved model directory, .safetensors, or the directory of another run (its best checkpoint).
-    seed: of what is random.
+    seed: the seed of what is random.
     weights_model: the network of a Darknet file if it is not `graph`: a .cfg or a registered name. A file of the same
       network with another number of classes is recognised without it.
     partial: see `darknet_weights.load`; None also takes a file of any name that ends exactly before a layer.
     layers: settings of single layers; dontload and dontloadscales say what a Darknet file of `graph` lacks.
     original: what `graph` was before its transforms, if there were any: the weights may be those of either network, and
       those of the original are cut to the channels that are left (`transforms.warm_start`).
-    strict: of the cfg that `weights_model` names; see `formats.darknet_cfg.parse`.
+    strict: whether the cfg that `weights_model` names is read strictly; see `formats.darknet_cfg.parse`.
 
   Returns:
     {"params": ..., "batch_stats": ...} of numpy arrays, complete, and the report.

@@ -35,7 +35,7 @@ class TrainState(NamedTuple):
   Attributes:
     step: () int32, updates done so far.
     params, batch_stats: the network's variables, float32.
-    opt_state: of the optimiser.
+    opt_state: the state of the optimiser.
     ema_params, ema_batch_stats: running averages of both, for evaluation; empty dicts without averaging.
     bad_step: () int32, the step whose loss or gradient was not finite, or `NEVER`. From then on nothing changes.
   """
@@ -64,7 +64,7 @@ class Recipe:
       in Darknet.
     axis: mesh axis to average over inside `shard_map`; None under plain `jit`, where the batch is whole.
     remat: keep only the results of convolutions for the gradient, and compute the rest again.
-    seed: of dropout.
+    seed: the seed of dropout.
   """
 
   network: Network
@@ -111,7 +111,7 @@ def train_step(
     state: before.
     batch: {"image": (n, h, w, 3) uint8, or float in [0, 1], ...}; the rest is for the loss.
     recipe: see there.
-    constants: of the loss; they get no gradient.
+    constants: the constants of the loss; they get no gradient.
 
   Returns:
     The state after, and the metrics with "loss" and "grad_norm". If the loss or the gradient is not finite, only

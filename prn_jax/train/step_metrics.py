@@ -33,7 +33,7 @@ class Totals:
     """Adds up finished steps, if they are `CHECK_STEPS`, and then says whether loss and gradient were finite in all.
 
     Args:
-      num_running: of the last steps, those that may not be finished; they are left for later.
+      num_running: how many of the last steps may not be finished; they are left for later.
     """
     if len(self._waiting) - num_running < CHECK_STEPS:
       return True

@@ -139,7 +139,7 @@ def shrink(graph: Graph, gamma: float) -> Graph:
 
   Args:
     graph: any network with residual stages.
-    gamma: in (0, 1]; 1 gives the same network.
+    gamma: share of the channels at the thin end, in (0, 1]; 1 gives the same network.
 
   Raises:
     GraphError: gamma is out of range, there is no residual stage, or a layer cannot have such a width.

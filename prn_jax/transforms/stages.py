@@ -15,7 +15,7 @@ class Block(NamedTuple):
   """A residual block: a shortcut around a branch.
 
   Attributes:
-    source: where the branch starts; the shortcut adds it.
+    source: the layer at which the branch starts; the shortcut adds it.
     branch: names of the layers between, in order.
     output: the layer with weights that decides how wide the block is.
     shortcut: the addition.

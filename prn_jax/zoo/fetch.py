@@ -67,7 +67,7 @@ class Patience:
   """How long to wait for a server.
 
   Attributes:
-    timeout_sec: for a connection, and for each further piece of the file.
+    timeout_sec: longest wait for a connection, and for each further piece of the file.
     retry_delays_sec: waits before the attempts after the first; attempts that bring a chunk further are not counted.
   """
 

@@ -36,7 +36,7 @@ class Checksum:
   Attributes:
     kind: "sha256" of the file, or "git-blob": git's name of its content, sha1 of "blob <size>\\0" and the content.
     value: lower-case hexadecimal.
-    source: where it was published.
+    source: the place of publication.
   """
 
   kind: Literal["sha256", "git-blob"]
@@ -53,9 +53,9 @@ class Weights:
 
   Attributes:
     model: registered name.
-    url: where `download` fetches them.
+    url: the address from which `download` fetches them.
     size: bytes; with the new header where it is computed.
-    size_source: where the exact size was published; None: computed from the graph.
+    size_source: the place where the exact size was published; None: computed from the graph.
     rounded_size: the size as the authors print it, in units of 2^20 bytes; None if they do not.
     checksum: None where none is known.
     licence: what the publishers say.
@@ -167,7 +167,7 @@ def download(
 
   Args:
     entry: what to fetch, e.g. `get_entry("yolov3-tiny-prn")`.
-    folder: where MODEL.weights goes; None: `default_folder()`.
+    folder: the folder for MODEL.weights; None: `default_folder()`.
     url: another address of the same file (a mirror, file:///...); verified as the entry's own.
     patience, progress: see `prn_jax.zoo.fetch.fetch`.
 

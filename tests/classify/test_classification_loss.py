@@ -1,4 +1,4 @@
-"""The loss of classifiers, against sums written out (darknet.md e8)."""
+"""The loss of classifiers, against sums written out (docs/darknet.md e8)."""
 
 from __future__ import annotations
 

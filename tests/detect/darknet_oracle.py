@@ -1,4 +1,4 @@
-"""Darknet's deltas as plain loops in float64, written from darknet.md e5 to e7: slow, and easy to check by eye."""
+"""Darknet's deltas as plain loops in float64, written from docs/darknet.md e5 to e7: slow, and easy to check by eye."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def edges(box: Box) -> tuple[float, float, float, float]:
 
 
 def overlaps(p: Box, t: Box) -> dict[str, float]:
-  """The four measures of darknet.md e6."""
+  """The four measures of docs/darknet.md e6."""
   pt, pb, pl, pr = edges(p)
   tt, tb, tl, tr = edges(t)
   iw, ih = min(pr, tr) - max(pl, tl), min(pb, tb) - max(pt, tt)
@@ -39,7 +39,7 @@ def overlaps(p: Box, t: Box) -> dict[str, float]:
 
 
 def gradient(p: Box, t: Box, kind: str) -> np.ndarray:
-  """(gx, gy, gw, gh) of darknet.md e6."""
+  """(gx, gy, gw, gh) of docs/darknet.md e6."""
   p = (p[0], p[1], p[2] or 1.0, p[3] or 1.0)
   pt, pb, pl, pr = edges(p)
   tt, tb, tl, tr = edges(t)

@@ -43,7 +43,7 @@ def test_windows_line_ends_and_byte_order_mark(tmp_path: Path) -> None:
 
 # -- what Darknet reads although it looks broken -----------------------------------------------------------------------
 def test_darknets_grammar() -> None:
-  """darknet.md a1: blanks vanish, also inside values; the first of repeated keys wins; numbers end at '#'."""
+  """docs/darknet.md a1: blanks vanish, also inside values; the first of repeated keys wins; numbers end at '#'."""
   text = (
     "[net]\nwidth = 3 2\nheight=32 #rows\nchannels=3\n[conv]\nfilters=8\nfilters=16\nsize=3\n"
     "  pad = 1 \nactivation= leaky\n\n[maxpool]\nstride=2\n[avg]\n[soft]\n"

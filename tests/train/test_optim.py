@@ -1,4 +1,4 @@
-"""Update rules against loops written from darknet.md e1, and what layers are spared."""
+"""Update rules against loops written from docs/darknet.md e1, and what layers are spared."""
 
 from __future__ import annotations
 

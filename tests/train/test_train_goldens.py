@@ -134,7 +134,7 @@ def unbiased_variance(x: jax.Array) -> jax.Array:
 
 
 def _backward(x: jax.Array, d: jax.Array) -> tuple[jax.Array]:
-  """As coded there (darknet.md e4): 2 / N stands where the variance / (N - 1) has the derivative 2 / (N - 1)."""
+  """As coded there (docs/darknet.md e4): 2 / N stands where the variance / (N - 1) has the derivative 2 / (N - 1)."""
   count, sums = x.size // x.shape[-1], functools.partial(jnp.sum, axis=(0, 1, 2), keepdims=True)
   centred, root = x - x.mean((0, 1, 2), keepdims=True), jnp.sqrt(unbiased_variance(x) + EPSILON)
   d_var, d_mean = -sums(d * centred) / (2 * root**3), -sums(d) / root

@@ -83,7 +83,7 @@ def coco_metrics(
   """COCO's 12 figures, for all classes and for each.
 
   Args:
-    data: from `collect`. Difficult objects count as any other: COCO knows none.
+    data: the result of `collect`. Difficult objects count as any other: COCO knows none.
     backend: "hotcoco", "faster_coco_eval" or "pycocotools"; None takes the first that is installed.
     pixels: "inclusive" measures boxes as x2-x1+1, as BDD100K's evaluation (Scalabel) does.
 

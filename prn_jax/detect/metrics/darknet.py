@@ -38,7 +38,7 @@ class DarknetMetrics:
 
   Attributes:
     mean_ap: mean over all classes.
-    per_class: in the order of the names.
+    per_class: one row per class, in the order of the names.
     precision, recall, f1: at the confidence threshold; 0 where undefined.
     true_positives, false_positives, false_negatives: counts at the confidence threshold.
     average_iou: sum of the overlaps of right detections, divided by all detections above the threshold.
@@ -67,7 +67,7 @@ def darknet_metrics(
   """`detector map -points P -iou_thresh I -thresh C`.
 
   Args:
-    data: from `collect`; rows of an image in the order of the boxes in memory, classes of one box together. Crowd
+    data: the result of `collect`; rows of an image in the order of the boxes in memory, classes of one box together. Crowd
       regions are left out: Darknet's label files hold none.
     points: 0 is the area under the curve, 11 and 101 the mean over so many recalls.
     iou_threshold: overlap to exceed.

@@ -150,7 +150,7 @@ def collect(
   Args:
     names: class names; class indices run from 0.
     truths: one per image, such as a data set of `data_pipelines`.
-    detections: by image id; rows may come in any order (only Darknet's printed precision depends on it).
+    detections: image id -> detections; rows may come in any order (only Darknet's printed precision depends on it).
     missing: an image of the data set without an entry in `detections` is an error, counts as an image where nothing
       was found, or is left out together with its truths.
 

@@ -164,7 +164,7 @@ def explain(data: EvalData, *, reference: str = "coco50") -> Explanation:
   """Scores the detections under every protocol and attributes the differences.
 
   Args:
-    data: from `collect`.
+    data: the result of `collect`.
     reference: a name in `PROTOCOLS`.
 
   Raises:

@@ -298,10 +298,10 @@ def match(data: EvalData, rules: Rules, threshold: float, pairs: Pairs) -> Match
   """Which detections are right at one IoU threshold.
 
   Args:
-    data: as `prepare` gives them.
+    data: the columns that `prepare` gives.
     rules: the protocol.
     threshold: least IoU (or, if strict, one that must be exceeded).
-    pairs: of the same data and rules.
+    pairs: the pairs of the same data and rules.
   """
   # COCO lowers the threshold by a hair so that an overlap of exactly 1 counts at threshold 1.
   keep = pairs.iou > threshold if rules.is_iou_strict else pairs.iou >= min(threshold, 1 - 1e-10)

@@ -103,9 +103,9 @@ class Mistake:
     verdict: what is wrong.
     name: class of the detection, or of the missed object.
     other_name: the object's true class, or what a missed object was taken for; None where nothing is there.
-    score: of the detection (for a missed object: of what it was taken for); None without one.
+    score: the score of the detection (for a missed object: of what it was taken for); None without one.
     iou: overlap with the object that it belongs to; 0 without one.
-    box_xyxy_px: of the detection, or of the missed object.
+    box_xyxy_px: the box of the detection, or of the missed object.
   """
 
   image_id: ImageId
@@ -127,7 +127,7 @@ def assign(data: EvalData, *, conf_threshold: float = 0.25, iou_threshold: float
   """Matches detections above a confidence to truths, within classes and then across them.
 
   Args:
-    data: from `collect`.
+    data: the result of `collect`.
     conf_threshold: score to exceed.
     iou_threshold: least overlap.
   """

@@ -106,7 +106,7 @@ def evaluate(data: EvalData, protocol: str = "coco", settings: Settings | None =
   """Scores detections under a protocol.
 
   Args:
-    data: from `collect`.
+    data: the result of `collect`.
     protocol: "coco", "voc07" (11 points), "voc" (every point), "darknet", or another that was registered.
     settings: what the protocol leaves open.
 

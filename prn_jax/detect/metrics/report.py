@@ -24,7 +24,7 @@ class Report:
   Attributes:
     files: paths by what they hold, as "pr_curves.png".
     per_class: the table of classes, with precision, recall and F1 at the confidence.
-    curves, confusion, sheet: as in the files; no sheet without images.
+    curves, confusion, sheet: what the files hold; no sheet without images.
   """
 
   files: dict[str, Path]
@@ -49,11 +49,11 @@ def write_report(
   Args:
     out_dir: made if it does not exist; files of these names are replaced.
     data: what was evaluated.
-    evaluation: from `evaluate`; its file is named after the protocol, as coco.json.
+    evaluation: the result of `evaluate`; its file is named after the protocol, as coco.json.
     conf_threshold: score to exceed for the confusion matrix, the contact sheet and the table of classes.
     iou_threshold: least overlap for all curves and matrices.
     read_image: gives an image by its id as (h, w, 3) uint8 RGB; without it there is no contact sheet.
-    explanation: from `explain`, if wanted.
+    explanation: the result of `explain`, if wanted.
 
   Returns:
     What was written.

@@ -66,7 +66,7 @@ def contact_sheet(
   """Draws the images with the worst mistakes.
 
   Args:
-    assignment: from `assign`.
+    assignment: the result of `assign`.
     read_image: gives an image by its id as (h, w, 3) uint8 RGB, upright; a `PrnError` or `OSError` leaves its tile
       empty.
     images_per_part: at most so many images for wrong detections, and for missed objects.

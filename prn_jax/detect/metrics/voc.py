@@ -44,7 +44,7 @@ def voc_metrics(
   """VOC's average precision.
 
   Args:
-    data: from `collect`. Crowd regions count as difficult objects.
+    data: the result of `collect`. Crowd regions count as difficult objects.
     interpolation: "11" is VOC2007's mean over 11 recalls, "every" the area under the envelope of the curve.
     iou_threshold: least overlap of a right detection.
     pixels: "continuous" for data from `voc:`, whose boxes lost 1 from xmin and ymin: that is the devkit's overlap.
