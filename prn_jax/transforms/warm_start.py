@@ -37,6 +37,7 @@ def warm_start(original: Graph, variables: Variables, changed: Graph, kept: Kept
       at most as many channels.
     kept: layer whose weights make its channels (convolution, matrix product) -> numbers of the original's channels
       that it keeps, in any order. Those that are not named keep the leading ones, of each group if it has groups.
+      `graph.coupling` tells which can only go together.
 
   Returns:
     Nested dicts of float32 arrays as `Network` expects them for `changed`. Equal to the given ones where nothing
@@ -48,9 +49,12 @@ def warm_start(original: Graph, variables: Variables, changed: Graph, kept: Kept
   Example: warm_start(graph, variables, with_filters(graph, {"c1": 2}), {"c1": [0, 3]}) keeps filters 0 and 3 of c1.
   """
   makers = _makers(original) | (_makers(changed) - original.shapes.keys())
+  is_leading = not kept
   kept = _leading(original, changed, makers) | _checked(original, changed, makers, kept or {})
   numbers: dict[Hashable, int] = {}
   before, after = (channel_labels(x, numbers, makers, of) for x, of in ((original, {}), (changed, kept)))
+  if not is_leading:
+    _check_sums(original, changed, before, after)
   old_layers = {layer.name: layer for layer in original}
   parts: dict[str, _Part] = {}
   flat, result = flattened(variables), dict[str, np.ndarray]()
@@ -160,6 +164,29 @@ def _origins(graph: Graph, layer: Layer, labels: Labels) -> list[Any]:
         else:  # one channel is the same for all that read it
           origins[i] += (labels[name][start] if end - start == 1 else (i, labels[name]),)
   return origins
+
+
+def _check_sums(original: Graph, changed: Graph, before: Labels, after: Labels) -> None:
+  """GraphError if a shortcut of both networks would add other pairs of channels than it was trained with."""
+  for layer in changed:
+    if layer.adds_sources and layer.name in original.shapes and type(original[layer.name]) is type(layer):
+      new = _sums(changed, layer, after) - _sums(original, original[layer.name], before)
+      if new:
+        raise GraphError(
+          f"layer '{layer.name}' ({layer.kind}) would add {len(new)} pairs of channels that '{original.name}' does not "
+          f"add. Keep the same channels of {', '.join(layer.inputs)}."
+        )
+
+
+def _sums(graph: Graph, layer: Layer, labels: Labels) -> set[tuple[int, int]]:
+  base = labels[layer.inputs[0]]
+  return {
+    (base[span.out_start + i], labels[name][span.start + i])
+    for name, reads in zip(layer.inputs[1:], graph.reads(layer)[1:], strict=True)
+    for span in reads.spans
+    if span.how is How.KEEP
+    for i in range(span.end - span.start)
+  }
 
 
 def _positions(layer: Layer, before: Sequence[int], after: Sequence[int], original: str) -> Positions:

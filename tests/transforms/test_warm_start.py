@@ -15,13 +15,15 @@ from prn_jax.transforms.stages import with_filters
 from prn_jax.transforms.warm_start import warm_start
 
 
-def net(a: int = 4, b: int = 6, groups: int = 1, **of_b: object) -> Graph:
-  """Two convolutions, a pool and a shortcut between them, and a matrix product over the 2x2 map behind them."""
+def net(a: int = 4, b: int = 6, groups: int = 1) -> Graph:
+  """A convolution and a pool, two convolutions that read it, their sum, and a matrix product over the 2x2 map."""
   g = Builder(4, 4, name="net")
   g.conv(a, 3, padding=1, batch_normalize=True, name="a")
   pool = g.maxpool(2, 2, name="pool")
-  g.conv(b, groups=groups, **of_b, name="b")
-  g.shortcut(pool, weights_type="per_channel", weights_normalization="relu", name="sum")
+  c = g.conv(b, name="c")
+  g.route(pool)
+  g.conv(b, groups=groups, name="b")
+  g.shortcut(c, weights_type="per_channel", weights_normalization="relu", name="sum")
   g.batchnorm(name="norm")
   g.connected(3, name="end")
   return g.graph()
@@ -42,8 +44,8 @@ def numbered(graph: Graph) -> dict[str, object]:
 def test_any_channels_in_any_order() -> None:
   graph = net()
   variables = numbered(graph)
-  changed = with_filters(graph, {"a": 2, "b": 3})
-  found = warm_start(graph, variables, changed, {"a": [3, 1], "b": [5, 0, 2]})
+  changed = with_filters(graph, {"a": 2, "b": 3, "c": 3})
+  found = warm_start(graph, variables, changed, {"a": [3, 1], "b": [5, 0, 2], "c": [5, 0, 2]})
   old, new = variables["params"], found["params"]
   np.testing.assert_array_equal(new["a"]["conv"]["kernel"], old["a"]["conv"]["kernel"][..., [3, 1]])
   np.testing.assert_array_equal(found["batch_stats"]["a"]["bn"]["var"], [3, 1])
@@ -58,7 +60,7 @@ def test_any_channels_in_any_order() -> None:
 def test_leading_channels_are_the_default_of_each_group() -> None:
   graph = net(groups=2)
   variables = numbered(graph)
-  changed = with_filters(graph, {"b": 4})
+  changed = with_filters(graph, {"b": 4, "c": 4})
   found = warm_start(graph, variables, changed)["params"]
   np.testing.assert_array_equal(found["b"]["conv"]["bias"], [0, 1, 3, 4])
   np.testing.assert_array_equal(found["norm"]["bn"]["scale"], [0, 1, 3, 4])
@@ -69,9 +71,11 @@ def test_a_group_goes_as_a_whole() -> None:
   graph = net(a=6, groups=3)
   variables = numbered(graph)
   kernel = variables["params"]["b"]["conv"]["kernel"]
-  whole = warm_start(graph, variables, net(a=4, b=4, groups=2), {"a": [0, 1, 4, 5], "b": [0, 1, 4, 5]})
+  whole = warm_start(
+    graph, variables, net(a=4, b=4, groups=2), {"a": [0, 1, 4, 5], "b": [0, 1, 4, 5], "c": [0, 1, 4, 5]}
+  )
   np.testing.assert_array_equal(whole["params"]["b"]["conv"]["kernel"], kernel[..., [0, 1, 4, 5]])
-  thin = warm_start(graph, variables, net(a=3, b=3, groups=3), {"a": [1, 2, 5], "b": [0, 3, 4]})
+  thin = warm_start(graph, variables, net(a=3, b=3, groups=3), {"a": [1, 2, 5], "b": [0, 3, 4], "c": [0, 3, 4]})
   rows = [[1, 0, 1], [0, 3, 4]]
   np.testing.assert_array_equal(thin["params"]["b"]["conv"]["kernel"][0, 0, 0], kernel[0, 0][tuple(rows)])
 
@@ -83,7 +87,9 @@ def test_channels_of_another_group() -> None:
     "weights. Keep whole groups, or as many channels of each."
   )
   with pytest.raises(GraphError, match=re.escape(message)):
-    warm_start(graph, init_variables(graph), net(a=4, b=4, groups=2), {"a": [2, 3, 4, 5], "b": [0, 1, 4, 5]})
+    warm_start(
+      graph, init_variables(graph), net(a=4, b=4, groups=2), {"a": [2, 3, 4, 5], "b": [0, 1, 4, 5], "c": [0, 1, 4, 5]}
+    )
 
 
 def test_a_learned_vector_keeps_any_channels() -> None:
@@ -104,6 +110,24 @@ def test_a_learned_vector_keeps_any_channels() -> None:
   )
   with pytest.raises(GraphError, match=r"layer 'end' \(conv\) reads 2 channels that it does not read in 'vectors'"):
     warm_start(build(4), variables, build(2), {"a": [1, 3], "vector": [3, 1]})  # a product of others
+
+
+def test_a_sum_adds_the_pairs_that_it_added() -> None:
+  def build(width: int) -> Graph:
+    g = Builder(4, 4, name="residual")
+    a = g.conv(width, name="a")
+    g.conv(width, name="b")
+    g.shortcut(a, name="sum")
+    g.conv(2, name="end")
+    return g.graph()
+
+  variables = numbered(build(4))
+  warm_start(build(4), variables, build(2), {"a": [1, 3], "b": [1, 3]})
+  message = (
+    "layer 'sum' (shortcut) would add 1 pairs of channels that 'residual' does not add. Keep the same channels of b, a."
+  )
+  with pytest.raises(GraphError, match=re.escape(message)):
+    warm_start(build(4), variables, build(2), {"a": [1, 3], "b": [1, 2]})
 
 
 def shared(width: int) -> Graph:
@@ -136,7 +160,7 @@ def test_who_shares_weights_keeps_the_same_channels() -> None:
 @pytest.mark.parametrize(
   ("kept", "message"),
   [
-    ({"c": [0]}, "channels to keep of layer 'c': no layer of that name has weights that make its channels."),
+    ({"x": [0]}, "channels to keep of layer 'x': no layer of that name has weights that make its channels."),
     ({"pool": [0, 1]}, "channels to keep of layer 'pool': no layer of that name has weights that make its channels."),
     (
       {"a": [0, 1, 2]},
