@@ -18,6 +18,7 @@ from prn_jax.cli.common import (
   start_computing,
 )
 from prn_jax.cli.predict import add_detection, detection_options
+from prn_jax.errors import PrnError
 from prn_jax.files.places import to_path
 from prn_jax.run.defaults import CONF, MOST_DETECTIONS, NMS
 
@@ -62,6 +63,8 @@ def run(args: argparse.Namespace) -> int:
   if args.out:
     output_folder(args.out)
   of_run = _complete(args)
+  if args.batch < 1:
+    raise PrnError(f"--batch {args.batch}: expected at least 1.")
   start_computing("eval")
   model = load_model(args)
   require_weights(model, args.model)
@@ -101,7 +104,6 @@ def _complete(args: argparse.Namespace) -> str | None:
 
 def _protocol(asked: str | None, network: str, detector: bool) -> str:
   from prn_jax.detect.metrics import get_protocol
-  from prn_jax.errors import PrnError
 
   protocol = asked or ("coco" if detector else "top1")
   if protocol != "top1":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -64,3 +65,30 @@ def test_a_classifier(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
   assert found["metrics"] == {key: last[key] for key in ("top1", "top5")} == last
   assert found["protocol"] == "top1"
   assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["confusion.png", "per_class.txt", "top1.json"]
+
+
+@pytest.mark.parametrize(
+  ("files", "args", "message"),
+  [
+    (
+      {},
+      (),
+      r"'\S+' is no run directory, whose validation data could be taken\. Name annotated data with --data SPEC\.",
+    ),
+    ({"config.json": "{}"}, (), r"config\.json.* Name annotated data with --data SPEC"),
+    (
+      {"config.json": '{"eval": {}, "data": {"valid": ""}}'},
+      (),
+      r"has no validation data \(config\.data\.valid is empty\)\. Name some with --data SPEC",
+    ),
+    ({}, ("--data", "synthetic:traffic:3", "--batch", "0"), r"prn eval: --batch 0: expected at least 1\."),
+  ],
+)
+def test_what_is_said_where_no_evaluation_can_be_repeated(
+  tmp_path: Path, capsys: pytest.CaptureFixture[str], files: dict[str, str], args: tuple[str, ...], message: str
+) -> None:
+  (tmp_path / "checkpoints").mkdir()
+  for name, text in files.items():
+    (tmp_path / name).write_text(text)
+  assert main(["eval", str(tmp_path), *args]) == 2
+  assert re.search(message, capsys.readouterr().err)
