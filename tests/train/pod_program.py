@@ -21,7 +21,8 @@ import jax
 import numpy as np
 
 from prn_jax.cli.main import main
-from prn_jax.train import evaluation, loop
+from prn_jax.run import eval_program
+from prn_jax.train import loop
 
 
 def row_hashes(batch: dict[str, jax.Array]) -> dict[int, str]:
@@ -72,9 +73,9 @@ def slowly(process: str) -> Callable[..., Any]:
 if __name__ == "__main__":
   compiled = loop.compiled
   of_step, _, of_evaluation = os.environ.get("SLOW_COMPILE", "").partition(":")
-  loop.compiled, evaluation.compiled = slowly(of_step), slowly(of_evaluation)
+  loop.compiled, eval_program.compiled = slowly(of_step), slowly(of_evaluation)
   on_devices = loop.on_devices
   loop.on_devices = recorded
-  put_batch = evaluation.put_batch
-  evaluation.put_batch = evaluated
+  put_batch = eval_program.put_batch
+  eval_program.put_batch = evaluated
   sys.exit(main(["train", *sys.argv[1:]]))
