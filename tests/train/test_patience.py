@@ -26,13 +26,13 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
   cfg = tmp_path / "tiny.cfg"
   cfg.write_text(darknet_cfg.dump(tiny_detector(32, classes=4)))
   step = [0]
-  original = evaluation.Evaluator._detection
+  original = evaluation.Validation.__call__
 
-  def figures(self: evaluation.Evaluator, outputs: Any) -> evaluation.Figures:
-    found = original(self, outputs)
+  def figures(self: evaluation.Validation, *args: Any) -> evaluation.Figures:
+    found = original(self, *args)
     return dataclasses.replace(found, values=found.values | {"AP50": FIGURES[step[0]]})
 
-  monkeypatch.setattr(evaluation.Evaluator, "_detection", figures)
+  monkeypatch.setattr(evaluation.Validation, "__call__", figures)
 
   def go(patience: int, stop_after: int | None = None) -> Outcome:
     config = TrainConfig(

@@ -302,10 +302,10 @@ def test_sigterm_in_an_evaluation_ends_it_between_two_batches(
 ) -> None:
   """An evaluation may take longer than what is left before the kill."""
   workdir, batches = tmp_path / "run", list[int]()
-  run = evaluation.Evaluator.__call__
+  run = evaluation.Validation.__call__
   wanted_step = 6 if at_the_end else 3
 
-  def stopped(self: evaluation.Evaluator, variables: Any, on_batch: Any, *more: Any) -> Any:
+  def stopped(self: evaluation.Validation, variables: Any, on_batch: Any, *more: Any) -> Any:
     def count() -> None:
       batches.append(1)
       if len(batches) == (3 if at_the_end else 1):  # of two in each evaluation
@@ -315,7 +315,7 @@ def test_sigterm_in_an_evaluation_ends_it_between_two_batches(
     return run(self, variables, count, *more)
 
   with monkeypatch.context() as patch:
-    patch.setattr(evaluation.Evaluator, "__call__", stopped)
+    patch.setattr(evaluation.Validation, "__call__", stopped)
     outcome = train_now(detector_cfg, workdir)
   assert (outcome.reason, outcome.step) == (Reason.PREEMPTED, wanted_step)
   assert len(batches) == (3 if at_the_end else 1)
