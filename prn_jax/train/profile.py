@@ -13,6 +13,16 @@ import jax
 from prn_jax.files.mirror import Mirror
 
 
+def _options() -> dict[str, Any]:
+  """No frames of Python: collecting them while the threads of a checkpoint come and go has crashed the process, and what a
+  step spends its time on is in the traces of XLA."""
+  if not hasattr(jax.profiler, "ProfileOptions"):
+    return {}
+  options = jax.profiler.ProfileOptions()
+  options.python_tracer_level = 0
+  return {"profiler_options": options}
+
+
 class Tracer:
   """Traces the steps of a window that a run comes through, also if it starts or ends within; use it as a context."""
 
@@ -38,7 +48,7 @@ class Tracer:
     """Call it before a step is started."""
     if self._window and not self._is_on and self._window[0] <= step <= self._window[-1]:
       self._mirror = Mirror(self._folder)
-      jax.profiler.start_trace(str(self._mirror.local))
+      jax.profiler.start_trace(str(self._mirror.local), **_options())
       self._is_on = True
 
   def after(self, step: int, result: Any) -> None:

@@ -20,7 +20,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
       raise RuntimeError("No profile started")
     found.append("stop")
 
-  monkeypatch.setattr(jax.profiler, "start_trace", lambda folder: found.append("start"))
+  monkeypatch.setattr(jax.profiler, "start_trace", lambda folder, **_: found.append("start"))
   monkeypatch.setattr(jax.profiler, "stop_trace", stop)
   return found
 
