@@ -248,8 +248,9 @@ class Conv(Layer):
 
   # -- Flax ----------------------------------------------------------------------------------------
   def lower(self, xs: Sequence[Array], ctx: Context) -> Array:
-    from prn_jax.ops.depthwise import depthwise_by_taps
+    from prn_jax.ops.depthwise import depthwise_by_taps, depthwise_for_training
 
+    by_taps = depthwise_for_training if ctx.train else depthwise_by_taps
     x = nn.Conv(
       self.filters,
       (self.size, self.size),
@@ -261,7 +262,7 @@ class Conv(Layer):
       dtype=ctx.dtype or jnp.float32,
       precision=ctx.precision,
       kernel_init=kernel_initializer(ctx),
-      conv_general_dilated=depthwise_by_taps if self._sums_taps(xs[0]) else lax.conv_general_dilated,
+      conv_general_dilated=by_taps if self._sums_taps(xs[0]) else lax.conv_general_dilated,
       name="conv",
     )(xs[0])
     if self.batch_normalize:

@@ -81,15 +81,24 @@ def test_a_folder_for_which_the_disk_has_no_room_is_refused_before(
 def interrupted(args: list[str], delay_sec: float, again_sec: float | None = None) -> tuple[int, float, str]:
   """Exit code, seconds from the (last) Ctrl-C to the end, and stderr of a command that gets Ctrl-C."""
   env = os.environ | {"PYTHONPATH": str(REPO)}
+  before = signal.signal(
+    signal.SIGINT, signal.default_int_handler
+  )  # a suite in the background ignores it, and so would its children
   process = subprocess.Popen(
     [*PRN, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, env=env
   )
-  for delay in (delay_sec, again_sec):
-    if delay is not None and process.poll() is None:
-      time.sleep(delay)
-      began = time.perf_counter()
-      os.killpg(process.pid, signal.SIGINT)  # the terminal sends it to the whole group
-  _, text = process.communicate(timeout=120)
+  signal.signal(signal.SIGINT, before)
+  try:
+    for delay in (delay_sec, again_sec):
+      if delay is not None and process.poll() is None:
+        time.sleep(delay)
+        began = time.perf_counter()
+        os.killpg(process.pid, signal.SIGINT)  # the terminal sends it to the whole group
+    _, text = process.communicate(timeout=120)
+  finally:
+    if process.poll() is None:
+      os.killpg(process.pid, signal.SIGKILL)
+      process.wait()
   return process.returncode, time.perf_counter() - began, text
 
 

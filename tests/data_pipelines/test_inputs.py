@@ -9,7 +9,8 @@ import pytest
 
 from prn_jax.data_pipelines.images import inputs
 from prn_jax.data_pipelines.images.inputs import InputError
-from prn_jax.run.images import Failure, _read_or_fail
+from prn_jax.errors import PrnError
+from prn_jax.run.images import read
 from tests.data_pipelines.pictures import write, write_image
 
 
@@ -49,9 +50,8 @@ def test_names_of_another_machine_are_told(folder: Path, caplog: pytest.LogCaptu
 def test_a_missing_image_does_not_stop_the_others(folder: Path) -> None:
   found = inputs.expand([write(folder / "list.txt", "a.jpg\nsub/gone.jpg\n")])
   assert found == [str(folder / "a.jpg"), str(folder / "sub/gone.jpg")]
-  failure, _ = _read_or_fail(found[1])
-  assert isinstance(failure, Failure)
-  assert failure.reason == f"image '{folder}/sub/gone.jpg' does not exist."
+  with pytest.raises(PrnError, match=rf"image '{folder}/sub/gone\.jpg' does not exist\."):
+    read(found[1])
 
 
 @pytest.mark.parametrize(

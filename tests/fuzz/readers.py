@@ -110,12 +110,13 @@ def weights(folder: Path) -> tuple[Read, Sequence[bytes]]:
 
 @reader(JSON)
 def model_json(folder: Path) -> tuple[Read, Sequence[bytes]]:
+  from prn_jax.files.sealed import hashes
   from prn_jax.formats import orbax
 
   payload = folder / "payload-1f3a9c02"
   payload.mkdir()
   (payload / "graph.cfg").write_text("[net]\n")
-  index = {"format": orbax.FORMAT, "version": 1, "payload": payload.name, "sha256": orbax._hashes(payload)}
+  index = {"format": orbax.FORMAT, "version": 1, "payload": payload.name, "sha256": hashes(payload, ["graph.cfg"])}
   header = {"major": 0, "minor": 2, "revision": 5, "seen": 64000, "seen_bytes": 8}
   extra = {"name": "a", "names": ["cat", "dog"], "resize": "letterbox", "header": header, "missing": ["p5"]}
 
@@ -132,7 +133,7 @@ def safetensors(folder: Path) -> tuple[Read, Sequence[bytes]]:
   from prn_jax.formats import safetensors as format
 
   path = folder / "a.safetensors"
-  format.save(path, "[net]\n", {"params": {"a": {"kernel": np.ones((2, 3), np.float32)}}}, {"name": "a"})
+  format.save(path, "[net]\n", {"params/a/kernel": np.ones((2, 3), np.float32)}, {"name": "a"})
 
   def read(content: bytes) -> object:
     path.write_bytes(content)

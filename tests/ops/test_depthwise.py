@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from prn_jax.ops.depthwise import depthwise_by_taps
+from prn_jax.ops.depthwise import depthwise_by_taps, depthwise_for_training
 
 CASES = {  # (h, w), channels, kernel (h, w), strides, padding
   "3x3": ((12, 10), 8, (3, 3), (1, 1), ((1, 1), (1, 1))),
@@ -45,7 +45,7 @@ def test_values_and_both_gradients_are_those_of_the_grouped_convolution(case: tu
   x = jnp.asarray(random.normal(size=(2, *size, channels)), jnp.float32)
   kernel = jnp.asarray(random.normal(size=(*taps, 1, channels)), jnp.float32)
   expected, pull = jax.vjp(lambda x, k: grouped(x, k, strides, padding), x, kernel)
-  found, ours = jax.vjp(lambda x, k: depthwise_by_taps(x, k, strides, padding), x, kernel)
+  found, ours = jax.vjp(lambda x, k: depthwise_for_training(x, k, strides, padding), x, kernel)
   np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
   dy = jnp.asarray(random.normal(size=expected.shape), jnp.float32)
   for mine, theirs in zip(ours(dy), pull(dy), strict=True):
@@ -55,7 +55,7 @@ def test_values_and_both_gradients_are_those_of_the_grouped_convolution(case: tu
 def test_half_precision_sums_the_kernel_gradient_in_full_precision() -> None:
   """65,536 products of 1: bfloat16 would stop at 256."""
   x, kernel = jnp.ones((4, 128, 128, 2), jnp.bfloat16), jnp.ones((1, 1, 1, 2), jnp.bfloat16)
-  y, pull = jax.vjp(lambda x, k: depthwise_by_taps(x, k, (1, 1), ((0, 0), (0, 0))), x, kernel)
+  y, pull = jax.vjp(lambda x, k: depthwise_for_training(x, k, (1, 1), ((0, 0), (0, 0))), x, kernel)
   dx, dk = pull(jnp.ones_like(y))
   assert y.dtype == dx.dtype == dk.dtype == jnp.bfloat16
   np.testing.assert_array_equal(dk.astype(jnp.float32), np.full((1, 1, 1, 2), 65536.0))
@@ -66,9 +66,17 @@ def test_the_gradient_has_as_many_loops_for_25_taps_as_for_9() -> None:
 
   def fusions(size: int) -> int:
     def loss(x: jax.Array, kernel: jax.Array) -> jax.Array:
-      return jnp.sum(jnp.square(depthwise_by_taps(x, kernel, (1, 1), ((size // 2,) * 2,) * 2)))
+      return jnp.sum(jnp.square(depthwise_for_training(x, kernel, (1, 1), ((size // 2,) * 2,) * 2)))
 
     arrays = jnp.ones((2, 40, 40, 8)), jnp.ones((size, size, 1, 8))
     return len(re.findall(r" fusion\(", jax.jit(jax.grad(loss, (0, 1))).lower(*arrays).compile().as_text()))
 
   assert fusions(5) == fusions(3) < 16
+
+
+def test_inference_keeps_the_forward_mode_and_a_training_does_not_need_it() -> None:
+  x, kernel = jnp.ones((1, 5, 5, 2)), jnp.ones((3, 3, 1, 2))
+  padding = ((1, 1), (1, 1))
+  y, slope = jax.jvp(lambda x: depthwise_by_taps(x, kernel, (1, 1), padding), (x,), (x,))
+  np.testing.assert_array_equal(slope, y)  # linear
+  np.testing.assert_array_equal(y, depthwise_for_training(x, kernel, (1, 1), padding))
