@@ -203,7 +203,7 @@ def test_going_back_is_refused(checkpoints: Checkpoints) -> None:
 @pytest.mark.slow
 def test_kill_at_any_time_20_times(tmp_path: Path, programs: Any) -> None:
   rng = np.random.default_rng(0)
-  finished, started, bests = 0, 0, []
+  finished, started, bests, pace_sec = 0, 0, [], 0.0
   for _ in range(21):  # the last one only resumes
     ours, theirs = multiprocessing.Pipe(duplex=False)
     process = programs.Process(target=save_forever, args=(tmp_path, theirs), daemon=True)
@@ -216,7 +216,11 @@ def test_kill_at_any_time_20_times(tmp_path: Path, programs: Any) -> None:
     best = max((metric_of(step) for step in range(1, finished + 1)), default=None)
     assert best is None or max(metrics.values()) >= best
     bests.append(best)
-    time.sleep(rng.uniform(0, 1))
+    if not pace_sec:
+      began = time.monotonic()
+      assert ours.poll(60)
+      pace_sec = max(1.0, 4 * (time.monotonic() - began))  # kills shall hit saves on a busy machine, too
+    time.sleep(rng.uniform(0, pace_sec))
     process.kill()
     process.join()
     finished = started = resumed
