@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from prn_jax.files.marked import filled
+
 REPO = Path(__file__).resolve().parent.parent
-TABLE = re.compile(r"(?<=<!-- rooms -->\n).*?(?=<!-- end of rooms -->)", re.DOTALL)
+PAGE = REPO / "CONTRIBUTING.md"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,8 +108,7 @@ def _imports_of(name: str, tree: ast.Module, files: dict[str, Path]) -> Iterator
         yield Import(name, target, node.lineno, id(node) in late, id(node) in typing)
 
 
-def _inside(tree: ast.Module, is_frame: object) -> set[int]:
-  assert callable(is_frame)
+def _inside(tree: ast.Module, is_frame: Callable[[ast.AST], bool]) -> set[int]:
   return {id(inner) for node in ast.walk(tree) if is_frame(node) for inner in ast.walk(node)}
 
 
@@ -157,9 +157,8 @@ def table() -> str:
 
 
 if __name__ == "__main__":
-  page = REPO / "CONTRIBUTING.md"
   found = imports(modules())
   if "--list" in sys.argv:
     print(*climbs(found), *(f"circle: {', '.join(ring)}" for ring in circles(found)), sep="\n")
   else:
-    page.write_text(TABLE.sub(lambda _: table(), page.read_text()))
+    PAGE.write_text(filled(PAGE.read_text(), {"rooms": table()}))

@@ -140,15 +140,16 @@ def _detector(args: argparse.Namespace, protocol: str, dataset: Any, done: Any) 
     draw_examples(dataset, done, out / "examples", NUM_EXAMPLES, args.pictures_conf)
     print(f"wrote tables, curves and pictures to {out}/", file=sys.stderr)
   absent = sorted(set(range(data.num_classes)) - set(data.truth_classes.tolist()))
-  _say_absent([data.names[index] for index in absent], data.num_classes, protocol)
+  counts = metrics.get_protocol(protocol).counts_absent_classes
+  _say_absent([data.names[index] for index in absent], data.num_classes, counts)
   result = evaluation.to_json() | {"classes_without_objects": [data.names[index] for index in absent]}
   return result | {"explain": explanation.to_json()} if explanation else result
 
 
-def _say_absent(names: list[str], count: int, protocol: str) -> None:
+def _say_absent(names: list[str], count: int, are_counted: bool) -> None:
   """Says what becomes of classes of which the data has no object."""
   if names:
-    counts = "count as 0 in the mean, as Darknet's do" if protocol == "darknet" else "have no figure and do not count"
+    counts = "count as 0 in the mean, as Darknet's do" if are_counted else "have no figure and do not count"
     shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
     print(f"the data has no objects of {len(names)} of {count} classes, which {counts}: {shown}", file=sys.stderr)
 

@@ -9,46 +9,27 @@ from what is there. The text between the tables is written by hand; tests/experi
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from prn_jax.errors import PrnError
 from prn_jax.experiments import figure11_report, table2
 from prn_jax.experiments import record as records
 from prn_jax.files.disk import write_text
+from prn_jax.files.marked import filled
 from prn_jax.files.structured import read_text
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 EXPERIMENTS = {"figure11": figure11_report, "table2": table2}
 
-_BLOCK = re.compile(r"(<!-- (\w+): (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
-
-def filled(text: str, docs: Path = DOCS) -> str:
-  """A page with its tables made from the results in docs/experiments/.
-
-  Args:
-    text: Markdown in which `<!-- EXPERIMENT: TABLE -->` and `<!-- end -->` stand around each table.
-    docs: the folder that holds experiments/EXPERIMENT.json.
-
-  Raises:
-    PrnError: a table is asked for that the experiment does not have.
-  """
-  made: dict[tuple[str, str], list[str]] = {}
+def tables(docs: Path = DOCS) -> dict[str, str]:
+  """ "EXPERIMENT: TABLE" -> the table, from the results in `docs`/experiments/."""
+  made: dict[str, str] = {}
   for name, module in EXPERIMENTS.items():
     if (path := docs / "experiments" / f"{name}.json").is_file():
-      made |= {(name, table): lines for table, lines in module.blocks(records.read(path)).items()}
-
-  def table(found: re.Match[str]) -> str:
-    name = found[2], found[3]
-    if name not in made:
-      have = ", ".join(f"{experiment}: {table}" for experiment, table in made) or "none"
-      raise PrnError(f"the page asks for table '{found[2]}: {found[3]}'; the results have {have}.")
-    return "\n".join([found[1], *made[name], "", found[4]])
-
-  return _BLOCK.sub(table, text)
+      made |= {f"{name}: {table}": "\n".join(lines) for table, lines in module.blocks(records.read(path)).items()}
+  return made
 
 
 def update(docs: Path, folders: Sequence[Path] = ()) -> None:
@@ -65,7 +46,7 @@ def update(docs: Path, folders: Sequence[Path] = ()) -> None:
     if path.is_file():
       module.picture(records.read(path), path.with_suffix(".png"))
   page = docs / "experiments.md"
-  write_text(page, filled(read_text(page), docs))
+  write_text(page, filled(read_text(page), tables(docs)))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -137,9 +137,8 @@ class NotFiniteError(PrnError):
 
 
 def for_protocol(options: DetectOptions, protocol: str) -> DetectOptions:
-  """The options with what a protocol wants where nothing was asked for: plain overlap, as other frameworks score COCO and
-  VOC, although a cfg may ask for another kind; Darknet's own protocol takes the cfg's."""
-  if options.nms_kind is None and protocol != "darknet":
+  """The options with the kind of suppression that a protocol wants where nothing was asked for."""
+  if options.nms_kind is None and not get_protocol(protocol).takes_nms_of_cfg:
     return dataclasses.replace(options, nms_kind="default")
   return options
 

@@ -69,7 +69,7 @@ class Inference:
     """
     key = (images.shape, np.dtype(images.dtype))
     if key not in self._compiled:
-      self._compiled[key] = compiled(self._run, self._variables, images)
+      self._compiled[key] = _with_cpu_options(self._run, self._variables, images)
     return self._compiled[key](self._variables, images)
 
 
@@ -78,7 +78,7 @@ def padded_size(count: int, sizes: Sequence[int]) -> int:
   return next(size for size in sizes if size >= count)
 
 
-def compiled(function: Any, *args: Any) -> Any:
+def _with_cpu_options(function: Any, *args: Any) -> Any:
   """Compiles a jitted function for these arguments, with `CPU_OPTIONS` where they are known."""
   lowered = function.lower(*args)
   if jax.default_backend() == "cpu":

@@ -52,6 +52,8 @@ class Protocol:
     ratings: figures that can decide which checkpoint is best, higher being better.
     rating: the one that decides by default.
     clips_boxes: whether boxes are cut at the border of the image first.
+    takes_nms_of_cfg: whether boxes are suppressed as the cfg says; else by plain overlap, as other frameworks do.
+    counts_absent_classes: whether classes without an object count as 0 in the mean; else they have no figure.
   """
 
   name: str
@@ -59,13 +61,21 @@ class Protocol:
   ratings: tuple[str, ...]
   rating: str
   clips_boxes: bool
+  takes_nms_of_cfg: bool
+  counts_absent_classes: bool
 
 
 _PROTOCOLS: dict[str, Protocol] = {}
 
 
 def register_protocol(
-  name: str, *, ratings: Sequence[str], rating: str = "", clips_boxes: bool = True
+  name: str,
+  *,
+  ratings: Sequence[str],
+  rating: str = "",
+  clips_boxes: bool = True,
+  takes_nms_of_cfg: bool = False,
+  counts_absent_classes: bool = False,
 ) -> Callable[[Score], Score]:
   """Makes a protocol known by its name.
 
@@ -73,13 +83,15 @@ def register_protocol(
     name: what `--protocol` takes; not yet taken.
     ratings: figures of its `Evaluation.metrics` that can decide which checkpoint is best, higher being better.
     rating: the one that decides by default; the first where none is given.
-    clips_boxes: whether boxes are cut at the border of the image before they are scored.
+    clips_boxes, takes_nms_of_cfg, counts_absent_classes: see `Protocol`.
   """
   assert ratings, f"protocol '{name}' needs a figure that decides which checkpoint is best"
   assert name not in _PROTOCOLS, f"two protocols are called {name}"
 
   def register(function: Score) -> Score:
-    _PROTOCOLS[name] = Protocol(name, function, tuple(ratings), rating or ratings[0], clips_boxes)
+    _PROTOCOLS[name] = Protocol(
+      name, function, tuple(ratings), rating or ratings[0], clips_boxes, takes_nms_of_cfg, counts_absent_classes
+    )
     return function
 
   return register
@@ -150,7 +162,13 @@ register_protocol("voc07", ratings=("mAP",))(_voc("voc07", "11"))
 register_protocol("voc", ratings=("mAP",))(_voc("voc", "every"))
 
 
-@register_protocol("darknet", ratings=("mAP", "precision", "recall", "F1", "avg_iou", "TP"), clips_boxes=False)
+@register_protocol(
+  "darknet",
+  ratings=("mAP", "precision", "recall", "F1", "avg_iou", "TP"),
+  clips_boxes=False,
+  takes_nms_of_cfg=True,
+  counts_absent_classes=True,
+)
 def _darknet(data: EvalData, settings: Settings) -> Evaluation:
   result = darknet_metrics(
     data, points=settings.points, iou_threshold=settings.iou_threshold, conf_threshold=settings.conf_threshold
