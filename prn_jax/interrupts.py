@@ -134,9 +134,18 @@ def leave(text: str = "interrupted") -> None:
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
-  if not _in_order:
+  if not _in_order or _is_importing(frame):
     leave()
   raise KeyboardInterrupt
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+  """Whether an import is under way, where an exception is no way out: jaxlib, while it starts, answers one by SIGSEGV."""
+  while frame is not None:
+    if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+      return True
+    frame = frame.f_back
+  return False
 
 
 def _raise_again(unraisable: sys.UnraisableHookArgs) -> None:
@@ -146,9 +155,13 @@ def _raise_again(unraisable: sys.UnraisableHookArgs) -> None:
     return
   import ctypes
 
-  thread = ctypes.c_ulong(threading.main_thread().ident or 0)
-  args = thread, ctypes.py_object(KeyboardInterrupt)
-  threading.Timer(0.05, ctypes.pythonapi.PyThreadState_SetAsyncExc, args).start()  # not in here, where it would be lost
+  def raise_again() -> None:
+    main = threading.main_thread().ident or 0
+    if _is_importing(sys._current_frames().get(main)):
+      leave()
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(main), ctypes.py_object(KeyboardInterrupt))
+
+  threading.Timer(0.05, raise_again).start()  # not in here, where it would be lost
 
 
 def _watch(reader: int) -> None:

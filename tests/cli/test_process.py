@@ -150,3 +150,13 @@ def test_ctrl_c_in_convert(tmp_path: Path, delay_sec: float) -> None:
   code, seconds, text = interrupted(args, delay_sec)
   if code not in (0, -signal.SIGINT):  # else it was done, and Python about to end
     check_ended(code, seconds, text)
+
+
+def test_ctrl_c_raises_nothing_into_an_import(tmp_path: Path) -> None:
+  (tmp_path / "aborts.py").write_text(
+    "import os, signal\ntry:\n  signal.raise_signal(signal.SIGINT)\nexcept KeyboardInterrupt:\n  os.abort()  # as jaxlib\n"
+  )
+  code = "from prn_jax import interrupts\ninterrupts.install()\nwith interrupts.in_order():\n  import aborts"
+  env = os.environ | {"PYTHONPATH": f"{REPO}{os.pathsep}{tmp_path}"}
+  ended = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+  assert (ended.returncode, ended.stderr) == (130, "prn: interrupted\n")
