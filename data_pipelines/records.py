@@ -6,7 +6,7 @@ import io
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -27,6 +27,15 @@ EDGE_TOLERANCE_PX = 1.0
 """A box may reach this far outside its image: labels are rounded, and some tools count pixels from 1."""
 
 ImageId = int | str
+
+Box = tuple[float, float, float, float]
+Rings = tuple[NDArray[np.float64], ...]
+"""The outline of an object: rings of (k, 2) points x, y in pixels, each closed without repeating its first point."""
+
+
+def no_boxes() -> NDArray[np.float32]:
+  """(0, 4) float32."""
+  return np.zeros((0, 4), np.float32)
 
 
 class DataError(PrnError):
@@ -90,12 +99,19 @@ class Problem:
 
 
 class ProblemLog:
-  """Follows the policy for bad data: raises at the first problem (stop), or notes it and goes on (skip)."""
+  """Follows the policy for bad data: raises at the first problem (stop), or notes it and goes on (skip).
 
-  def __init__(self, policy: OnBadData | str = OnBadData.STOP) -> None:
+  Args:
+    policy: stop or skip.
+    keep_polygons: what a source is also told: whether its records shall hold outlines. Only a conversion needs them,
+      and those of a large set fill half a gigabyte.
+  """
+
+  def __init__(self, policy: OnBadData | str = OnBadData.STOP, *, keep_polygons: bool = False) -> None:
     if policy not in list(OnBadData):
       raise DataError(f"on_bad_data is {policy!r}; expected 'stop' or 'skip'")
     self.policy = OnBadData(policy)
+    self.keep_polygons = keep_polygons
     self.problems: list[Problem] = []
     self.notes: list[Finding] = []
 
@@ -144,6 +160,11 @@ class Record:
     boxes_xywh_px: (n, 4) float64, the same boxes as corner and size to the last digit of COCO's file, for the
       evaluation: an overlap of exactly .95 must stay one. None elsewhere.
     label: class of the whole image, for classification; None elsewhere.
+    ignored_xyxy_px: (m, 4) float32, regions in which objects of any class are not annotated: nothing in them is learnt
+      or counted. (A crowd is a region of one class.)
+    polygons_px: for each of the n objects the rings of its outline as the source has them, not clipped; () for an
+      object that has a box alone. None where no object of the image has an outline, or `open_spec` was not asked to
+      keep them. Prepared data holds none.
   """
 
   image: Path | bytes
@@ -157,18 +178,21 @@ class Record:
   area_px: NDArray[np.float64] | None = None
   boxes_xywh_px: NDArray[np.float64] | None = None
   label: int | None = None
+  ignored_xyxy_px: NDArray[np.float32] = field(default_factory=no_boxes)
+  polygons_px: tuple[Rings, ...] | None = None
 
 
 @dataclass(frozen=True)
 class Object:
-  """One labelled object while a source is being read."""
+  """One labelled object while a source is being read; `polygon_px` is () where it has a box alone."""
 
-  box_xyxy_px: tuple[float, float, float, float]
+  box_xyxy_px: Box
   class_index: int
   is_crowd: bool = False
   is_difficult: bool = False
   area_px: float | None = None
-  box_xywh_px: tuple[float, float, float, float] | None = None
+  box_xywh_px: Box | None = None
+  polygon_px: Rings = ()
 
 
 def make_record(
@@ -177,9 +201,11 @@ def make_record(
   size: tuple[int, int] | None,
   objects: Sequence[Object] = (),
   label: int | None = None,
+  ignored_xyxy_px: Sequence[Box] = (),
 ) -> Record:
-  """A record from its objects; `size` is (width, height), or None where unknown."""
+  """A record from its objects and ignored regions; `size` is (width, height), or None where unknown."""
   has_area = bool(objects) and all(item.area_px is not None for item in objects)
+  has_polygons = any(item.polygon_px for item in objects)
   has_xywh = bool(objects) and all(item.box_xywh_px is not None for item in objects)
   return Record(
     image=image,
@@ -193,6 +219,8 @@ def make_record(
     area_px=np.array([item.area_px for item in objects], np.float64) if has_area else None,
     boxes_xywh_px=np.array([item.box_xywh_px for item in objects], np.float64) if has_xywh else None,
     label=label,
+    ignored_xyxy_px=np.array(ignored_xyxy_px, np.float32).reshape(-1, 4),
+    polygons_px=tuple(item.polygon_px for item in objects) if has_polygons else None,
   )
 
 
@@ -366,10 +394,10 @@ class BoxFault:
 
   check: Check
   reason: str
-  clipped: tuple[float, float, float, float] | None = None
+  clipped: Box | None = None
 
 
-def box_fault(box_xyxy_px: tuple[float, float, float, float], size: tuple[int, int] | None) -> BoxFault | None:
+def box_fault(box_xyxy_px: Box, size: tuple[int, int] | None) -> BoxFault | None:
   """What is wrong with a box, or None.
 
   Args:
@@ -398,11 +426,11 @@ def box_fault(box_xyxy_px: tuple[float, float, float, float], size: tuple[int, i
 
 
 def checked_box(
-  box_xyxy_px: tuple[float, float, float, float],
+  box_xyxy_px: Box,
   size: tuple[int, int] | None,
   log: ProblemLog,
   where: tuple[Path, int | None, str],
-) -> tuple[float, float, float, float] | None:
+) -> Box | None:
   """The box itself, its part inside the image, or None where nothing usable is left; faults go to the log.
 
   Args:

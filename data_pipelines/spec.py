@@ -78,7 +78,13 @@ def parse_spec(spec: str) -> tuple[Source, tuple[str, ...]]:
   return source, tuple(parts)
 
 
-def open_spec(spec: str, on_bad_data: OnBadData | str = "stop", names: Sequence[str] | None = None) -> Dataset:
+def open_spec(
+  spec: str,
+  on_bad_data: OnBadData | str = "stop",
+  names: Sequence[str] | None = None,
+  *,
+  keep_polygons: bool = False,
+) -> Dataset:
   """Opens annotated images.
 
   Args:
@@ -86,6 +92,7 @@ def open_spec(spec: str, on_bad_data: OnBadData | str = "stop", names: Sequence[
     on_bad_data: "stop" raises at the first bad entry; "skip" leaves bad entries out and lists them in `problems`.
     names: class names in the order of the network that will use the data; classes are numbered by it. None keeps
       the data set's own order.
+    keep_polygons: whether records hold the outlines of objects (`Record.polygons_px`), where the source has any.
 
   Returns:
     The data set; its annotations have been read and checked, no image has been decoded.
@@ -96,5 +103,5 @@ def open_spec(spec: str, on_bad_data: OnBadData | str = "stop", names: Sequence[
   """
   source, parts = parse_spec(spec)
   with listed_once():
-    dataset = source.open(parts, ProblemLog(on_bad_data))
+    dataset = source.open(parts, ProblemLog(on_bad_data, keep_polygons=keep_polygons))
   return dataset if names is None or tuple(names) == dataset.names else with_names(dataset, names)

@@ -24,6 +24,7 @@ MOST_CLASSES = 30
 BAR = 24  # characters
 SHEET_COLUMNS, SHEET_ROWS = 4, 4
 CELL_WIDTH, CELL_HEIGHT, CAPTION_PX, GAP_PX = 400, 300, 26, 8
+HATCH_PX = 8  # between the lines over an ignored region
 BLUE, GREY = "#3b6ea8", "#9aa5b1"
 
 
@@ -51,10 +52,13 @@ def _object_lines(summary: Summary) -> list[str]:
   kinds = [f"{int(flags.sum()):,} {name}" for name, flags in
            (("crowd regions", summary.is_crowd), ("difficult", summary.is_difficult)) if flags.any()]  # fmt: skip
   among = f" ({', '.join(kinds)})" if kinds else ""
+  where = summary.ignored_of
+  ignored = [f"  ignored regions {len(where):,} in {len(np.unique(where)):,} images"] if len(where) else []
   return [
     f"  objects         {len(summary.classes):,}{among}",
     f"  per image       mean {counts.mean():.1f}, median {np.median(counts):g}, most {counts.max()}; "
     f"{int((counts == 0).sum()):,} without any",
+    *ignored,
   ]
 
 
@@ -174,13 +178,27 @@ def _thumbnail(record: Record, names: Sequence[str], draw: Draw) -> Image.Image:
   how = Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.NEAREST
   size = max(1, round(width * scale)), max(1, round(height * scale))
   picture = Image.fromarray(pixels).resize(size, how)
+  factor = np.array([size[0] / width, size[1] / height] * 2)
+  picture = _hatched(picture, record.ignored_xyxy_px * factor)
   if not len(record.classes):
     return picture
-  factor = np.array([size[0] / width, size[1] / height] * 2)
   marks = [" crowd" if crowd else " difficult" if hard else ""
            for crowd, hard in zip(record.is_crowd, record.is_difficult, strict=True)]  # fmt: skip
   labels = [names[k] + mark for k, mark in zip(record.classes, marks, strict=True)]
   return draw(np.asarray(picture), record.boxes_xyxy_px * factor, labels, record.classes)
+
+
+def _hatched(picture: Image.Image, regions_xyxy_px: NDArray[Any]) -> Image.Image:
+  """The picture with regions that are ignored greyed and hatched."""
+  pixels = np.asarray(picture).copy()
+  rows, columns = np.indices(pixels.shape[:2])
+  lines = (rows + columns) % HATCH_PX == 0
+  is_ignored = np.zeros_like(lines)
+  for x1, y1, x2, y2 in regions_xyxy_px.round().clip(0).astype(int):
+    is_ignored[y1 : max(y2, y1 + 1), x1 : max(x2, x1 + 1)] = True
+  pixels[is_ignored] = pixels[is_ignored] // 2 + 64
+  pixels[is_ignored & lines] = 230
+  return Image.fromarray(pixels)
 
 
 def _caption(record: Record, names: Sequence[str]) -> str:
@@ -189,7 +207,8 @@ def _caption(record: Record, names: Sequence[str]) -> str:
     name = names[record.label]
     return f"{'' if str(record.image_id).startswith(name) else f'{name}  '}{record.image_id}  {size}"
   number = len(record.classes)
-  return f"{record.image_id}  {size}  {number} object{'' if number == 1 else 's'}"
+  ignored = f", {len(record.ignored_xyxy_px)} ignored" if len(record.ignored_xyxy_px) else ""
+  return f"{record.image_id}  {size}  {number} object{'' if number == 1 else 's'}{ignored}"
 
 
 def _shortened(caption: str, font: Letters) -> str:

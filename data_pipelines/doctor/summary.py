@@ -56,6 +56,7 @@ class Summary:
     boxes_xyxy_px: (m, 4).
     areas_px: (m,) COCO's area of the segmentation, elsewhere of the box.
     is_crowd, is_difficult: (m,).
+    ignored_of: (k,) which image each of k ignored regions is in.
     problems: what was left out.
     same_files: image ids of files that are equal byte by byte.
     was_decoded: whether the pixels were looked at.
@@ -76,6 +77,7 @@ class Summary:
   areas_px: Floats
   is_crowd: NDArray[np.bool_]
   is_difficult: NDArray[np.bool_]
+  ignored_of: NDArray[np.int64]
   problems: tuple[Problem, ...]
   same_files: tuple[tuple[int | str, ...], ...]
   was_decoded: bool
@@ -153,6 +155,8 @@ class Summary:
         "objects": len(self.classes),
         "crowd": int(self.is_crowd.sum()),
         "difficult": int(self.is_difficult.sum()),
+        "ignored_regions": len(self.ignored_of),
+        "images_with_ignored_regions": len(np.unique(self.ignored_of)),
         "images_without_objects": int((self.objects_per_image == 0).sum()),
         "objects_per_image": _quantiles(self.objects_per_image),
         "box_sizes": self.coco_sizes,
@@ -274,6 +278,7 @@ def _collected(
     areas_px=np.where(np.isnan(areas), (boxes[:, 2:] - boxes[:, :2]).prod(1), areas),
     is_crowd=np.concatenate([record.is_crowd for record in records]),
     is_difficult=np.concatenate([record.is_difficult for record in records]),
+    ignored_of=np.repeat(np.arange(len(records)), [len(record.ignored_xyxy_px) for record in records]),
     problems=problems,
     same_files=tuple(tuple(ids) for ids in by_digest.values() if len(ids) > 1),
     was_decoded=decode,

@@ -181,7 +181,7 @@ def _scaled(record: Record, old: tuple[int, int], new: tuple[int, int]) -> Recor
   if old == new:
     return dataclasses.replace(record, width=new[0], height=new[1])
   scale = np.array([new[0] / old[0], new[1] / old[1]] * 2)
-  area, xywh = record.area_px, record.boxes_xywh_px
+  area, xywh, polygons = record.area_px, record.boxes_xywh_px, record.polygons_px
   return dataclasses.replace(
     record,
     width=new[0],
@@ -189,4 +189,6 @@ def _scaled(record: Record, old: tuple[int, int], new: tuple[int, int]) -> Recor
     boxes_xyxy_px=(record.boxes_xyxy_px * scale).astype(np.float32),
     area_px=None if area is None else area * (scale[0] * scale[1]),
     boxes_xywh_px=None if xywh is None else xywh * scale,
+    ignored_xyxy_px=(record.ignored_xyxy_px * scale).astype(np.float32),
+    polygons_px=None if polygons is None else tuple(tuple(ring * scale[:2] for ring in rings) for rings in polygons),
   )

@@ -1,7 +1,7 @@
 """Darknet's label files: one line `class x y w h` per object, centre and size relative to the image.
 
 Segmentations of the same tools are read as boxes: `class x1 y1 x2 y2 x3 y3 ...`, an odd number of values from 7 on, is a
-polygon, and its bounding box is the object's. Nothing else is: six values are a detection with its confidence, and seven
+polygon; its bounding box is the object's, and the polygon is kept where it is asked for. Nothing else is: six values are a detection with its confidence, and seven
 that end in a whole number may be a tracker's, so both are refused. Lines of boxes with keypoints look like polygons;
 where the YAML tells them (`kpt_shape`), their box is read.
 """
@@ -17,10 +17,12 @@ import numpy as np
 from prn_jax.data_pipelines.findings import Check
 from prn_jax.data_pipelines.reading.label_files import LabelFiles, LabelPath
 from prn_jax.data_pipelines.records import (
+  Box,
   DataError,
   Object,
   ProblemLog,
   Record,
+  Rings,
   checked_box,
   checked_image_size,
   image_ids_of,
@@ -184,10 +186,10 @@ class LabelReader:
       return None
     self._num_objects += 1
     self._num_polygons += is_polygon
-    return Object(usable, int(values[0]))
-
-
-Box = tuple[float, float, float, float]
+    polygon_px: Rings = ()
+    if is_polygon and self._log.keep_polygons:
+      polygon_px = (np.array(values[1:]).reshape(-1, 2) * size,)
+    return Object(usable, int(values[0]), polygon_px=polygon_px)
 
 
 def _misshapen(words: Sequence[str], num_keypoint_values: int) -> str | None:

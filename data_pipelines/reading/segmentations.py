@@ -1,4 +1,4 @@
-"""Boxes around COCO's segmentations: lists of polygons, and run-length codes."""
+"""COCO's segmentations, lists of polygons and run-length codes: the boxes around them, and the polygons."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from prn_jax.data_pipelines.records import Box, Rings
 from prn_jax.files.values import Misfit, whole_of
 
 MAX_SIDE_PX = 2**31 - 1
-Box = tuple[float, float, float, float]
 
 
 def box_around(segmentation: Any) -> Box | None:
@@ -41,6 +41,22 @@ def box_around(segmentation: Any) -> Box | None:
   every = np.concatenate(points)
   (x1, y1), (x2, y2) = every.min(0).tolist(), every.max(0).tolist()
   return x1, y1, x2 - x1, y2 - y1
+
+
+def rings_of(segmentation: Any) -> Rings | None:
+  """The polygons of a segmentation; () where there is none, None of a run-length code, which stays one.
+
+  Raises:
+    Misfit: it is no segmentation; the text says why.
+  """
+  if isinstance(segmentation, dict):
+    return None
+  if not segmentation:
+    return ()
+  if not isinstance(segmentation, list):
+    raise Misfit("is neither a list of polygons nor a run-length code")
+  polygons = segmentation if isinstance(segmentation[0], list | dict) else [segmentation]
+  return tuple(_points(polygon) for polygon in polygons if polygon)
 
 
 def _points(polygon: Any) -> NDArray[np.float64]:

@@ -1,8 +1,9 @@
 """COCO's JSON: `coco:ANNOTATIONS.json:IMAGES_DIR` (https://cocodataset.org/#format-data, object detection).
 
 Boxes are [x, y, width, height] in pixels; categories keep their own ids (1..90 for 80 classes) in `category_ids` and
-are numbered by ascending id, as every COCO tool does. Crowd regions and the area of the segmentation are kept. Where
-`bbox` is missing or has no size, the box around the segmentation takes its place. Ids of annotations serve messages
+are numbered by ascending id, as every COCO tool does. Crowd regions and the area of the segmentation are kept, and its
+polygons where they are asked for; run-length codes, which crowds have, are not made polygons. Where `bbox` is missing
+or has no size, the box around the segmentation takes its place. Ids of annotations serve messages
 alone, so they may be text, and may begin anew with every image; two of one image with the same id are the same.
 """
 
@@ -10,17 +11,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from prn_jax.data_pipelines.findings import Check
 from prn_jax.data_pipelines.reading.named_files import NamedFiles
-from prn_jax.data_pipelines.reading.segmentations import usable_box
+from prn_jax.data_pipelines.reading.segmentations import rings_of, usable_box
 from prn_jax.data_pipelines.records import (
   DataError,
   Object,
   ProblemLog,
   RecordList,
+  Rings,
   checked_box,
   finish,
   make_record,
@@ -158,7 +161,7 @@ def _objects(
   objects: dict[int, list[Object]] = {image_id: [] for image_id in images}
   owners: dict[Any, int] = {}  # the first image of every id, and further ones
   others: set[tuple[int, Any]] = set()
-  num_around = 0
+  num_around = num_unread = 0
   for position, annotation in enumerate(annotations):
     if not isinstance(annotation, dict):
       reason = f"annotation number {position} is {shown(annotation)}; expected keys with values"
@@ -182,12 +185,17 @@ def _objects(
       owners[own_id] = image_id
     found, is_around = _object(annotation, images[image_id], index_of, prefix, path, log)
     if found is not None:
-      objects[image_id].append(found)
+      rings = _rings(annotation.get("segmentation")) if log.keep_polygons else ()
+      num_unread += rings is None
+      objects[image_id].append(replace(found, polygon_px=rings) if rings else found)
       num_around += is_around
   if num_around:
     text = (
       f"{num_around:,} annotations have no bbox, or one without size; the boxes around their segmentations are used"
     )
+    log.note(Check.LABEL_POLYGONS, path, text)
+  if num_unread:
+    text = f"{num_unread:,} segmentations are run-length codes, or no polygons; their objects have boxes alone"
     log.note(Check.LABEL_POLYGONS, path, text)
   if others:
     text = f"{len(others):,} annotations have the id of one of another image; all are used"
@@ -229,6 +237,14 @@ def _object(
   exact = (x, y, width, height) if usable == (x, y, x + width, y + height) else (x1, y1, x2 - x1, y2 - y1)
   area = _area_px(annotation.get("area"), exact)
   return Object(usable, index_of[category], is_crowd=is_crowd, area_px=area, box_xywh_px=exact), is_around
+
+
+def _rings(segmentation: Any) -> Rings | None:
+  """The polygons of an annotation; None where it has a segmentation of another kind."""
+  try:
+    return rings_of(segmentation)
+  except Misfit:
+    return None
 
 
 def _plain(value: object) -> str:

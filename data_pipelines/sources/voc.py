@@ -3,6 +3,7 @@
 The XML counts pixels from 1 and includes both ends; our boxes are continuous, so xmin and ymin lose 1 and xmax and
 ymax stay: the first pixel, [1, 1, 1, 1] in the XML, would be [0, 0, 1, 1]. Overlaps are then those of the VOC devkit.
 An object without <bndbox> but with a <polygon> (x1, y1, x2, y2, ..., or <pt> with <x> and <y>) has the box around it.
+Points of polygons are places, from which nothing is taken away.
 
 Classes are the names of the objects in all of Annotations/, whatever the split, in alphabetical order: a set of two
 classes has these two. Of VOC's own sets that is the list of its 20 classes; an excerpt of them that shows only 10 to 19
@@ -23,16 +24,20 @@ from typing import NamedTuple
 from xml.etree import ElementTree
 from xml.parsers import expat
 
+import numpy as np
+
 from prn_jax.data_pipelines.class_names import VOC_NAMES
 from prn_jax.data_pipelines.findings import Check
 from prn_jax.data_pipelines.images.formats import IMAGE_SUFFIXES, is_image_name
 from prn_jax.data_pipelines.reading.named_files import NamedFiles
 from prn_jax.data_pipelines.records import (
+  Box,
   DataError,
   Object,
   ProblemLog,
   Record,
   RecordList,
+  Rings,
   box_fault,
   checked_box,
   checked_image_size,
@@ -46,17 +51,16 @@ from prn_jax.files.places import to_path
 from prn_jax.files.structured import MAX_XML_BYTES, decode_xml, load_bytes, load_xml, read_lines
 from prn_jax.files.values import Misfit, shown, truth_of
 
-Box = tuple[float, float, float, float]
-
 
 class _Element(NamedTuple):
-  """One <object> as it stands in the file; `number` counts from 1, `is_around` marks the box around a polygon."""
+  """One <object> as it stands in the file; `number` counts from 1, `is_around` marks the box around the polygon."""
 
   number: int
   name: str
   box: Box
   is_difficult: bool
   is_around: bool
+  polygon: Rings = ()
 
 
 class _Classes(NamedTuple):
@@ -232,7 +236,8 @@ def _parse(path: Path, log: ProblemLog) -> _Parsed | None:
   for number, item in enumerate(root.iter("object"), 1):
     try:
       box, is_around = _box(item)
-      elements.append(_Element(number, _text(item, "name"), box, _is_difficult(item), is_around))
+      polygon = _rings(item) if log.keep_polygons else ()
+      elements.append(_Element(number, _text(item, "name"), box, _is_difficult(item), is_around, polygon))
     except Misfit as error:
       reason = f"object {number}: {error}"
       log.report(path, _line_of(path, "object", number), reason, Check.LABEL_MALFORMED, "the object is left out")
@@ -245,15 +250,29 @@ def _box(item: ElementTree.Element) -> tuple[Box, bool]:
   if item.find("bndbox") is not None or polygon is None:
     x1, y1, x2, y2 = (_number(item, f"bndbox/{key}") for key in ("xmin", "ymin", "xmax", "ymax"))
     return (x1, y1, x2, y2), False
+  points = _points(polygon)
+  if len(points) < 3:
+    raise Misfit(f"<bndbox> is missing, and <polygon> has {len(points)} points; expected at least 3")
+  xs, ys = zip(*points, strict=True)
+  return (min(xs), min(ys), max(xs), max(ys)), True
+
+
+def _points(polygon: ElementTree.Element) -> list[tuple[float, float]]:
   points = [(_number(point, "x"), _number(point, "y")) for point in polygon.iter("pt")]
   number = 1
   while polygon.find(f"x{number}") is not None:
     points.append((_number(polygon, f"x{number}"), _number(polygon, f"y{number}")))
     number += 1
-  if len(points) < 3:
-    raise Misfit(f"<bndbox> is missing, and <polygon> has {len(points)} points; expected at least 3")
-  xs, ys = zip(*points, strict=True)
-  return (min(xs), min(ys), max(xs), max(ys)), True
+  return points
+
+
+def _rings(item: ElementTree.Element) -> Rings:
+  """The polygons of an object; one without three finite points is none."""
+  rings = []
+  for polygon in item.iter("polygon"):
+    with contextlib.suppress(Misfit):
+      rings.append(np.array(_points(polygon), np.float64).reshape(-1, 2))
+  return tuple(ring for ring in rings if len(ring) >= 3 and np.isfinite(ring).all())
 
 
 def _said_size(root: ElementTree.Element) -> tuple[int, int] | None:
@@ -320,5 +339,7 @@ def _objects(
     line = _line_of(path, "object", element.number) if box_fault(corners, size) else None
     usable = checked_box(corners, size, log, (path, line, prefix))
     if usable is not None:
-      objects.append(Object(usable, index_of[element.name], is_difficult=element.is_difficult))
+      objects.append(
+        Object(usable, index_of[element.name], is_difficult=element.is_difficult, polygon_px=element.polygon)
+      )
   return objects

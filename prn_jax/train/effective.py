@@ -150,13 +150,13 @@ def _data(dataset: Dataset) -> _Table:
 
 
 def annotations_digest(dataset: Dataset) -> str:
-  """12 digits that follow from every box and class; "" where the annotations are not in memory."""
+  """12 digits that follow from every box, class and ignored region; "" where the annotations are not in memory."""
   if not isinstance(dataset, RecordList):
     return ""  # reading them all would cost as much as an epoch
   digest = hashlib.sha256()
   for record in dataset.records:
     digest.update(f"{len(record.classes)} {record.label} {record.width}x{record.height};".encode())
-    for array in (record.boxes_xyxy_px, record.classes, record.is_crowd, record.is_difficult):
+    for array in (record.boxes_xyxy_px, record.classes, record.is_crowd, record.is_difficult, record.ignored_xyxy_px):
       digest.update(array.tobytes())
   return digest.hexdigest()[:12]
 
