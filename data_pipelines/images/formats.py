@@ -54,6 +54,12 @@ def is_image_name(name: str | Path) -> bool:
   return Path(name).suffix.lower() in IMAGE_SUFFIXES
 
 
+def format_of_name(name: str | Path) -> str | None:
+  """The format that the ending of a name stands for, by Pillow's name; None of names that are no images."""
+  ending = Path(name).suffix.lower()
+  return next((kind for kind, endings in _ENDINGS.items() if ending in endings), None)
+
+
 def open_image(file: Path | IO[bytes]) -> Image.Image:
   """Pillow's `Image.open` for the formats above; pixels are not decoded yet.
 

@@ -108,7 +108,7 @@ def open_voc(parts: tuple[str, ...], log: ProblemLog) -> RecordList:
     if found.size not in (None, size):
       said = f"{found.size[0]}x{found.size[1]}"
       reason = f"<size> is {said}, but {file} is {size[0]}x{size[1]}, so its boxes cannot be trusted"
-      log.report(path, _line_of(path, "size", 1), reason, Check.IMAGE_OTHER_SIZE, "the image is left out")
+      log.report(path, line_of(path, "size", 1), reason, Check.IMAGE_OTHER_SIZE, "the image is left out")
       continue
     num_polygons += sum(element.is_around for element in found.elements)
     objects = _objects(path, found.elements, index_of, size, log)
@@ -240,7 +240,7 @@ def _parse(path: Path, log: ProblemLog) -> _Parsed | None:
       elements.append(_Element(number, _text(item, "name"), box, _is_difficult(item), is_around, polygon))
     except Misfit as error:
       reason = f"object {number}: {error}"
-      log.report(path, _line_of(path, "object", number), reason, Check.LABEL_MALFORMED, "the object is left out")
+      log.report(path, line_of(path, "object", number), reason, Check.LABEL_MALFORMED, "the object is left out")
   return _Parsed(_classes(root), _said_size(root), (root.findtext("filename") or "").strip(), elements)
 
 
@@ -284,7 +284,7 @@ def _said_size(root: ElementTree.Element) -> tuple[int, int] | None:
   return (width, height) if width > 0 and height > 0 else None
 
 
-def _line_of(path: Path, tag: str, number: int) -> int | None:
+def line_of(path: Path, tag: str, number: int) -> int | None:
   """The line in which the element `tag` begins for the `number`th time; only problems need it."""
   lines: list[int] = []
   parser = expat.ParserCreate()
@@ -329,14 +329,14 @@ def _objects(
     prefix = f"object {element.number} ('{element.name}'): "
     if 0 < x2 <= 1 and 0 < y2 <= 1 and x1 < x2 and y1 < y2:
       reason = f"{prefix}box {list(element.box)} looks relative to the image; expected pixels"
-      line = _line_of(path, "object", element.number)
+      line = line_of(path, "object", element.number)
       log.report(path, line, reason, Check.LABEL_UNIT, "the object is left out")
       continue
     # Judged by the file's own numbers: equal corners are a slip of the mouse, not an object of one pixel.
     is_degenerate = x2 <= x1 or y2 <= y1
     is_kept = element.is_around or is_degenerate  # points of polygons are places, not pixels
     corners = element.box if is_kept else (x1 - 1, y1 - 1, x2, y2)
-    line = _line_of(path, "object", element.number) if box_fault(corners, size) else None
+    line = line_of(path, "object", element.number) if box_fault(corners, size) else None
     usable = checked_box(corners, size, log, (path, line, prefix))
     if usable is not None:
       objects.append(

@@ -1,4 +1,4 @@
-"""`prn data`: looks at annotated data, prepares it for training, and clusters anchors."""
+"""`prn data`: looks at annotated data, examines and prepares it for training, and clusters anchors."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from prn_jax.cli import data_doctor
 from prn_jax.cli.common import add_json, output_folder, parse_size, print_json, progress
 from prn_jax.errors import PrnError
 from prn_jax.files.json_text import json_text
@@ -23,11 +24,13 @@ SPEC_HELP = """SPEC is KIND:PATHS, one of
   synthetic:traffic:N or N@valid"""
 EXAMPLES = {
   "inspect": "prn data inspect voc:VOCdevkit/VOC2007:trainval --out look",
+  "doctor": data_doctor.EXAMPLE,
   "prepare": "prn data prepare coco:instances_train2017.json:train2017 prepared --max-side 608",
   "anchors": "prn data anchors arrayrecord:prepared:train --num 6 --size 416x416",
 }
 RESULTS = {
   "inspect": "Problems name file, line, what is wrong and what happens to it.",
+  "doctor": data_doctor.RESULT,
   "prepare": "Prints the SPEC of what it wrote. A run that was stopped goes on; run once more, it checks every file.",
   "anchors": "Prints the anchors= line of a cfg, in pixels unless --cells is given; config.anchors of a training takes the\n"
   "same numbers as pairs.",
@@ -39,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.epilog = f"Each action has --help, and --json for machines. Examples:\n  {examples}\n\n{SPEC_HELP}"
   actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
   _add_inspect(_action(actions, "inspect", "show counts, sizes and problems; with --out also samples and charts"))
+  data_doctor.add_arguments(_action(actions, "doctor", data_doctor.SUMMARY))
   _add_prepare(_action(actions, "prepare", "write any source as sharded ArrayRecord, with images at their final size"))
   _add_anchors(_action(actions, "anchors", "cluster the sizes of boxes into anchors for a network"))
 
@@ -121,7 +125,8 @@ def _add_prepare(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
   if getattr(args, "workers", None) is not None and args.workers < 1:
     raise PrnError(f"--workers {args.workers}: expected at least 1.")
-  return {"inspect": _inspect, "prepare": _prepare, "anchors": _anchors}[args.action](args)
+  actions = {"inspect": _inspect, "doctor": data_doctor.run, "prepare": _prepare, "anchors": _anchors}
+  return actions[args.action](args)
 
 
 def _inspect(args: argparse.Namespace) -> int:

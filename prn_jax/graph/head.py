@@ -169,6 +169,18 @@ class DetectionHead(Layer):
     """
     raise AssertionError(f"kind '{self.kind}' has no encoder")
 
+  def own_anchors_px(self, grid: tuple[int, int], net_size: tuple[int, int]) -> np.ndarray:
+    """Its anchors.
+
+    Args:
+      grid: columns and rows of its grid.
+      net_size: (width, height) of the network input in pixels.
+
+    Returns:
+      (a, 2) float64 width and height in pixels of the network input; (0, 2) of a head without anchors.
+    """
+    return np.zeros((0, 2))
+
   def scores(self, x: Array) -> Scores:
     """How sure the head is; `x` is (..., entries) outputs."""
     objectness = x[..., self.layout.objectness]

@@ -63,6 +63,9 @@ class Region(DetectionHead):
         f"layer '{self.name}' (region) has a class hierarchy (tree={self.tree}); decoding its boxes is not supported."
       )
 
+  def own_anchors_px(self, grid: tuple[int, int], net_size: tuple[int, int]) -> np.ndarray:
+    return np.asarray(self.anchors, np.float64) * np.array(net_size, np.float64) / grid
+
   def decode(self, x: Array, cells: Cells) -> Array:
     grid = cells.pairs(cells.grid)
     xy = (cells.xy + jax.nn.sigmoid(x[..., :2])) / grid

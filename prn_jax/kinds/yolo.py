@@ -139,6 +139,9 @@ class AnchorHead(DetectionHead):
     """(all anchors, 2) float32 width and height relative to the network input."""
     return np.asarray(self.anchors, np.float32) / np.asarray(net_size, np.float32)
 
+  def own_anchors_px(self, grid: tuple[int, int], net_size: tuple[int, int]) -> np.ndarray:
+    return np.asarray(self.anchors, np.float64)[list(self.anchor_indices)]
+
   def decode(self, x: Array, cells: Cells) -> Array:
     values = x[..., self.layout.box]
     size = 4 * values[..., 2:] ** 2 if self.has_new_coords else jnp.exp(values[..., 2:])

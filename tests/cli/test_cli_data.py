@@ -126,3 +126,26 @@ def test_what_was_understood_is_said(tmp_path: Path, capsys: pytest.CaptureFixtu
   assert _noted(experiment) == [
     f"{part} data: {note}" for part in ("training", "validation") for note in (names, polygons)
   ]
+
+
+def test_doctor_says_what_is_wrong_and_answers_no(tmp_path: Path, spec: str) -> None:
+  other = spec.removesuffix("train") + "val"
+  for number in range(2):
+    write_image(tmp_path / "images" / "val" / f"v{number}.png", 200, 100 + number)
+    write(tmp_path / "labels" / "val" / f"v{number}.txt", "0 .5 .5 .3 .2\n1 .2 .2 .1 .1\n")
+  shown = prn("data", "doctor", spec, "--size", "416x416", "--out", tmp_path / "look", expect=1)
+  assert (
+    "! [images.unreadable] serious, 1: a file that is empty, truncated, damaged, or no image at all\n" in shown.stdout
+  )
+  assert f"{tmp_path / 'images' / 'train' / '1.jpg'}: image '" in shown.stdout
+  assert "not run, for no other split was given (--against): classes.one_split, classes.other_list\n" in shown.stdout
+  page = (tmp_path / "look" / "report.html").read_text()
+  assert "data:image/jpeg;base64," in page
+  assert json.loads((tmp_path / "look" / "findings.json").read_text())["is_serious"] is True
+  found = json_line(prn("data", "doctor", spec, "--against", other, "--quick", "--json", expect=1))
+  assert found["against"] == [other]
+  assert {one["id"] for one in found["findings"]} == {"labels.outside_image", "classes.few_examples"}
+  outside = next(one for one in found["findings"] if one["id"] == "labels.outside_image")
+  assert outside["places"][0]["place"] == f"{tmp_path / 'labels' / 'train' / '2.txt'}:2"
+  assert (outside["severity"], outside["count"]) == ("serious", 1)
+  assert found["not_run"]["images.near_copies"] == "pixels were not looked at (--quick)"

@@ -1,6 +1,6 @@
 """The registry of what is looked for in data: ids that stay, words that help, a table in the docs that is the registry.
 
-`python -m tests.data_pipelines.test_findings` writes the table into docs/data.md.
+`python -m tests.data_pipelines.test_findings` writes the tables into docs/data.md.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from prn_jax.cli.main import main
+from prn_jax.data_pipelines.doctor import checkup
 from prn_jax.data_pipelines.doctor.summary import FEW, TINY_SIDE_PX
 from prn_jax.data_pipelines.findings import Check, Finding, ProblemKind, table
 from prn_jax.data_pipelines.records import Problem
@@ -85,10 +86,16 @@ def test_limits_are_those_of_the_doctor() -> None:
   assert f"below {TINY_SIDE_PX} pixels" in Check.BOX_TINY.meaning
 
 
-def test_the_page_has_the_table() -> None:
+def tables() -> dict[str, str]:
+  """Those of the page: what sources find, and what the doctor adds."""
+  return {"checks": table(), "doctor": checkup.table()}
+
+
+def test_the_page_has_the_tables() -> None:
   page = PAGE.read_text()
   assert "<!-- checks -->" in page
-  assert filled(page, {"checks": table()}) == page, "python -m tests.data_pipelines.test_findings writes it"
+  assert "<!-- doctor -->" in page
+  assert filled(page, tables()) == page, "python -m tests.data_pipelines.test_findings writes it"
 
 
 def test_a_problem_is_a_finding() -> None:
@@ -139,4 +146,4 @@ def test_inspect_lists_findings_with_their_ids(tmp_path: Path, capsys: pytest.Ca
 
 
 if __name__ == "__main__":
-  PAGE.write_text(filled(PAGE.read_text(), {"checks": table()}))
+  PAGE.write_text(filled(PAGE.read_text(), tables()))
