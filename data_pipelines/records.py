@@ -408,6 +408,8 @@ def box_fault(box_xyxy_px: Box, size: tuple[int, int] | None) -> BoxFault | None
     The fault: a number that is not finite, no or negative size, or more than `EDGE_TOLERANCE_PX` outside the image.
   """
   x1, y1, x2, y2 = box_xyxy_px
+  if size is not None and 0 <= x1 < x2 <= size[0] and 0 <= y1 < y2 <= size[1]:
+    return None  # nearly always
   text = f"box [{x1:g}, {y1:g}, {x2:g}, {y2:g}] (x1, y1, x2, y2 in pixels)"
   if not np.isfinite(box_xyxy_px).all():
     return BoxFault(Check.LABEL_NOT_FINITE, f"{text} is not finite")

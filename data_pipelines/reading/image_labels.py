@@ -1,0 +1,142 @@
+"""What is labelled in one image, judged against its size as it is read; and the images of a folder by their stems."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prn_jax.data_pipelines.findings import Check
+from prn_jax.data_pipelines.images.formats import is_image_name
+from prn_jax.data_pipelines.records import (
+  Box,
+  ImageId,
+  Object,
+  ProblemLog,
+  Record,
+  Rings,
+  box_fault,
+  checked_box,
+  checked_image_size,
+  make_record,
+)
+from prn_jax.files.disk import is_folder
+
+Size = tuple[int, int]
+
+
+class Place(NamedTuple):
+  """Where an entry stands: its file, its line where the format has lines, and what messages call it ("box 3: ")."""
+
+  file: Path
+  line: int | None = None
+  prefix: str = ""
+
+
+@dataclass
+class ImageLabels:
+  """Objects and ignored regions of one image while its annotations are read.
+
+  Attributes:
+    image: its file.
+    size: (width, height) in pixels.
+    log: gets what cannot be used.
+  """
+
+  image: Path
+  size: Size
+  log: ProblemLog
+  objects: list[Object] = field(default_factory=list)
+  ignored_xyxy_px: list[Box] = field(default_factory=list)
+
+  def add(
+    self,
+    box_xyxy_px: Box,
+    class_index: int,
+    place: Place,
+    *,
+    is_crowd: bool = False,
+    rings: Rings = (),
+    turned: bool = False,
+  ) -> None:
+    """Adds an object, unless its box cannot be used.
+
+    Args:
+      box_xyxy_px: corners in pixels, continuous.
+      class_index: its class.
+      place: for messages.
+      is_crowd: a region of objects of this class that are not counted.
+      rings: its outline; kept where the log says so.
+      turned: the box is the rectangle around a turned one, which may well reach out of the image: it is clipped, and
+        that is no fault.
+    """
+    box = clipped(box_xyxy_px, self.size) if turned else box_xyxy_px
+    usable = checked_box(box or box_xyxy_px, self.size, self.log, place)
+    if usable is not None:
+      kept = rings if self.log.keep_polygons else ()
+      self.objects.append(Object(usable, class_index, is_crowd=is_crowd, polygon_px=kept))
+
+  def ignore(self, box_xyxy_px: Box, place: Place) -> None:
+    """Adds an ignored region, as far as it lies in the image."""
+    inside = clipped(box_xyxy_px, self.size)
+    if inside is not None:
+      self.ignored_xyxy_px.append(inside)
+    elif (fault := box_fault(box_xyxy_px, self.size)) is not None:
+      self.log.report(place.file, place.line, place.prefix + fault.reason, fault.check, "the region is left out")
+
+  def record(self, image_id: ImageId) -> Record:
+    return make_record(self.image, image_id, self.size, self.objects, ignored_xyxy_px=self.ignored_xyxy_px)
+
+
+def clipped(box_xyxy_px: Box, size: Size) -> Box | None:
+  """The part of a box inside an image of `size`; None where there is none, or a corner is not finite."""
+  x1, y1, x2, y2 = box_xyxy_px
+  inside = (max(x1, 0.0), max(y1, 0.0), min(x2, float(size[0])), min(y2, float(size[1])))
+  is_finite = all(abs(value) < np.inf for value in box_xyxy_px)
+  return inside if is_finite and inside[2] > inside[0] and inside[3] > inside[1] else None
+
+
+def around(rings: Iterable[NDArray[np.float64]]) -> Box:
+  """The smallest box around rings of (k, 2) points x, y; there is at least one point."""
+  points = np.concatenate(list(rings))
+  (x1, y1), (x2, y2) = points.min(0).tolist(), points.max(0).tolist()
+  return x1, y1, x2, y2
+
+
+def turned_corners(centre_xy: tuple[float, float], size_wh: tuple[float, float], angle: float) -> NDArray[np.float64]:
+  """(4, 2) corners of a box turned about its centre, clockwise as seen, from the one that was top left.
+
+  Args:
+    centre_xy, size_wh: in pixels.
+    angle: in radians.
+  """
+  cos, sin = np.cos(angle), np.sin(angle)
+  corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * size_wh / 2
+  return np.asarray(corners @ np.array([[cos, sin], [-sin, cos]]) + centre_xy)
+
+
+def images_by_stem(folders: Iterable[Path], *, deep: bool = False) -> dict[str, Path]:
+  """The image of every stem in some folders, with `deep` in those below them too; of two with one stem the first."""
+  found: dict[str, Path] = {}
+  for folder in folders:
+    for file in sorted(folder.rglob("*") if deep else folder.iterdir()) if is_folder(folder) else ():
+      if is_image_name(file):
+        found.setdefault(file.stem, file)
+  return found
+
+
+def labels_of(image: Path, log: ProblemLog) -> ImageLabels | None:
+  """For an image whose size only its file tells; None where it cannot be read, which goes to the log."""
+  size = checked_image_size(image, log)
+  return None if size is None else ImageLabels(image, size, log)
+
+
+def report_unlabelled(images: Iterable[Path], ending: str, log: ProblemLog) -> None:
+  """Images without the annotation file that their format wants: what they show is not known."""
+  for image in images:
+    reason = f"the image has no annotation file {image.stem}{ending}"
+    log.report(image, None, reason, Check.LABEL_MISSING, "the image is left out")

@@ -1,0 +1,259 @@
+"""The XML of Pascal VOC, one file an image, which others write too: roLabelImg, DIOR and Roboflow with shapes of their own.
+
+An <object> has one of
+
+- <bndbox>, whose corners count pixels from 1 and include both ends: xmin and ymin lose 1;
+- <robndbox>, a turned box: its corners as <x_left_top>, <y_left_top> ... (DIOR), or <cx> <cy> <w> <h> <angle> in radians
+  (roLabelImg). Corners are places, from which nothing is taken away; the rectangle around them is the object's box, clipped
+  to the image;
+- <polygon>, as <x1> <y1> <x2> <y2> ... or <pt> with <x> and <y>. Points are places too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Collection
+from enum import Enum
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+from xml.etree import ElementTree
+from xml.parsers import expat
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prn_jax.data_pipelines.findings import Check
+from prn_jax.data_pipelines.images.formats import is_image_name
+from prn_jax.data_pipelines.reading.image_labels import Size, around, clipped, turned_corners
+from prn_jax.data_pipelines.records import Box, DataError, Object, ProblemLog, Rings, box_fault, checked_box
+from prn_jax.files.disk import is_file
+from prn_jax.files.structured import MAX_XML_BYTES, decode_xml, load_bytes, load_xml, read_lines
+from prn_jax.files.values import Misfit, shown, truth_of
+
+_CORNERS = ("left_top", "right_top", "right_bottom", "left_bottom")
+
+
+class Shape(Enum):
+  """What the corners of an object are."""
+
+  PIXELS = "bndbox"  # counted from 1
+  TURNED = "robndbox"  # places, of the rectangle around it
+  POLYGON = "polygon"
+
+
+class Element(NamedTuple):
+  """One <object> as it stands in the file; `number` counts from 1."""
+
+  number: int
+  name: str
+  box: Box
+  is_difficult: bool
+  shape: Shape
+  polygon: Rings = ()
+
+
+class Classes(NamedTuple):
+  """Names of the objects of a file, usable or not, and whether it says that it is one of VOC's own."""
+
+  names: frozenset[str]
+  is_voc: bool
+
+
+class Parsed(NamedTuple):
+  """One file: its classes, the <size> and <filename> of the image that was labelled, and the objects."""
+
+  classes: Classes
+  size: tuple[int, int] | None
+  filename: str
+  elements: list[Element]
+
+
+def listed(path: Path, annotated: Collection[str], log: ProblemLog) -> list[str]:
+  """The images of a list, each once, by the stem of their annotation file."""
+  lines: dict[str, int] = {}
+  for number, line in enumerate(read_lines(path, DataError), 1):
+    if not line.strip():
+      continue
+    stem = _stem(line.strip(), annotated)
+    if stem in lines:
+      reason = f"image '{stem}' is listed again (first in line {lines[stem]})"
+      log.report(path, number, reason, Check.IMAGE_DUPLICATE, "the second entry is left out")
+    lines.setdefault(stem, number)
+  return list(lines)
+
+
+def _stem(line: str, annotated: Collection[str]) -> str:
+  """The annotation that a line means: a name with a flag behind it, a file, or the files of image and annotation."""
+  name = re.sub(r"\s+(-1|0|1)$", "", line)
+  plain = PurePosixPath(name.replace("\\", "/"))
+  options = [line, name, plain.name]
+  options += [PurePosixPath(word.replace("\\", "/")).stem for word in (name, *name.split()) if _has_ending(word)]
+  return next((option for option in options if option in annotated), name)
+
+
+def _has_ending(word: str) -> bool:
+  return is_image_name(word) or word.lower().endswith(".xml")
+
+
+def classes_of(root: ElementTree.Element) -> Classes:
+  names = frozenset(name for item in root.iter("object") if (name := (item.findtext("name") or "").strip()))
+  return Classes(names, (root.findtext("source/database") or "").strip().startswith("The VOC"))
+
+
+def parse(path: Path, log: ProblemLog) -> Parsed | None:
+  """What one file says, or None where it cannot be read at all."""
+  if not is_file(path):
+    log.report(path, None, "the annotation file does not exist", Check.LABEL_MISSING, "the image is left out")
+    return None
+  try:
+    root = load_xml(load_bytes(path, MAX_XML_BYTES))
+  except Misfit as error:
+    log.report(path, error.line, f"it {error}", Check.LABEL_MALFORMED, "the image is left out")
+    return None
+  elements: list[Element] = []
+  for number, item in enumerate(root.iter("object"), 1):
+    try:
+      box, shape = _box(item)
+      polygon = _rings(item) if log.keep_polygons else ()
+      elements.append(Element(number, _text(item, "name"), box, _is_difficult(item), shape, polygon))
+    except Misfit as error:
+      reason = f"object {number}: {error}"
+      log.report(path, line_of(path, "object", number), reason, Check.LABEL_MALFORMED, "the object is left out")
+  return Parsed(classes_of(root), _said_size(root), (root.findtext("filename") or "").strip(), elements)
+
+
+def _box(item: ElementTree.Element) -> tuple[Box, Shape]:
+  """The corners of an object as the file counts them, and what they are corners of."""
+  turned, polygon = item.find("robndbox"), item.find("polygon")
+  if item.find("bndbox") is not None or (turned is None and polygon is None):
+    x1, y1, x2, y2 = (_number(item, f"bndbox/{key}") for key in ("xmin", "ymin", "xmax", "ymax"))
+    return (x1, y1, x2, y2), Shape.PIXELS
+  if turned is not None:
+    return around([_corners(turned)]), Shape.TURNED
+  assert polygon is not None
+  points = _points(polygon)
+  if len(points) < 3:
+    raise Misfit(f"<bndbox> is missing, and <polygon> has {len(points)} points; expected at least 3")
+  xs, ys = zip(*points, strict=True)
+  return (min(xs), min(ys), max(xs), max(ys)), Shape.POLYGON
+
+
+def _corners(turned: ElementTree.Element) -> NDArray[np.float64]:
+  """(4, 2) corners of a <robndbox>."""
+  if turned.find("cx") is not None:
+    cx, cy, width, height, angle = (_number(turned, key) for key in ("cx", "cy", "w", "h", "angle"))
+    return turned_corners((cx, cy), (width, height), angle)
+  return np.array([[_number(turned, f"{axis}_{corner}") for axis in "xy"] for corner in _CORNERS])
+
+
+def _points(polygon: ElementTree.Element) -> list[tuple[float, float]]:
+  points = [(_number(point, "x"), _number(point, "y")) for point in polygon.iter("pt")]
+  number = 1
+  while polygon.find(f"x{number}") is not None:
+    points.append((_number(polygon, f"x{number}"), _number(polygon, f"y{number}")))
+    number += 1
+  return points
+
+
+def _rings(item: ElementTree.Element) -> Rings:
+  """The polygons and turned boxes of an object; what has not three finite points is none."""
+  rings = []
+  for outline in (*item.iter("polygon"), *item.iter("robndbox")):
+    with contextlib.suppress(Misfit):
+      points = _points(outline) if outline.tag == "polygon" else _corners(outline)
+      rings.append(np.array(points, np.float64).reshape(-1, 2))
+  return tuple(ring for ring in rings if len(ring) >= 3 and np.isfinite(ring).all())
+
+
+def _said_size(root: ElementTree.Element) -> tuple[int, int] | None:
+  """The <size> of the image; None where it is missing or no size, as tools that never saw the image write 0."""
+  try:
+    width, height = (int(_number(root, f"size/{key}")) for key in ("width", "height"))
+  except (Misfit, ValueError, OverflowError):  # of a number that is not finite
+    return None
+  return (width, height) if width > 0 and height > 0 else None
+
+
+def line_of(path: Path, tag: str, number: int) -> int | None:
+  """The line in which the element `tag` begins for the `number`th time; only problems need it."""
+  lines: list[int] = []
+  parser = expat.ParserCreate()
+
+  def start(name: str, attributes: dict[str, str]) -> None:
+    if name == tag:
+      lines.append(parser.CurrentLineNumber)
+
+  parser.StartElementHandler = start
+  parser.Parse(decode_xml(load_bytes(path, MAX_XML_BYTES)), True)
+  return lines[number - 1] if number <= len(lines) else None
+
+
+def _text(element: ElementTree.Element, key: str) -> str:
+  text = element.findtext(key)
+  if text is None or not text.strip():
+    raise Misfit(f"<{key}> is missing or empty")
+  return text.strip()
+
+
+def _number(element: ElementTree.Element, key: str) -> float:
+  text = _text(element, key)
+  try:
+    return float(text)
+  except ValueError:
+    raise Misfit(f"<{key}> is {shown(text)}; expected a number") from None
+
+
+def _is_difficult(element: ElementTree.Element) -> bool:
+  try:
+    return truth_of(element.findtext("difficult", "0"), unsaid=False)
+  except Misfit as error:
+    raise Misfit(f"<difficult> {error}") from None
+
+
+def is_same_size(path: Path, parsed: Parsed, image: Path, size: Size, log: ProblemLog) -> bool:
+  """Whether the image has the <size> of its annotations; another one goes to the log."""
+  if parsed.size in (None, size):
+    return True
+  said = "x".join(map(str, parsed.size or ()))
+  reason = f"<size> is {said}, but {image} is {size[0]}x{size[1]}, so its boxes cannot be trusted"
+  log.report(path, line_of(path, "size", 1), reason, Check.IMAGE_OTHER_SIZE, "the image is left out")
+  return False
+
+
+def objects_of(
+  path: Path, parsed: Parsed, index_of: Callable[[str], int | None], size: Size, log: ProblemLog
+) -> list[Object]:
+  """The usable objects of a file.
+
+  Args:
+    path, parsed: the file, and what `parse` gave for it.
+    index_of: the class of a name; None of one that is not among the classes.
+    size: of the image in pixels.
+    log: gets what cannot be used.
+  """
+  objects = []
+  for element in parsed.elements:
+    x1, y1, x2, y2 = element.box
+    prefix = f"object {element.number} ('{element.name}'): "
+    index = index_of(element.name)
+    if index is None:
+      reason = f"{prefix}the name is not among the classes"
+      line = line_of(path, "object", element.number)
+      log.report(path, line, reason, Check.LABEL_UNKNOWN_CLASS, "the object is left out")
+      continue
+    if 0 < x2 <= 1 and 0 < y2 <= 1 and x1 < x2 and y1 < y2:
+      reason = f"{prefix}box {list(element.box)} looks relative to the image; expected pixels"
+      line = line_of(path, "object", element.number)
+      log.report(path, line, reason, Check.LABEL_UNIT, "the object is left out")
+      continue
+    # Judged by the file's own numbers: equal corners are a slip of the mouse, not an object of one pixel.
+    is_degenerate = x2 <= x1 or y2 <= y1
+    corners = (x1 - 1, y1 - 1, x2, y2) if element.shape is Shape.PIXELS and not is_degenerate else element.box
+    if element.shape is Shape.TURNED:
+      corners = clipped(corners, size) or corners
+    line = line_of(path, "object", element.number) if box_fault(corners, size) else None
+    usable = checked_box(corners, size, log, (path, line, prefix))
+    if usable is not None:
+      objects.append(Object(usable, index, is_difficult=element.is_difficult, polygon_px=element.polygon))
+  return objects
