@@ -213,9 +213,9 @@ def _is_difficult(element: ElementTree.Element) -> bool:
 
 def is_same_size(path: Path, parsed: Parsed, image: Path, size: Size, log: ProblemLog) -> bool:
   """Whether the image has the <size> of its annotations; another one goes to the log."""
-  if parsed.size in (None, size):
+  if parsed.size is None or parsed.size == size:
     return True
-  said = "x".join(map(str, parsed.size or ()))
+  said = f"{parsed.size[0]}x{parsed.size[1]}"
   reason = f"<size> is {said}, but {image} is {size[0]}x{size[1]}, so its boxes cannot be trusted"
   log.report(path, line_of(path, "size", 1), reason, Check.IMAGE_OTHER_SIZE, "the image is left out")
   return False

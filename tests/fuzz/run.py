@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from prn_jax.errors import PrnError
+from tests.fuzz import labels  # noqa: F401  (registers its readers)
 from tests.fuzz.readers import READERS
 from tests.timing import least_seconds
 

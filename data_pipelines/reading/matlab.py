@@ -1,0 +1,116 @@
+"""MATLAB's files of version 5 to 7: numbers, cells and structs. SciPy reads more of them, but damaged ones can end its
+process; this reader bounds what it takes and raises `Misfit`.
+
+Source: MathWorks, "MAT-File Format", version 5.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import zlib
+from typing import Any
+
+import numpy as np
+
+from prn_jax.files.values import Misfit
+
+MAX_BYTES = 16 << 20
+"""Of what a compressed variable unpacks to."""
+_HEADER_BYTES = 128
+_MAX_DEPTH = 8
+_MATRIX, _COMPRESSED = 14, 15
+_CELL, _STRUCT, _NUMBERS = 1, 2, range(6, 16)
+_TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
+
+
+def load_mat(data: bytes) -> dict[str, Any]:
+  """The variables of a file by their names.
+
+  Returns:
+    Numbers as arrays of MATLAB's shape, cells as lists, structs as lists of dicts (one each), column by column; None for
+    all else, such as text.
+
+  Raises:
+    Misfit: it is no such file, or damaged; the text goes on after the name.
+  """
+  if data.startswith(b"\x89HDF") or data[:19] == b"MATLAB 7.3 MAT-file":
+    raise Misfit("is a MATLAB file of version 7.3; save it with -v7")
+  order = {b"IM": "<", b"MI": ">"}.get(data[126:_HEADER_BYTES])
+  if order is None:
+    raise Misfit("is no MATLAB file of version 5 to 7")
+  try:
+    return dict(_variables(data, order))
+  except (struct.error, ValueError, IndexError, zlib.error, OverflowError) as error:
+    if isinstance(error, Misfit):
+      raise
+    raise Misfit("is a damaged MATLAB file") from None
+
+
+def _variables(data: bytes, order: str) -> list[tuple[str, Any]]:
+  found = []
+  position = _HEADER_BYTES
+  while position < len(data):
+    kind, content, position = _element(data, position, order)
+    if kind == _COMPRESSED:
+      unpacker = zlib.decompressobj()
+      unpacked = unpacker.decompress(content, MAX_BYTES)
+      if unpacker.unconsumed_tail:
+        raise Misfit(f"unpacks to more than {MAX_BYTES:,} bytes")
+      kind, content, _ = _element(unpacked, 0, order)
+    if kind == _MATRIX:
+      found.append(_matrix(content, order, 0))
+  return found
+
+
+def _element(data: bytes, position: int, order: str) -> tuple[int, bytes, int]:
+  """The type and content of the element at `position`, and where the next one begins."""
+  kind, size = struct.unpack_from(f"{order}II", data, position)
+  start = position + 8
+  if kind >> 16:  # both in four bytes, before up to four of content
+    kind, size, start = kind & 0xFFFF, kind >> 16, position + 4
+  if start + size > len(data) or (start == position + 4 and size > 4):
+    raise Misfit("is a damaged MATLAB file: it ends too early")
+  end = start + size
+  following = position + 8 if start == position + 4 else end if kind == _COMPRESSED else end + -size % 8
+  return kind, data[start:end], following
+
+
+def _matrix(data: bytes, order: str, depth: int) -> tuple[str, Any]:
+  """The name and the value of a matrix."""
+  if depth > _MAX_DEPTH:
+    raise Misfit("is nested too deeply")
+  if not data:
+    return "", None
+  _, flags, position = _element(data, 0, order)
+  kind = struct.unpack_from(f"{order}I", flags)[0] & 0xFF
+  _, sides, position = _element(data, position, order)
+  shape = tuple(int(side) for side in np.frombuffer(sides, f"{order}i4"))
+  _, name, position = _element(data, position, order)
+  value: Any = None
+  count = math.prod(shape)
+  if min(shape, default=0) < 0 or count > len(data):
+    raise Misfit(f"holds a matrix of {'x'.join(map(str, shape))}, more than its bytes")
+  if kind in _NUMBERS:
+    stored, content, _ = _element(data, position, order)
+    value = np.frombuffer(content, f"{order}{_TYPES.get(stored, 'V0')}", count).reshape(shape, order="F")
+  elif kind == _CELL:
+    value, _ = _matrices(data, position, order, depth, count)
+  elif kind == _STRUCT:
+    _, width, position = _element(data, position, order)
+    _, text, position = _element(data, position, order)
+    step = max(1, struct.unpack(f"{order}i", width)[0])
+    names = [text[i : i + step].split(b"\0")[0].decode("ascii", "replace") for i in range(0, len(text), step)]
+    values, _ = _matrices(data, position, order, depth, count * len(names))
+    value = [dict(zip(names, values[i * len(names) :], strict=False)) for i in range(count)]
+  return name.decode("ascii", "replace"), value
+
+
+def _matrices(data: bytes, position: int, order: str, depth: int, count: int) -> tuple[list[Any], int]:
+  values = []
+  for _ in range(count):
+    kind, content, position = _element(data, position, order)
+    if kind != _MATRIX:
+      raise Misfit("is a damaged MATLAB file: a cell or field holds no matrix")
+    values.append(_matrix(content, order, depth + 1)[1])
+  return values, position
