@@ -229,7 +229,7 @@ def objects_of(
   Args:
     path, parsed: the file, and what `parse` gave for it.
     index_of: the class of a name; None of one that is not among the classes.
-    size: of the image in pixels.
+    size: (width, height) of the image in pixels.
     log: gets what cannot be used.
   """
   objects = []
