@@ -89,6 +89,11 @@ class Check(StrEnum):
     "an image without the annotation file that its format wants",
     "Write the file, without objects if the image shows none, or take the image from the list.",
   )  # fmt: skip
+  LABEL_RESPELT = (
+    "labels.respelt", None,
+    "classes of several sets that are spelt differently and were taken for one",
+    "Look whether they mean the same; else give one of them another name under 'labels'.",
+  )  # fmt: skip
   LABEL_LEFT_OVER = (
     "labels.left_over", None,
     "label files without an image, images without a label file where most have one",

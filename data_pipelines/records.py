@@ -165,6 +165,8 @@ class Record:
     polygons_px: for each of the n objects the rings of its outline as the source has them, not clipped; () for an
       object that has a box alone. None where no object of the image has an outline, or `open_spec` was not asked to
       keep them. Prepared data holds none.
+    annotated: (number of classes,) bool, False for classes of which the image may show objects that the data set has no
+      boxes for, as in several sets that are used as one; None: all are annotated.
   """
 
   image: Path | bytes
@@ -180,6 +182,7 @@ class Record:
   label: int | None = None
   ignored_xyxy_px: NDArray[np.float32] = field(default_factory=no_boxes)
   polygons_px: tuple[Rings, ...] | None = None
+  annotated: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)
@@ -310,7 +313,11 @@ class Renumbered:
   def __getitem__(self, index: int) -> Record:
     record = self.dataset[index]
     label = None if record.label is None else int(self.new_index[record.label])
-    return replace(record, classes=self.new_index[record.classes], label=label)
+    annotated = None
+    if record.annotated is not None:
+      annotated = np.zeros(len(self.names), np.bool_)
+      annotated[self.new_index[np.flatnonzero(record.annotated)]] = True
+    return replace(record, classes=self.new_index[record.classes], label=label, annotated=annotated)
 
 
 def with_names(dataset: Dataset, names: Sequence[str]) -> Dataset:

@@ -61,12 +61,14 @@ def sources() -> tuple[Source, ...]:
 
 
 def parse_spec(spec: str) -> tuple[Source, tuple[str, ...]]:
-  """The kind and the parts of a SPEC. Colons before "//" and in brackets belong to a part: gs://bucket, train[:10%].
+  """The kind and the parts of a SPEC. Colons before "//" and in brackets belong to a part: gs://bucket, train[:10%],
+  and what is a list in brackets is one part.
 
   Raises:
     DataError: the kind is not registered, or it takes another number of parts.
   """
-  kind, *parts = re.split(r":(?!//)(?![^\[\]]*\])", spec)
+  kind, _, rest = spec.partition(":")
+  parts = [rest] if rest.lstrip().startswith("[") else re.split(r":(?!//)(?![^\[\]]*\])", rest) if rest else []
   known = {source.kind: source for source in sources()}
   if kind not in known:
     forms = "\n  ".join(source.form for source in known.values())

@@ -17,6 +17,7 @@ from prn_jax.data_pipelines.augment.sample import (
   HUE,
   AugmentError,
   Sample,
+  annotated_in_all,
   check_group,
   check_switches,
 )
@@ -124,7 +125,8 @@ class DetectionAugment:
     crop = view.margins.crop(width, height, view.flip)
     boxes = place_boxes(sample, crop, size)
     image = render(sample, view, crop, size, Window(0, 0, *size), rng)
-    return Sample(image, boxes.xyxy_px.astype(np.float32), sample.classes[boxes.rows].astype(np.int32), sample.label)
+    classes = sample.classes[boxes.rows].astype(np.int32)
+    return Sample(image, boxes.xyxy_px.astype(np.float32), classes, sample.label, sample.annotated)
 
   def _draw(self, sample: Sample, size: tuple[int, int], rng: np.random.Generator) -> View:
     height, width = sample.image.shape[:2]
@@ -179,6 +181,7 @@ def _average(a: Sample, b: Sample) -> Sample:
     np.concatenate([a.boxes_xyxy_px, b.boxes_xyxy_px]),
     np.concatenate([a.classes, b.classes]),
     a.label,
+    annotated_in_all((a, b)),
   )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from prn_jax.data_pipelines.augment.resample import Window
-from prn_jax.data_pipelines.augment.sample import Sample
+from prn_jax.data_pipelines.augment.sample import Sample, annotated_in_all
 from prn_jax.data_pipelines.augment.view import Boxes, Margins, View, place_boxes, render
 
 _MIN_PART = 0.2  # of the width or height that every quarter has at least
@@ -63,7 +63,7 @@ def mosaic(
     boxes = _move(place_boxes(sample, crop, size), seen, place, Window(0, 0, *size), bound)
     boxes_xyxy_px.append(boxes.xyxy_px.astype(np.float32))
     classes.append(sample.classes[boxes.rows].astype(np.int32))
-  return Sample(picture, np.concatenate(boxes_xyxy_px), np.concatenate(classes))
+  return Sample(picture, np.concatenate(boxes_xyxy_px), np.concatenate(classes), annotated=annotated_in_all(samples))
 
 
 def _moved_outwards(margins: Margins, to_left: bool, to_top: bool) -> Margins:

@@ -13,6 +13,9 @@ from prn_jax.ranges import at_least, between
 
 HUE = between(0, 0.5, "the part of a full circle that colours turn at most, either way; 0 is off")
 FACTOR = between(0.01, 100, "the largest factor, its inverse being the smallest; 1 is off")
+IGNORED_CLASS = -2
+"""The class of boxes that are no objects but regions in which nothing is learned (with -1, others pad their lists)."""
+
 BLUR = at_least(0, "the size in pixels of what blurs the image; 0 is off")
 
 
@@ -36,14 +39,23 @@ class Sample:
     image: (height, width, 3) uint8, RGB.
     boxes_xyxy_px: (n, 4) float32 corners in pixels of this image, continuous: a box over the whole image is
       [0, 0, width, height].
-    classes: (n,) int32.
+    classes: (n,) int32; `IGNORED_CLASS` for regions in which nothing is learned.
     label: class of the whole image, for classification; None elsewhere.
+    annotated: (number of classes,) bool, False for classes of which the image may show objects that have no box; None:
+      all are annotated.
   """
 
   image: NDArray[np.uint8]
   boxes_xyxy_px: NDArray[np.float32] = field(default_factory=_no_boxes)
   classes: NDArray[np.int32] = field(default_factory=_no_classes)
   label: int | None = None
+  annotated: NDArray[np.bool_] | None = None
+
+
+def annotated_in_all(samples: Sequence[Sample]) -> NDArray[np.bool_] | None:
+  """The classes that are annotated in every part of a picture of several images; see `Sample.annotated`."""
+  known = [sample.annotated for sample in samples if sample.annotated is not None]
+  return np.logical_and.reduce(known) if known else None
 
 
 def check_group(group: Sequence[Sample], group_size: int, size: tuple[int, int]) -> None:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from prn_jax.data_pipelines.augment.colour import Distortion, add_noise, gaussian_blur
 from prn_jax.data_pipelines.augment.resample import Crop, Window, resample
-from prn_jax.data_pipelines.augment.sample import Sample
+from prn_jax.data_pipelines.augment.sample import IGNORED_CLASS, Sample
 
 BACKGROUND_BLUR = 1  # a value of `View.blur`, as in Darknet
 _BACKGROUND_KERNEL_PX = 17
@@ -55,12 +55,15 @@ class Boxes:
   xyxy_px: NDArray[np.float64]
   rows: NDArray[np.intp]
 
+  def take(self, which: NDArray[np.bool_]) -> Boxes:
+    return Boxes(self.xyxy_px[which], self.rows[which])
+
   def clip(self, window: Window) -> Boxes:
     """Clipped to a rectangle; those of which less than one pixel is left, either way, are dropped."""
     low, high = (window.left, window.top) * 2, (window.right, window.bottom) * 2
     clipped = np.clip(self.xyxy_px, low, high)
     keep = np.all(clipped[:, 2:] - clipped[:, :2] >= 1, axis=1)
-    return Boxes(clipped[keep], self.rows[keep])
+    return Boxes(clipped, self.rows).take(keep)
 
 
 def place_boxes(sample: Sample, crop: Crop, size: tuple[int, int]) -> Boxes:
@@ -87,6 +90,7 @@ def render(
   image = view.distortion.apply(resample(sample.image, crop, size, window))
   if view.blur:
     boxes = place_boxes(sample, crop, size)
+    boxes = boxes.take(sample.classes[boxes.rows] != IGNORED_CLASS)
     image = _blur(image, view.blur, boxes, window)
   return add_noise(image, view.noise, rng) if view.noise else image
 

@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 
 from prn_jax.data_pipelines.doctor.summary import MEDIUM_SIDE_PX, SMALL_SIDE_PX, Summary
 from prn_jax.data_pipelines.images import read_image
+from prn_jax.data_pipelines.images.hatched import hatched
 from prn_jax.data_pipelines.records import Dataset, Record, count_problems
 from prn_jax.fonts import Letters, fitted, letters
 
@@ -24,7 +25,6 @@ MOST_CLASSES = 30
 BAR = 24  # characters
 SHEET_COLUMNS, SHEET_ROWS = 4, 4
 CELL_WIDTH, CELL_HEIGHT, CAPTION_PX, GAP_PX = 400, 300, 26, 8
-HATCH_PX = 8  # between the lines over an ignored region
 BLUE, GREY = "#3b6ea8", "#9aa5b1"
 
 
@@ -179,26 +179,13 @@ def _thumbnail(record: Record, names: Sequence[str], draw: Draw) -> Image.Image:
   size = max(1, round(width * scale)), max(1, round(height * scale))
   picture = Image.fromarray(pixels).resize(size, how)
   factor = np.array([size[0] / width, size[1] / height] * 2)
-  picture = _hatched(picture, record.ignored_xyxy_px * factor)
+  shown = hatched(np.asarray(picture), record.ignored_xyxy_px * factor)
   if not len(record.classes):
-    return picture
+    return Image.fromarray(shown)
   marks = [" crowd" if crowd else " difficult" if hard else ""
            for crowd, hard in zip(record.is_crowd, record.is_difficult, strict=True)]  # fmt: skip
   labels = [names[k] + mark for k, mark in zip(record.classes, marks, strict=True)]
-  return draw(np.asarray(picture), record.boxes_xyxy_px * factor, labels, record.classes)
-
-
-def _hatched(picture: Image.Image, regions_xyxy_px: NDArray[Any]) -> Image.Image:
-  """The picture with regions that are ignored greyed and hatched."""
-  pixels = np.asarray(picture).copy()
-  rows, columns = np.indices(pixels.shape[:2])
-  lines = (rows + columns) % HATCH_PX == 0
-  is_ignored = np.zeros_like(lines)
-  for x1, y1, x2, y2 in regions_xyxy_px.round().clip(0).astype(int):
-    is_ignored[y1 : max(y2, y1 + 1), x1 : max(x2, x1 + 1)] = True
-  pixels[is_ignored] = pixels[is_ignored] // 2 + 64
-  pixels[is_ignored & lines] = 230
-  return Image.fromarray(pixels)
+  return draw(shown, record.boxes_xyxy_px * factor, labels, record.classes)
 
 
 def _caption(record: Record, names: Sequence[str]) -> str:

@@ -1,7 +1,7 @@
 """Which records make which rows of which batch, and how they become arrays: pure functions of the position.
 
-Positions count the images of a run: image 0 is the first of epoch 0, image n (the number of records) the first of
-epoch 1. A group is as many images in a row as the augmentation mixes (4 for a mosaic); a batch is a number of groups.
+Positions count the images of a run: image 0 is the first of epoch 0, image n (the number of records, of a data set
+without weights) the first of epoch 1. A group is as many images in a row as the augmentation mixes (4 for a mosaic); a batch is a number of groups.
 """
 
 from __future__ import annotations
@@ -9,14 +9,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from prn_jax.data_pipelines.augment.sample import Sample
+from prn_jax.data_pipelines.augment.sample import IGNORED_CLASS, Sample
 from prn_jax.data_pipelines.feed.decoding import SampleMemory, make_sample
 from prn_jax.data_pipelines.images.channels import seen_in
+from prn_jax.data_pipelines.joined import Draws
 from prn_jax.data_pipelines.prepared.shrink import image_problem
 from prn_jax.data_pipelines.records import DataError, Dataset, OnBadData, Problem, Record, image_name
 from prn_jax.errors import BucketError, PrnError
@@ -104,17 +106,20 @@ class Rows:
 class EpochOrder:
   """The record at every position: each epoch has its own permutation, a function of (seed, epoch).
 
+  Of sets that are joined with weights, an epoch draws as many images of each as `Draws` says.
+
   grain's own shuffle is not used: its epoch e of seed s is its epoch 0 of seed s + e, so that runs of neighbouring
   seeds see the same orders, and it takes milliseconds an image for data sets of a few images.
   """
 
-  def __init__(self, num_records: int, seed: int) -> None:
-    self.num_records, self.seed = num_records, seed
+  def __init__(self, draws: Sequence[Draws], seed: int) -> None:
+    self.draws, self.seed = tuple(draws), seed
+    self.per_epoch = sum(one.per_epoch for one in self.draws)
     self._permutations: dict[int, NDArray[np.int64]] = {}
     self._lock = threading.Lock()
 
   def record_at(self, position: int) -> int:
-    epoch, offset = divmod(position, self.num_records)
+    epoch, offset = divmod(position, self.per_epoch)
     permutation = self._permutations.get(epoch)
     if permutation is None:
       permutation = self._remember(epoch)
@@ -126,11 +131,19 @@ class EpochOrder:
         rng = np.random.default_rng((self.seed, ORDER_STREAM, epoch))
         # Threads near the end of an epoch ask for two of them in turn; older ones are never asked for again.
         kept = sorted(self._permutations)[-1:]
-        self._permutations = {key: self._permutations[key] for key in kept} | {epoch: rng.permutation(self.num_records)}
+        self._permutations = {key: self._permutations[key] for key in kept} | {epoch: self._permutation(rng)}
       return self._permutations[epoch]
 
-  def __reduce__(self) -> tuple[type[EpochOrder], tuple[int, int]]:
-    return EpochOrder, (self.num_records, self.seed)
+  def _permutation(self, rng: np.random.Generator) -> NDArray[np.int64]:
+    if all(one.weight == 1 for one in self.draws):
+      return rng.permutation(self.per_epoch)
+    firsts = accumulate((one.count for one in self.draws[:-1]), initial=0)
+    return rng.permutation(
+      np.concatenate([first + one.indices(rng) for first, one in zip(firsts, self.draws, strict=True)])
+    )
+
+  def __reduce__(self) -> tuple[type[EpochOrder], tuple[tuple[Draws, ...], int]]:
+    return EpochOrder, (self.draws, self.seed)
 
 
 @dataclass(frozen=True)
@@ -193,15 +206,15 @@ class GroupMaker:
 
   def _sample(self, position: int, problems: list[tuple[int, Problem]]) -> tuple[Sample, int]:
     """The sample at a position, or the next one of its epoch (from the end on to its start) that can be used."""
-    num_records = self.order.num_records
-    epoch, offset = divmod(position, num_records)
-    for attempt in range(num_records):
-      index = self.order.record_at(epoch * num_records + (offset + attempt) % num_records)
+    per_epoch = self.order.per_epoch
+    epoch, offset = divmod(position, per_epoch)
+    for attempt in range(per_epoch):
+      index = self.order.record_at(epoch * per_epoch + (offset + attempt) % per_epoch)
       found = self.memory.get(index, self._read)
       if isinstance(found, Sample):
         return found, index
       problems.append((index, found))
-    raise DataError(f"none of the {num_records} images can be used, the first because {problems[0][1].reason}.")
+    raise DataError(f"none of the {per_epoch} images can be used, the first because {problems[0][1].reason}.")
 
   def _read(self, index: int) -> Sample | Problem:
     record: Record | None = None
@@ -245,7 +258,8 @@ def truth_rows(sample: Sample, max_boxes: int, rng: np.random.Generator) -> tupl
     sample: boxes in pixels of its image; boxes without area or centred on the left edge are left out, because a row
       that starts with 0 ends the list.
     max_boxes: number of rows; of more objects a random choice is kept, so that no kind of object is always lost.
-    rng: drawn from only if there are too many.
+      Ignored regions get the rows that are left, the largest first.
+    rng: drawn from only if there are too many objects.
 
   Returns:
     (max_boxes, 5) float32: centre x, y, width, height relative to the image, class, unused rows 0; and the number of
@@ -256,12 +270,25 @@ def truth_rows(sample: Sample, max_boxes: int, rng: np.random.Generator) -> tupl
   lower, upper = boxes[:, :2], boxes[:, 2:]
   rows = np.concatenate([(lower + upper) / 2, upper - lower, sample.classes[:, None].astype(np.float32)], axis=1)
   rows = rows[(rows[:, 2] > 0) & (rows[:, 3] > 0)]
+  is_region = rows[:, 4] == IGNORED_CLASS
+  rows, regions = rows[~is_region], rows[is_region]
   num_objects = len(rows)
   if num_objects > max_boxes:
     rows = rows[np.sort(rng.choice(len(rows), max_boxes, replace=False))]
+  if len(regions):
+    largest = regions[np.argsort(-regions[:, 2] * regions[:, 3], kind="stable")]
+    rows = np.concatenate([rows, largest[: max_boxes - len(rows)]])
   truth = np.zeros((max_boxes, 5), np.float32)
   truth[: len(rows)] = rows
   return truth, num_objects
+
+
+def _annotated(samples: Sequence[Sample]) -> NDArray[np.uint8]:
+  """(n, classes), 1 for what is annotated in an image."""
+  num_classes = next(len(sample.annotated) for sample in samples if sample.annotated is not None)
+  everything = np.ones(num_classes, np.bool_)
+  known = [everything if sample.annotated is None else sample.annotated for sample in samples]
+  return np.stack(known).astype(np.uint8)
 
 
 def stack(groups: Sequence[Rows]) -> Batch:
@@ -281,6 +308,8 @@ def stack(groups: Sequence[Rows]) -> Batch:
   labels = [sample.label for sample in samples if sample.label is not None]
   if not labels:
     batch["truth"] = np.stack([truth for rows in groups for truth in rows.truths])
+    if any(sample.annotated is not None for sample in samples):
+      batch["annotated"] = _annotated(samples)
   elif len(labels) == len(samples):
     batch["label"] = np.array(labels, np.int32)
   else:

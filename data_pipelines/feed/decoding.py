@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from prn_jax.data_pipelines.augment.sample import Sample
+from prn_jax.data_pipelines.augment.sample import IGNORED_CLASS, Sample
 from prn_jax.data_pipelines.images.orientation import is_turned, upright
 from prn_jax.data_pipelines.images.read import MAX_PIXELS, jpeg_has_end, read_file, read_image
 from prn_jax.data_pipelines.records import Problem, Record, check_stated_size, image_name
@@ -86,7 +86,7 @@ def _read_jpeg(data: bytes, at_least: AtLeast) -> Decoded | None:
 
 
 def make_sample(record: Record, at_least: AtLeast) -> Sample:
-  """Decodes a record for training; objects of crowd regions are left out, difficult ones stay.
+  """Decodes a record for training; crowd regions become ignored ones, difficult objects stay.
 
   Args:
     record: the record, with its boxes in pixels of the image.
@@ -104,12 +104,14 @@ def make_sample(record: Record, at_least: AtLeast) -> Sample:
   decoded.image.setflags(write=False)
   height, width = decoded.image.shape[:2]
   scale = np.array([width / decoded.width, height / decoded.height] * 2, np.float32)
-  keep = ~record.is_crowd
+  boxes = np.concatenate([record.boxes_xyxy_px, record.ignored_xyxy_px])
+  classes = np.where(record.is_crowd, IGNORED_CLASS, record.classes)
   return Sample(
     image=decoded.image,
-    boxes_xyxy_px=record.boxes_xyxy_px[keep] * scale,
-    classes=record.classes[keep],
+    boxes_xyxy_px=boxes * scale,
+    classes=np.pad(classes, (0, len(boxes) - len(classes)), constant_values=IGNORED_CLASS).astype(np.int32),
     label=record.label,
+    annotated=record.annotated,
   )
 
 

@@ -34,6 +34,7 @@ from prn_jax.data_pipelines.feed.batching import (
 )
 from prn_jax.data_pipelines.feed.decoding import SampleMemory
 from prn_jax.data_pipelines.feed.evaluation_batches import EvalBatches, eval_batches
+from prn_jax.data_pipelines.joined import draws_of
 from prn_jax.data_pipelines.parallel import OrderedMap, check_shared_memory, default_threads
 from prn_jax.data_pipelines.records import DataError, Dataset, OnBadData, Problem
 from prn_jax.ranges import at_least, check
@@ -226,7 +227,7 @@ def _share(
   maker = GroupMaker(
     dataset,
     augment,
-    EpochOrder(len(dataset), config.seed),
+    EpochOrder(draws_of(dataset), config.seed),
     config.seed,
     config.max_boxes,
     decode_size,
@@ -293,7 +294,8 @@ def train_batches(
     An iterator of (step, batch), to be closed or used in a `with` statement. A batch of n rows holds "image" uint8
     (n, h, w, channels), RGB or grey; "index" int32 (n,), the record of each row (mixed images hold all records of their group); and
     for detection "truth" float32 (n, max_boxes, 5): centre x, y, width, height relative to the image, class, with
-    unused rows all 0; for classification "label" int32 (n,).
+    unused rows all 0, and rows of class -2 for regions in which nothing is learned, behind the objects; where the images
+    are annotated for different classes, also "annotated" uint8 (n, classes). For classification "label" int32 (n,).
 
   Raises:
     DataError: an empty data set, a batch that cannot be split evenly; while iterating, an image that cannot be

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from prn_jax.data_pipelines.images import ImageError
+from prn_jax.data_pipelines.joined import check_fully_annotated
 from prn_jax.data_pipelines.parallel import default_threads, in_order
 from prn_jax.data_pipelines.prepared.record_bytes import encode_record
 from prn_jax.data_pipelines.prepared.shrink import ShrinkOptions, image_problem, shrink
@@ -154,6 +155,7 @@ def prepare(
   with _only_writer(folder):
     others = _other_splits(folder, name)
     dataset = open_spec(spec, on_bad_data, others.names if others else None)
+    check_fully_annotated(dataset, f"data '{spec}'")
     count = min(num_shards or -(-len(dataset) // RECORDS_PER_SHARD), len(dataset))
     job = _Job(folder, name, spec, dataset, options, count, OnBadData(on_bad_data))
     done = _finished(job)

@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prn_jax.detect.boxes import ciou_cxcywh, diou_cxcywh, giou_cxcywh, iou_cxcywh, pairwise
+from prn_jax.data_pipelines.augment.sample import IGNORED_CLASS
+from prn_jax.detect.boxes import ciou_cxcywh, diou_cxcywh, giou_cxcywh, intersection_cxcywh, iou_cxcywh, pairwise
 from prn_jax.errors import PrnError, did_you_mean
 from prn_jax.formats.darknet_training import HeadTraining  # settings only: no file is read or written here
 from prn_jax.graph.graph import Context
@@ -29,6 +30,7 @@ OVERLAPS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
 }
 SIGMA_FLOOR, DENSITY_FLOOR = 0.3, 1e-9  # Gaussian heads: keep the density finite, and its logarithm
 CLASS_THRESHOLD = 0.25  # a location may be ignored only if one of its classes is above this
+REGION_SHARE = 0.5  # a prediction belongs to such regions if more than this of its box lies in one
 
 
 class Rules(NamedTuple):
@@ -71,11 +73,16 @@ class Truths(NamedTuple):
     boxes_cxcywh_rel: (t, 4) float32, relative to the network input; unused rows are harmless boxes.
     classes: (t,) int32, 0 in unused rows.
     is_used: (t,) bool.
+    ignored_cxcywh_rel: (t, 4) float32, the regions in which nothing is learned; the other rows have no size.
+    is_annotated: (classes,) bool, False for classes of which the image may show objects without a truth; None: all are
+      annotated.
   """
 
   boxes_cxcywh_rel: jax.Array
   classes: jax.Array
   is_used: jax.Array
+  ignored_cxcywh_rel: jax.Array
+  is_annotated: jax.Array | None = None
 
 
 class Assignment(NamedTuple):
@@ -156,20 +163,55 @@ def class_multipliers(rules: Rules) -> np.ndarray:
   return np.minimum(counters.max() / counters, np.float32(settings.max_delta))
 
 
-def read_truths(truth: jax.Array, num_classes: int, mask: jax.Array | None = None) -> Truths:
+def read_truths(
+  truth: jax.Array, num_classes: int, mask: jax.Array | None = None, annotated: jax.Array | None = None
+) -> Truths:
   """Sorts out the rows that count.
 
   Args:
-    truth: (t, 5 or more): centre x, y, width, height relative to the network input, class.
+    truth: (t, 5 or more): centre x, y, width, height relative to the network input, class. Rows of class
+      `IGNORED_CLASS` are regions in which nothing is learned.
     num_classes: rows of other classes are skipped, as in Darknet.
     mask: (t,) bool, the rows that hold a truth; without it the list ends at the first x == 0.
+    annotated: (num_classes,), not 0 for the classes whose objects are all among the truths; None: all.
   """
   truth = truth.astype(jnp.float32)
   is_row = jnp.cumprod(truth[:, 0] != 0) > 0 if mask is None else mask.astype(bool)
   classes = truth[:, 4].astype(jnp.int32)
   is_used = is_row & (classes >= 0) & (classes < num_classes)
   harmless = np.array([[0.5, 0.5, 1.0, 1.0]], np.float32)  # unused rows must not bring infinities into unused results
-  return Truths(jnp.where(is_used[:, None], truth[:, :4], harmless), jnp.where(is_used, classes, 0), is_used)
+  return Truths(
+    boxes_cxcywh_rel=jnp.where(is_used[:, None], truth[:, :4], harmless),
+    classes=jnp.where(is_used, classes, 0),
+    is_used=is_used,
+    ignored_cxcywh_rel=jnp.where((is_row & (classes == IGNORED_CLASS))[:, None], truth[:, :4], 0),
+    is_annotated=None if annotated is None else annotated.astype(bool),
+  )
+
+
+def along_classes(flags: jax.Array, like: jax.Array) -> jax.Array:
+  """(classes,) flags as an array of as many axes as `like`, whose last one are the classes."""
+  return flags.reshape((1,) * (like.ndim - 1) + (-1,))
+
+
+def is_spared(boxes_cxcywh_rel: jax.Array, classes: jax.Array, truths: Truths) -> jax.Array:
+  """Which predictions are not taught to find nothing, because nobody has looked whether there is something.
+
+  Those of which more than `REGION_SHARE` lies in an ignored region, as evaluations leave out such detections, and those
+  whose likeliest class is not annotated in this image.
+
+  Args:
+    boxes_cxcywh_rel: (..., 4) predictions, relative to the network input.
+    classes: (..., classes) their classes, activated.
+    truths: the objects of the same image.
+
+  Returns:
+    (...) bool.
+  """
+  inside = pairwise(intersection_cxcywh, boxes_cxcywh_rel.reshape(-1, 4), truths.ignored_cxcywh_rel)
+  largest = jnp.max(inside, 1, initial=0.0).reshape(boxes_cxcywh_rel.shape[:-1])
+  spared = largest > REGION_SHARE * boxes_cxcywh_rel[..., 2] * boxes_cxcywh_rel[..., 3]
+  return spared if truths.is_annotated is None else spared | ~truths.is_annotated[jnp.argmax(classes, -1)]
 
 
 def find_overlaps(x: jax.Array, truths: Truths, rules: Rules) -> Overlaps:

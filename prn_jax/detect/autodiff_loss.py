@@ -26,9 +26,11 @@ from prn_jax.detect.assign import (
   Rules,
   Truths,
   activate,
+  along_classes,
   assign,
   class_multipliers,
   find_overlaps,
+  is_spared,
   read_truths,
   rules_of,
 )
@@ -62,12 +64,13 @@ def autodiff_loss(
   net_size: tuple[int, int],
   *,
   mask: jax.Array | None = None,
+  annotated: jax.Array | None = None,
 ) -> jax.Array:
   """The loss of one head: the sum over the images.
 
   Args:
     raw: (n, h, w, channels), the head's input.
-    truth, head, settings, net_size, mask: the arguments of `loss.darknet_deltas`.
+    truth, head, settings, net_size, mask, annotated: the arguments of `loss.darknet_deltas`.
 
   Raises:
     PrnError: settings without a meaning.
@@ -77,18 +80,22 @@ def autodiff_loss(
   shape = (n, height, width, -1, head.entries)
   raw = raw.astype(jnp.float32)
 
-  def one_image(raw: jax.Array, x: jax.Array, rows: jax.Array, mask: jax.Array | None) -> jax.Array:
-    return _image_loss(raw, x, read_truths(rows, head.classes, mask), rules)
+  def one_image(
+    raw: jax.Array, x: jax.Array, rows: jax.Array, mask: jax.Array | None, annotated: jax.Array | None
+  ) -> jax.Array:
+    return _image_loss(raw, x, read_truths(rows, head.classes, mask, annotated), rules)
 
-  axes = (0, 0, 0, None if mask is None else 0)
-  return jnp.sum(jax.vmap(one_image, axes)(raw.reshape(shape), activate(raw, head).reshape(shape), truth, mask))
+  x = activate(raw, head).reshape(shape)
+  return jnp.sum(jax.vmap(one_image)(raw.reshape(shape), x, truth, mask, annotated))
 
 
 def _image_loss(raw: jax.Array, x: jax.Array, truths: Truths, rules: Rules) -> jax.Array:
   """Loss of one image from its (h, w, a, e) inputs and activated outputs."""
   _, _, anchors, entries = x.shape
   settings, at = rules.settings, rules.head.layout
-  overlaps = find_overlaps(jax.lax.stop_gradient(x), truths, rules)
+  fixed = jax.lax.stop_gradient(x)
+  overlaps = find_overlaps(fixed, truths, rules)
+  spared = is_spared(rules.head.decode(fixed, rules.cells), fixed[..., at.first_class :], truths).reshape(-1, anchors)
   match, best, nearest = (v.reshape(-1, anchors) for v in overlaps)
   raw, x = raw.reshape(-1, anchors, entries), x.reshape(-1, anchors, entries)
   assignment = assign(truths, rules)
@@ -112,13 +119,13 @@ def _image_loss(raw: jax.Array, x: jax.Array, truths: Truths, rules: Rules) -> j
 
   is_overlapping = match > settings.ignore_thresh
   wanted = targets.is_trained.astype(jnp.float32)
-  is_counted = targets.is_trained | ~is_overlapping
+  is_counted = targets.is_trained | ~(is_overlapping | spared)
   if settings.objectness_smooth:
     wanted = jnp.where(targets.is_trained | is_overlapping, best, 0)
-    is_counted = jnp.ones_like(is_counted)
+    is_counted = targets.is_trained | is_overlapping | ~spared
   objectness = _cross_entropy(raw[..., at.objectness], wanted, rules)
   objectness = settings.obj_normalizer * jnp.where(targets.is_trained, targets.multiplier, 1) * objectness
-  return loss + jnp.sum(jnp.where(is_counted, objectness, 0)) + _class_loss(raw, targets, rules)
+  return loss + jnp.sum(jnp.where(is_counted, objectness, 0)) + _class_loss(raw, targets, truths, rules)
 
 
 def _targets(
@@ -142,7 +149,7 @@ def _cross_entropy(raw: jax.Array, wanted: jax.Array, rules: Rules) -> jax.Array
   return jax.nn.softplus(raw) - wanted * raw
 
 
-def _class_loss(raw: jax.Array, targets: _Targets, rules: Rules) -> jax.Array:
+def _class_loss(raw: jax.Array, targets: _Targets, truths: Truths, rules: Rules) -> jax.Array:
   settings, values = rules.settings, raw[..., rules.head.layout.first_class :]
   is_class = targets.classes > 0
   eps = settings.label_smooth_eps
@@ -153,7 +160,10 @@ def _class_loss(raw: jax.Array, targets: _Targets, rules: Rules) -> jax.Array:
     p = values if rules.head.has_new_coords else jax.nn.sigmoid(values)
     missed = jnp.where(is_class, 1 - p, p)
     loss = FOCAL_ALPHA * missed**FOCAL_GAMMA * loss
-  return jnp.sum(jnp.where(targets.is_trained[..., None], loss, 0))
+  is_counted = targets.is_trained[..., None]
+  if truths.is_annotated is not None:
+    is_counted &= along_classes(truths.is_annotated, is_class) | is_class
+  return jnp.sum(jnp.where(is_counted, loss, 0))
 
 
 def _box_loss(raw: jax.Array, x: jax.Array, place: Place, rules: Rules) -> jax.Array:

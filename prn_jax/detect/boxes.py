@@ -42,6 +42,11 @@ def iou_cxcywh(a_cxcywh: jax.Array, b_cxcywh: jax.Array) -> jax.Array:
   return _ratio(intersection, union, intersection > 0)
 
 
+def intersection_cxcywh(a_cxcywh: jax.Array, b_cxcywh: jax.Array) -> jax.Array:
+  """The area that two boxes share; args as `iou_cxcywh`, returns (...) float32."""
+  return _intersection_and_union(a_cxcywh, b_cxcywh)[0]
+
+
 def giou_cxcywh(a_cxcywh: jax.Array, b_cxcywh: jax.Array) -> jax.Array:
   """IoU minus the share of the enclosing box that neither covers; in (-1, 1].
 

@@ -23,9 +23,11 @@ from prn_jax.detect.assign import (
   Place,
   Rules,
   Truths,
+  along_classes,
   assign,
   class_multipliers,
   find_overlaps,
+  is_spared,
   read_truths,
   rules_of,
 )
@@ -63,17 +65,20 @@ def darknet_deltas(
   net_size: tuple[int, int],
   *,
   mask: jax.Array | None = None,
+  annotated: jax.Array | None = None,
 ) -> tuple[jax.Array, HeadMetrics]:
   """Darknet's deltas of one head.
 
   Args:
     output: (n, h, w, channels) activated outputs, as `Network` returns them.
     truth: (n, t, 5 or more): centre x, y, width, height relative to the network input, class, ...; the order of the
-      rows matters where truths share a cell.
+      rows matters where truths share a cell. Class -2 marks regions in which nothing is learned.
     head: a yolo or Gaussian_yolo layer.
     settings: its loss settings; all of docs/darknet.md a14's that concern the loss are followed.
     net_size: width and height of the network input in pixels.
     mask: (n, t) bool, the rows that hold a truth; without it a list ends at the first x == 0.
+    annotated: (n, classes), 0 for a class of whose objects there may be more in the image than truths; None: there are
+      none. No delta lowers the probability of such a class, or the objectness of what looks most like one.
 
   Returns:
     (n, h, w, channels) float32 deltas, that is minus the gradient with respect to the head's input; and the metrics,
@@ -84,16 +89,18 @@ def darknet_deltas(
 
   Source: Darknet `yolo_layer.c`, `gaussian_yolo_layer.c`; differs: truths on the right or lower border belong to the
   last cell, truths without width or height give no infinite delta, and a class that does not exist is skipped by
-  Gaussian heads, too.
+  Gaussian heads, too. Ignored regions and classes that are not annotated are ours (`assign.is_spared`).
   """
   n, height, width, channels = output.shape
   rules = rules_of(head, settings, (width, height), net_size)
   x = output.astype(jnp.float32).reshape(n, height, width, -1, head.entries)
 
-  def one_image(x: jax.Array, rows: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, HeadMetrics]:
-    return _image_deltas(x, read_truths(rows, head.classes, mask), rules)
+  def one_image(
+    x: jax.Array, rows: jax.Array, mask: jax.Array | None, annotated: jax.Array | None
+  ) -> tuple[jax.Array, HeadMetrics]:
+    return _image_deltas(x, read_truths(rows, head.classes, mask, annotated), rules)
 
-  deltas, sums = jax.vmap(one_image, in_axes=(0, 0, None if mask is None else 0))(x, truth, mask)
+  deltas, sums = jax.vmap(one_image)(x, truth, mask, annotated)
   metrics = jax.tree.map(lambda v: jnp.sum(v, 0), sums)
   metrics = metrics._replace(cost=_cost(deltas, metrics, rules))
   return deltas.reshape(n, height, width, channels), metrics
@@ -123,6 +130,11 @@ def _image_deltas(x: jax.Array, truths: Truths, rules: Rules) -> tuple[jax.Array
   outputs = x.reshape(height * width, anchors, entries)[assignment.cells]
   pairs = _pairs(outputs, place, rules)
   deltas = _apply_in_order(deltas, pairs, assignment, truths, rules).reshape(x.shape)
+  if truths.is_annotated is not None:
+    at = rules.head.layout
+    classes = deltas[..., at.first_class :]
+    classes = jnp.where(along_classes(truths.is_annotated, classes), classes, jnp.maximum(classes, 0))
+    deltas = jnp.concatenate([deltas[..., : at.first_class], classes], -1)
   return _average_boxes(deltas, rules), _sums(x, outputs, pairs, assignment.is_assigned, truths, rules)
 
 
@@ -132,6 +144,8 @@ def _background(x: jax.Array, truths: Truths, rules: Rules) -> jax.Array:
   overlaps = find_overlaps(x, truths, rules)
   objectness = x[..., at.objectness]
   nothing = settings.obj_normalizer * (0 - objectness)
+  boxes, classes = rules.head.decode(x, rules.cells), x[..., at.first_class :]
+  nothing = jnp.where(is_spared(boxes, classes, truths), 0, nothing)
   is_ignored = overlaps.match > settings.ignore_thresh
   ignored = jnp.zeros_like(nothing)
   if settings.objectness_smooth:

@@ -58,8 +58,8 @@ class HeadLoss(NamedTuple):
   Attributes:
     settings: dataclass of the loss settings; its defaults are Darknet's.
     check: (head, settings) -> None; raises PrnError for a head or settings that cannot be trained.
-    loss: (raw, truth, head, settings, net_size, *, style, images_seen, mask, share) -> loss, metrics. The arguments
-      are those of `darknet_loss`, and the style; a family that has one loss only takes no notice of the style.
+    loss: (raw, truth, head, settings, net_size, *, style, images_seen, mask, annotated, share) -> loss, metrics. The
+      arguments are those of `darknet_loss`, and the style; a family that has one loss only takes no notice of the style.
   """
 
   settings: type[Settings]
@@ -107,12 +107,13 @@ def detection_loss(
   style: LossStyle | str = LossStyle.DARKNET,
   images_seen: jax.Array | int | None = None,
   mask: jax.Array | None = None,
+  annotated: jax.Array | None = None,
 ) -> tuple[jax.Array, dict[str, HeadMetrics]]:
   """The loss of a network with one or more heads.
 
   Args:
     raw: head name -> (n, h, w, channels), the head's input.
-    truth, net_size, mask: the arguments of `darknet_deltas`.
+    truth, net_size, mask, annotated: the arguments of `darknet_deltas`.
     heads: the layers.
     settings: head name -> loss settings; Darknet's defaults where a name is missing.
     style: "darknet" or "autodiff".
@@ -136,6 +137,7 @@ def detection_loss(
       style=style,
       images_seen=images_seen,
       mask=mask,
+      annotated=annotated,
       share=1 / len(heads),
     )
     total = total + value
@@ -156,20 +158,21 @@ def darknet_loss(
   *,
   images_seen: jax.Array | int | None = None,
   mask: jax.Array | None = None,
+  annotated: jax.Array | None = None,
   share: float = 1.0,
 ) -> tuple[jax.Array, HeadMetrics]:
   """Darknet's cost of one head, with Darknet's delta as its gradient.
 
   Args:
     raw: (n, h, w, channels), the head's input, in any float dtype; the arithmetic is float32.
-    truth, head, settings, net_size, mask: the arguments of `darknet_deltas`.
+    truth, head, settings, net_size, mask, annotated: the arguments of `darknet_deltas`.
     images_seen: the argument of `region_deltas`.
     share: factor of the value, not of the gradient.
 
   Returns:
     The cost, whose gradient with respect to `raw` is -delta * delta_normalizer, and the metrics.
   """
-  options: dict[str, Any] = {"images_seen": images_seen, "mask": mask, "share": share}
+  options: dict[str, Any] = {"images_seen": images_seen, "mask": mask, "annotated": annotated, "share": share}
   return loss_of(head).loss(raw, truth, head, settings, net_size, style=LossStyle.DARKNET, **options)
 
 
@@ -183,13 +186,14 @@ def _anchor_head_loss(
   style: LossStyle,
   images_seen: jax.Array | int | None,
   mask: jax.Array | None,
+  annotated: jax.Array | None,
   share: float,
 ) -> tuple[jax.Array, HeadMetrics]:
   """The loss of [yolo] and [Gaussian_yolo]; `images_seen` does not matter."""
   output = jax.lax.stop_gradient(activate(raw, head))
-  deltas, metrics = darknet_deltas(output, truth, head, settings, net_size, mask=mask)
+  deltas, metrics = darknet_deltas(output, truth, head, settings, net_size, mask=mask, annotated=annotated)
   if style is LossStyle.AUTODIFF:
-    return autodiff_loss(raw, truth, head, settings, net_size, mask=mask), metrics
+    return autodiff_loss(raw, truth, head, settings, net_size, mask=mask, annotated=annotated), metrics
   gradient = (-settings.delta_normalizer * deltas).astype(raw.dtype)
   return _with_gradient(raw, metrics.cost * share, gradient), metrics
 
@@ -204,11 +208,14 @@ def _region_loss(
   style: LossStyle,
   images_seen: jax.Array | int | None,
   mask: jax.Array | None,
+  annotated: jax.Array | None,
   share: float,
 ) -> tuple[jax.Array, HeadMetrics]:
   """The loss of [region], in both styles; `net_size` does not matter."""
   output = jax.lax.stop_gradient(activate(raw, head))
-  deltas, metrics = region_deltas(output, truth, head, settings, images_seen=images_seen, mask=mask)
+  deltas, metrics = region_deltas(
+    output, truth, head, settings, images_seen=images_seen, mask=mask, annotated=annotated
+  )
   return _with_gradient(raw, metrics.cost * share, (-deltas).astype(raw.dtype)), metrics
 
 

@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prn_jax.detect.assign import Truths, read_truths
+from prn_jax.detect.assign import Truths, along_classes, is_spared, read_truths
 from prn_jax.detect.boxes import giou_cxcywh, iou_cxcywh, pairwise
 from prn_jax.detect.head_metrics import HeadMetrics
 from prn_jax.errors import OutOfScopeError, PrnError
@@ -75,16 +75,19 @@ def region_deltas(
   *,
   images_seen: jax.Array | int | None = None,
   mask: jax.Array | None = None,
+  annotated: jax.Array | None = None,
 ) -> tuple[jax.Array, HeadMetrics]:
   """Darknet's deltas of a region head.
 
   Args:
     output: (n, h, w, channels) outputs as `Network` returns them: objectness and classes activated, boxes raw.
-    truth: (n, t, 5 or more): centre x, y, width, height relative to the network input, class, ...
+    truth: (n, t, 5 or more): centre x, y, width, height relative to the network input, class, ... Class -2 marks
+      regions in which nothing is learned.
     head: the layer.
     settings: its loss settings.
     images_seen: images that the network has seen, these included; None: enough, the warm-up is over.
     mask: (n, t) bool, the rows that hold a truth; without it a list ends at the first x == 0.
+    annotated: see `darknet_deltas`. A softmax divides its probability among the annotated classes and the true one.
 
   Returns:
     (n, h, w, channels) float32 deltas, that is minus the gradient with respect to the head's input; and the metrics,
@@ -99,10 +102,13 @@ def region_deltas(
   cells = Cells.all((width, height), (1, 1))  # sizes are in cells: those of the network do not matter
   warm_up = WARM_UP_SCALE * (jnp.asarray(WARM_UP_IMAGES if images_seen is None else images_seen) < WARM_UP_IMAGES)
 
-  def one_image(x: jax.Array, rows: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, HeadMetrics]:
-    return _image_deltas(x, read_truths(rows, head.classes, mask), head, settings, warm_up, cells)
+  def one_image(
+    x: jax.Array, rows: jax.Array, mask: jax.Array | None, annotated: jax.Array | None
+  ) -> tuple[jax.Array, HeadMetrics]:
+    truths = read_truths(rows, head.classes, mask, annotated)
+    return _image_deltas(x, truths, head, settings, warm_up, cells)
 
-  deltas, sums = jax.vmap(one_image, in_axes=(0, 0, None if mask is None else 0))(x, truth, mask)
+  deltas, sums = jax.vmap(one_image)(x, truth, mask, annotated)
   metrics = jax.tree.map(lambda v: jnp.sum(v, 0), sums)
   return deltas.reshape(n, height, width, channels), metrics._replace(cost=jnp.sum(deltas**2))
 
@@ -124,7 +130,7 @@ def _image_deltas(
     [
       settings.coord_scale * _box_errors(targets, outputs[:, :4]),
       (settings.object_scale * (wanted - objectness) * _slope(objectness))[:, None],
-      _class_deltas(outputs[:, _FIRST_CLASS:], truths.classes, head, settings),
+      _class_deltas(outputs[:, _FIRST_CLASS:], truths.classes, truths, head, settings),
     ],
     -1,
   )
@@ -162,8 +168,9 @@ def _background(
   wanted = best - objectness if settings.classfix == -1 else jnp.where(is_near, 0, -objectness)
   if settings.classfix > 0:
     weight = objectness[..., None] if settings.classfix == 2 else 1.0
-    near = _class_deltas(x[..., _FIRST_CLASS:], truths.classes[nearest], head, settings)
+    near = _class_deltas(x[..., _FIRST_CLASS:], truths.classes[nearest], truths, head, settings)
     classes = jnp.where(is_near[..., None], weight * near, classes)
+  wanted = jnp.where(is_spared(boxes, x[..., _FIRST_CLASS:], truths), jnp.maximum(wanted, 0), wanted)
   middle = jnp.zeros_like(x[..., :4]).at[..., :2].set(0.5)  # of the cell, with the size of the anchor
   box = warm_up * _box_errors(middle, x[..., :4])
   background = (settings.noobject_scale * wanted * _slope(objectness))[..., None]
@@ -201,9 +208,17 @@ def _box_errors(targets: jax.Array, raw: jax.Array) -> jax.Array:
   return jnp.concatenate([(targets[..., :2] - xy) * _slope(xy), targets[..., 2:] - raw[..., 2:]], -1)
 
 
-def _class_deltas(p: jax.Array, classes: jax.Array, head: Region, settings: RegionTraining) -> jax.Array:
+def _class_deltas(
+  p: jax.Array, classes: jax.Array, truths: Truths, head: Region, settings: RegionTraining
+) -> jax.Array:
   """(..., classes) deltas of outputs `p` whose true class is `classes` (...)."""
   is_class = classes[..., None] == np.arange(head.classes).reshape((1,) * classes.ndim + (-1,))
+  if truths.is_annotated is not None:
+    is_known = along_classes(truths.is_annotated, is_class) | is_class
+    among = jnp.where(is_known, p, 0)
+    if head.softmax:
+      among = among / jnp.maximum(jnp.sum(among, -1, keepdims=True), 1e-15)
+    p = jnp.where(is_known, among, 0)
   deltas = settings.class_scale * (is_class - p)
   if not settings.focal_loss:
     return deltas

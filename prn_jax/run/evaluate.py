@@ -21,6 +21,7 @@ from prn_jax.data_pipelines.feed.evaluation_batches import eval_batches, placeme
 from prn_jax.data_pipelines.images import Resize, read_image
 from prn_jax.data_pipelines.images.channels import check_channels
 from prn_jax.data_pipelines.images.formats import is_image_name
+from prn_jax.data_pipelines.joined import check_fully_annotated
 from prn_jax.data_pipelines.records import (
   DataError,
   Dataset,
@@ -61,6 +62,7 @@ def open_data(spec: str, model: Model, on_bad_data: OnBadData | str = "stop") ->
     DataError: the data is bad, or its classes cannot be those of the model.
   """
   dataset = open_spec(spec, on_bad_data)
+  check_fully_annotated(dataset, f"data '{spec}'")
   unnamed = _without_names(dataset, model)
   if not unnamed:
     _check_known(spec, dataset, model)

@@ -14,6 +14,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from prn_jax.data_pipelines.joined import joined
 from prn_jax.data_pipelines.records import Dataset, RecordList
 from prn_jax.errors import PrnError
 from prn_jax.formats import darknet_cfg
@@ -146,15 +147,20 @@ def _fields(layer: Layer) -> _Table:
 
 
 def _data(dataset: Dataset) -> _Table:
-  return {"images": len(dataset), "ids": ids_digest(dataset), "annotations": annotations_digest(dataset)}
+  table = {"images": len(dataset), "ids": ids_digest(dataset), "annotations": annotations_digest(dataset)}
+  if several := joined(dataset):
+    names = [[n for n, has in zip(several.names, part.annotated, strict=True) if has] for part in several.parts]
+    table["sets"] = [f"{part.weight:g} x ({', '.join(own)})" for part, own in zip(several.parts, names, strict=True)]
+  return table
 
 
 def annotations_digest(dataset: Dataset) -> str:
   """12 digits that follow from every box, class and ignored region; "" where the annotations are not in memory."""
-  if not isinstance(dataset, RecordList):
+  several = joined(dataset)
+  if not (several.is_in_memory if several else isinstance(dataset, RecordList)):
     return ""  # reading them all would cost as much as an epoch
   digest = hashlib.sha256()
-  for record in dataset.records:
+  for record in map(dataset.__getitem__, range(len(dataset))):
     digest.update(f"{len(record.classes)} {record.label} {record.width}x{record.height};".encode())
     for array in (record.boxes_xyxy_px, record.classes, record.is_crowd, record.is_difficult, record.ignored_xyxy_px):
       digest.update(array.tobytes())
@@ -249,6 +255,8 @@ def _data_changes(old: Mapping[str, Any] | None, new: Mapping[str, Any], *, same
     return [f"other images, or another order of the {new['images']:,} images"]
   if same_classes and old.get("annotations") and new["annotations"] and old["annotations"] != new["annotations"]:
     return ["the same images with other boxes or classes"]
+  if "sets" in old and old["sets"] != new.get("sets"):
+    return [f"its sets: {_shown(old['sets'])}, now {_shown(new.get('sets'))}"]
   return []
 
 

@@ -14,6 +14,7 @@ import optax
 from prn_jax.data_pipelines.augment import DetectionAugment
 from prn_jax.data_pipelines.feed.pipeline import PipelineConfig
 from prn_jax.data_pipelines.images.channels import check_channels
+from prn_jax.data_pipelines.joined import check_fully_annotated, images_per_epoch
 from prn_jax.data_pipelines.records import DataError, Dataset, Task, classes_text, unknown_classes, with_names
 from prn_jax.data_pipelines.spec import open_spec
 from prn_jax.errors import GraphError, PrnError, did_you_mean
@@ -130,7 +131,7 @@ def open_experiment(
   asked, (config, chosen) = config, resolve(config, len(dataset), mesh)
   check_batch_size(config.batch_size, config.optim.accumulate, mesh)
   _check_groups(config, mesh)
-  durations = _durations(config, len(dataset))
+  durations = _durations(config, images_per_epoch(dataset))
   layers = training.layers if training else {}
   tx, schedule = make_optimizer(config.optim, graph, durations["total"], layers, seed=config.seed)
   variables, start = _start(config if not is_resumed else dataclasses.replace(config, weights=""), graph, training)
@@ -303,6 +304,7 @@ def _evaluator(
   if not config.data.valid:
     return None
   dataset = open_spec(config.data.valid, config.data.on_bad_data)
+  check_fully_annotated(dataset, f"config.data.valid: '{config.data.valid}'")
   unknown = unknown_classes(dataset, names)
   if unknown:
     raise DataError(

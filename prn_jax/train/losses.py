@@ -50,8 +50,8 @@ def make_loss(graph: Graph, config: LossConfig, training: Training | None = None
 
   Returns:
     Names of layers, and the loss (see `LossFn`), which needs no constants. A detector's batch has "truth" (n, t, 5):
-    cx, cy, w, h relative to the input, class, and may have "images_seen" (n,), see `step.with_images_seen`; a
-    classifier's has "label" (n,) int32.
+    cx, cy, w, h relative to the input, class (-2: a region in which nothing is learned), and may have "images_seen" (n,),
+    see `step.with_images_seen`, and "annotated" (n, classes), see `detect.loss.darknet_deltas`; a classifier's has "label" (n,) int32.
 
   Raises:
     PrnError: the network has heads that cannot be trained, or a setting does not exist.
@@ -91,7 +91,16 @@ def _detection_loss(graph: Graph, config: LossConfig, training: Training | None)
   def loss_fn(outputs: dict[str, jax.Array], batch: Batch, constants: Constants = ()) -> tuple[jax.Array, Metrics]:
     raw = {name: outputs[source].astype(jnp.float32) for name, source in inputs.items()}
     seen = batch["images_seen"][0] if "images_seen" in batch else None
-    total, by_head = detection_loss(raw, batch["truth"], heads, settings, size, style=style, images_seen=seen)
+    total, by_head = detection_loss(
+      raw,
+      batch["truth"],
+      heads,
+      settings,
+      size,
+      style=style,
+      images_seen=seen,
+      annotated=batch.get("annotated"),
+    )
     return total / batch["image"].shape[0], _head_metrics(by_head)
 
   return tuple(inputs.values()), loss_fn

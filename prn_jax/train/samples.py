@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from prn_jax.data_pipelines.augment.sample import IGNORED_CLASS
+from prn_jax.data_pipelines.images.hatched import hatched
 from prn_jax.detect.draw import class_color, draw_boxes, text_color
 from prn_jax.files.disk import written_beside
 from prn_jax.fonts import letters
@@ -45,10 +47,12 @@ def _with_truth(image: np.ndarray, batch: Mapping[str, np.ndarray], row: int, na
   truth = np.asarray(batch["truth"][row], np.float64)
   truth = truth[(truth[:, 2] > 0) & (truth[:, 3] > 0)]
   centres, sides = truth[:, :2] * (width, height), truth[:, 2:4] * (width, height)
+  boxes = np.concatenate((centres - sides / 2, centres + sides / 2), axis=1)
   classes = truth[:, 4].astype(int)
-  return draw_boxes(
-    image, np.concatenate((centres - sides / 2, centres + sides / 2), axis=1), [names[c] for c in classes], classes
-  )
+  is_object = classes != IGNORED_CLASS
+  shown = hatched(image, boxes[~is_object])
+  boxes, classes = boxes[is_object], classes[is_object]
+  return draw_boxes(shown, boxes, [names[c] for c in classes], classes)
 
 
 def _caption(tile: Image.Image, text: str, color: tuple[int, int, int]) -> None:

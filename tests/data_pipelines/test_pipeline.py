@@ -27,6 +27,7 @@ from prn_jax.data_pipelines.feed.pipeline import (
   size_of_step,
   train_batches,
 )
+from prn_jax.data_pipelines.joined import Draws
 from prn_jax.data_pipelines.records import DataError, Dataset, RecordList
 from prn_jax.data_pipelines.spec import open_spec
 from tests.data_pipelines.pipeline_data import Failing, Noisy, Slow, numbered
@@ -147,7 +148,7 @@ def test_every_epoch_has_every_record_once_in_another_order() -> None:
 
 def test_neighbouring_seeds_share_no_order() -> None:
   def order(seed: int, epoch: int) -> tuple[int, ...]:
-    epochs = EpochOrder(50, seed)
+    epochs = EpochOrder([Draws(50, 1)], seed)
     return tuple(epochs.record_at(epoch * 50 + offset) for offset in range(50))
 
   orders = {order(seed, epoch) for seed in range(4) for epoch in range(4)}
@@ -157,8 +158,10 @@ def test_neighbouring_seeds_share_no_order() -> None:
 @settings(max_examples=50, deadline=None)
 @given(st.integers(1, 40), st.integers(0, 2**63), st.lists(st.integers(0, 400), min_size=1, max_size=30))
 def test_order_does_not_depend_on_what_was_asked_before(num_records: int, seed: int, positions: list[int]) -> None:
-  used = EpochOrder(num_records, seed)
-  assert [used.record_at(at) for at in positions] == [EpochOrder(num_records, seed).record_at(at) for at in positions]
+  used = EpochOrder([Draws(num_records, 1)], seed)
+  assert [used.record_at(at) for at in positions] == [
+    EpochOrder([Draws(num_records, 1)], seed).record_at(at) for at in positions
+  ]
 
 
 def test_sizes_are_drawn_per_block_and_end_with_the_largest() -> None:

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from prn_jax.data_pipelines.augment import NO_DETECTION_AUGMENT, ClassificationAugment
-from prn_jax.data_pipelines.augment.sample import Sample
+from prn_jax.data_pipelines.augment.sample import IGNORED_CLASS, Sample
 from prn_jax.data_pipelines.feed import decoding
 from prn_jax.data_pipelines.feed.batching import truth_rows
 from prn_jax.data_pipelines.feed.decoding import SampleMemory, make_sample, read_reduced
@@ -45,12 +45,23 @@ def test_truth_is_centre_and_size_relative_to_the_input() -> None:
     np.testing.assert_allclose(row, expected, atol=1e-6)
 
 
-def test_crowds_are_left_out_and_difficult_objects_stay() -> None:
-  objects = [Object((0, 0, 10, 10), 0, is_crowd=True), Object((4, 4, 20, 20), 1, is_difficult=True)]
+def test_crowds_are_ignored_regions_and_difficult_objects_stay() -> None:
+  objects = [Object((0, 0, 10, 15), 0, is_crowd=True), Object((4, 4, 20, 20), 1, is_difficult=True)]
   data = one_image(png(40, 30, 1), (40, 30), objects)
   truth = batch_at(data, NO_DETECTION_AUGMENT, config(), 0)["truth"][0]
-  assert truth[:, 4].tolist() == [1, 0, 0, 0]
-  assert np.count_nonzero(truth[:, 2]) == 1
+  assert truth[:, 4].tolist() == [1, IGNORED_CLASS, 0, 0]
+  np.testing.assert_allclose(truth[1, :4], [5 / 40, 7.5 / 30, 10 / 40, 15 / 30])
+
+
+def test_ignored_regions_move_with_the_image_and_never_take_the_row_of_an_object() -> None:
+  objects = [Object((n, n, n + 5, n + 5), 0) for n in range(3)]
+  record = make_record(png(40, 30, 1), "one", (40, 30), objects, ignored_xyxy_px=[(0, 0, 4, 4), (10, 6, 30, 12)])
+  data = RecordList(("a", "b"), (0, 1), (record,))
+  flipped = replace(NO_DETECTION_AUGMENT, flip=True)
+  rows = [batch_at(data, flipped, config(), step)["truth"][0] for step in range(6)]
+  assert all(truth[:, 4].tolist() == [0, 0, 0, IGNORED_CLASS] for truth in rows)  # the larger one
+  assert {float(truth[3, 0]) for truth in rows} == {0.5}
+  assert {round(float(truth[0, 0]), 4) for truth in rows} == {2.5 / 40, 1 - 2.5 / 40}
 
 
 def test_truths_lie_inside_and_have_area() -> None:
