@@ -8,8 +8,9 @@ import numpy as np
 
 from prn_jax import Model
 from prn_jax.graph.builder import Builder
-from prn_jax.graph.graph import Graph
+from prn_jax.graph.graph import INPUT, Graph, Layer, checked_shape
 from prn_jax.kinds.conv import Conv
+from prn_jax.kinds.se import SqueezeExcite
 from prn_jax.network import init_variables
 
 ANCHORS = ((10.0, 14.0), (23.0, 27.0), (37.0, 58.0))
@@ -72,11 +73,17 @@ def random_model(graph: Graph | None = None, seed: int = 0, **kwargs: object) ->
 def narrow(graph: Graph, factor: int) -> Graph:
   """The same network with its widths divided, but for the convolutions that the heads count on; weights are cheap."""
   heads = {"yolo", "gaussian_yolo", "region", "softmax"}
-  layers = list(graph)
-  last = len(layers) - 4  # a classifier ends in convolution, mean, softmax and perhaps cost
-  for i, layer in enumerate(layers):
-    if isinstance(layer, Conv) and i < last and layers[i + 1].kind not in heads:
-      filters = max(1, layer.filters // factor)
-      groups = filters if layer.groups == layer.filters else max(1, layer.groups // factor)
-      layers[i] = dataclasses.replace(layer, filters=filters, groups=groups if layer.groups > 1 else 1)
-  return dataclasses.replace(graph, layers=tuple(layers))
+  last = len(graph) - 4  # a classifier ends in convolution, mean, softmax and perhaps cost
+  seen: dict[str, Layer] = {}
+  shapes = {INPUT: graph.shapes[INPUT]}
+  for i, layer in enumerate(graph):
+    inputs = graph.input_shapes(layer)
+    changed = layer.follow(inputs, [shapes[name] for name in layer.inputs])
+    if changed == layer and isinstance(layer, Conv) and i < last and graph.layers[i + 1].kind not in heads:
+      groups = max(1, layer.groups // factor) if layer.groups > 1 else 1
+      changed = dataclasses.replace(layer, filters=max(1, layer.filters // factor), groups=groups)
+    elif isinstance(layer, SqueezeExcite) and not layer.squeezed:
+      changed = dataclasses.replace(changed, reduction=1)
+    shapes[layer.name] = checked_shape(changed, seen, shapes)
+    seen[layer.name] = changed
+  return dataclasses.replace(graph, layers=tuple(seen.values()))

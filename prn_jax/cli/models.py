@@ -49,7 +49,7 @@ def _list(args: argparse.Namespace) -> int:
     size = f"{row['width']}x{row['height']}"
     published = "; ".join([*map(_published_text, spec.published), *filter(None, [spec.note])])
     weights = f"{row['weights']['size'] / 1e6:.0f} MB" if row["weights"] else "-"
-    weights = "included" if spec.status == "own" else weights
+    weights = "included" if spec.weights else weights
     print(
       f"{row['name']:<20} {row['task']:<9} {size:>9} {row['params']:>12,} {row['bflops']:>9.3f}  "
       f"{row['status']:<13} {weights:>8}  {published}"

@@ -1,7 +1,7 @@
 """Activation functions by Darknet's names (docs/darknet.md a4), and the [activation] layer.
 
-Darknet computes ReLU for every name that it does not know, and has no h-swish. Quirks that we do not copy:
-relu6 is constant 0 on AlexeyAB's CPU path; swish, mish and hard_mish give 0 outside convolutions on CPU.
+Darknet computes ReLU for every name that it does not know; h_swish and hard_sigmoid are not its own, but those of
+MobileNetV3's cfg files. Quirks that we do not copy: relu6 is constant 0 on AlexeyAB's CPU path; swish, mish and hard_mish give 0 outside convolutions on CPU.
 """
 
 from __future__ import annotations
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
   from prn_jax.graph.onnx_builder import OnnxBuilder
 
 LEAKY_SLOPE = 0.1  # Darknet's constant; timm's Darknet53 uses 0.01
+
+
+def _hard_sigmoid(x: Array) -> Array:
+  return jnp.clip(x / 6 + 0.5, 0.0, 1.0)
 
 
 def _hard_mish(x: Array) -> Array:
@@ -62,6 +66,11 @@ def _normalize_channels_softmax(x: Array) -> Array:
 
 def _normalize_channels_softmax_maxval(x: Array) -> Array:
   return _normalize_channels_softmax(x - x.max(-1, keepdims=True))
+
+
+def _onnx_hard_sigmoid(o: OnnxBuilder, x: str) -> str:
+  """Not ONNX's HardSigmoid, which OpenCV 4.14 computes wrongly on maps of one cell."""
+  return o.op("Mul", [o.op("Clip", [o.op("Add", [x, o.const(3)]), o.const(0), o.const(6)]), o.const(1 / 6)])
 
 
 class Function(NamedTuple):
@@ -108,6 +117,8 @@ ACTIVATIONS: dict[str, Function] = {
   "mish": _per_element(
     lambda x: x * jnp.tanh(jax.nn.softplus(x)), lambda o, x: o.op("Mul", [x, o.op("Tanh", [o.op("Softplus", [x])])])
   ),
+  "hard_sigmoid": _per_element(_hard_sigmoid, _onnx_hard_sigmoid, is_monotonic=True),
+  "h_swish": _per_element(lambda x: x * _hard_sigmoid(x), lambda o, x: o.op("Mul", [x, _onnx_hard_sigmoid(o, x)])),
   "hard_mish": _per_element(_hard_mish),
   "elu": _per_element(lambda x: jnp.where(x >= 0, x, _expm1(x)), lambda o, x: o.op("Elu", [x]), is_monotonic=True),
   "selu": _per_element(lambda x: jnp.where(x >= 0, 1.0507 * x, 1.0507 * 1.6732 * _expm1(x)), is_monotonic=True),
@@ -152,14 +163,15 @@ def check_activation(name: str) -> None:
     raise ValueError(f"there is no activation '{name}'{did_you_mean(name, NAMES)}.")
 
 
-def read_activation(section: Section, default: str = "linear") -> str:
+def read_activation(section: Section, default: str = "linear", key: str = "activation") -> str:
   """The activation of a cfg section; an unknown name is ReLU, as in Darknet, with a warning."""
-  name = section.text("activation", default)
+  name = section.text(key, default)
   if name in ACTIVATIONS:
     return name
   logging.getLogger(__name__).warning(
-    "%s has activation=%s, which Darknet does not know and computes as relu; so do we%s.",
-    section.where("activation"),
+    "%s has %s=%s, which Darknet does not know and computes as relu; so do we%s.",
+    section.where(key),
+    key,
     name,
     did_you_mean(name, NAMES),
   )

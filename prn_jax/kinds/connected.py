@@ -21,7 +21,7 @@ from prn_jax.kinds.activation import (
   read_activation,
   write_activation,
 )
-from prn_jax.kinds.batchnorm import batch_norm, batch_norm_arrays
+from prn_jax.kinds.batchnorm import batch_norm, batch_norm_arrays, check_epsilon, darknets_if_equal
 from prn_jax.kinds.conv import DEFAULT_ACTIVATION, kernel_initializer
 from prn_jax.lazy import jnp, nn
 
@@ -41,6 +41,7 @@ class Connected(Layer):
     batch_normalize: batch norm instead of a plain bias.
     activation: one of `kinds.activation.NAMES`.
     leaky_slope: slope of "leaky" below zero.
+    bn_epsilon: what batch norm adds to the variance; 0: Darknet's 0.00001.
   """
 
   kind = "connected"
@@ -52,6 +53,10 @@ class Connected(Layer):
   batch_normalize: bool = False
   activation: str = "linear"
   leaky_slope: float = LEAKY_SLOPE
+  bn_epsilon: float = 0.0
+
+  def __post_init__(self) -> None:
+    self._set(bn_epsilon=darknets_if_equal(self.bn_epsilon))
 
   @property
   def has_batchnorm(self) -> bool:
@@ -59,6 +64,7 @@ class Connected(Layer):
 
   def shape(self, inputs: Sequence[Shape]) -> Shape:
     check_activation(self.activation)
+    check_epsilon(self.bn_epsilon)
     return Shape(1, 1, self.output)
 
   def macs(self, inputs: Sequence[Shape], output: Shape) -> int:
@@ -87,12 +93,15 @@ class Connected(Layer):
       batch_normalize=bool(section.integer("batch_normalize")),
       activation=read_activation(section, DEFAULT_ACTIVATION),
       leaky_slope=section.number("leaky_slope", LEAKY_SLOPE),
+      bn_epsilon=section.number("bn_epsilon"),
     )
 
   def to_cfg(self, wires: Wires) -> dict[str, Value]:
     keys: dict[str, Value] = {"output": self.output}
     if self.batch_normalize:
       keys["batch_normalize"] = 1
+    if self.bn_epsilon:
+      keys["bn_epsilon"] = self.bn_epsilon
     return keys | write_activation(self.activation, self.leaky_slope, DEFAULT_ACTIVATION)
 
   def lower(self, xs: Sequence[Array], ctx: Context) -> Array:
@@ -106,7 +115,7 @@ class Connected(Layer):
       name="dense",
     )(x)
     if self.batch_normalize:
-      x = batch_norm(x, ctx)
+      x = batch_norm(x, ctx, self.bn_epsilon)
     return activate(x[:, None, None, :], self.activation, self.leaky_slope)
 
   def onnx(self, xs: Sequence[str], o: OnnxBuilder) -> str:

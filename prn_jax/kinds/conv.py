@@ -32,7 +32,7 @@ from prn_jax.kinds.activation import (
   read_activation,
   write_activation,
 )
-from prn_jax.kinds.batchnorm import batch_norm, batch_norm_arrays
+from prn_jax.kinds.batchnorm import batch_norm, batch_norm_arrays, check_epsilon, darknets_if_equal
 from prn_jax.kinds.blur import BLURS, blur, blur_shape, check_blur, onnx_blur
 from prn_jax.lazy import jax, jnp, lax, nn
 
@@ -81,6 +81,9 @@ class Conv(Layer):
     antialiasing: 1 or 2 blurs instead of striding (`kinds.blur`).
     share: name of the conv whose variables this one uses.
     flipped: the weights file holds the transposed kernel.
+    same: zeros so that the output has ceil(side / stride) rows and columns, the odd one right and below (TensorFlow's
+      "same"), instead of `padding`. Not Darknet's.
+    bn_epsilon: what batch norm adds to the variance; 0: Darknet's 0.00001.
   """
 
   kind = "conv"
@@ -102,9 +105,12 @@ class Conv(Layer):
   antialiasing: int = 0
   share: str = ""
   flipped: bool = False
+  same: bool = False
+  bn_epsilon: float = 0.0
 
   def __post_init__(self) -> None:
     self._set(
+      bn_epsilon=darknets_if_equal(self.bn_epsilon),
       stride_x=0 if self.stride_x == self.stride else self.stride_x,
       stride_y=0 if self.stride_y == self.stride else self.stride_y,
       dilation=1 if self.size == 1 else self.dilation,  # a single tap has no distance
@@ -139,6 +145,12 @@ class Conv(Layer):
   def _check(self, x: Shape) -> None:
     check_activation(self.activation)
     check_blur(self.antialiasing)
+    check_epsilon(self.bn_epsilon)
+    if self.same and (self.padding or self.antialiasing or self.dilation > 1):
+      raise ValueError(
+        f"same=1 with padding={self.padding}, dilation={self.dilation}, antialiasing={self.antialiasing}; it decides the "
+        "padding by itself. Leave the others out."
+      )
     if min(self.filters, self.size, self.groups, self.dilation, *self.strides) < 1 or self.padding < 0:
       vertical, horizontal = self.strides
       raise ValueError(
@@ -157,10 +169,22 @@ class Conv(Layer):
 
   def _conv_shape(self, x: Shape) -> Shape:
     strides = (1, 1) if self.antialiasing else self.strides
+    padding = 2 * self.padding
     height, width = (
-      (extent + 2 * self.padding - self.size) // stride + 1 for extent, stride in zip(x[:2], strides, strict=True)
+      -(-extent // stride) if self.same else (extent + padding - self.size) // stride + 1
+      for extent, stride in zip(x[:2], strides, strict=True)
     )
     return Shape(height, width, self.filters)
+
+  def _padding(self, height: int, width: int) -> list[tuple[int, int]]:
+    """Rows of zeros above and below a map of this size, and columns left and right of it."""
+    if not self.same:
+      return [(self.padding * self.dilation,) * 2] * 2
+    whole = [
+      max((-(-extent // stride) - 1) * stride + self.size - extent, 0)
+      for extent, stride in zip((height, width), self.strides, strict=True)
+    ]
+    return [(zeros // 2, zeros - zeros // 2) for zeros in whole]
 
   def macs(self, inputs: Sequence[Shape], output: Shape) -> int:
     (x,) = inputs
@@ -233,12 +257,14 @@ class Conv(Layer):
       antialiasing=section.integer("antialiasing"),
       share=share,
       flipped=bool(section.integer("flipped")),
+      same=bool(section.integer("same")),
+      bn_epsilon=section.number("bn_epsilon"),
     )
 
   def to_cfg(self, wires: Wires) -> dict[str, Value]:
     keys = non_default_fields(self, skip=("padding", "share", "activation", "leaky_slope"))
     keys |= {"filters": self.filters, "size": self.size, "stride": self.stride}
-    if self.padding == self.size // 2:
+    if self.padding == self.size // 2 and not self.same:
       keys["pad"] = 1
     elif self.padding:
       keys["padding"] = self.padding
@@ -255,7 +281,7 @@ class Conv(Layer):
       self.filters,
       (self.size, self.size),
       strides=(1, 1) if self.antialiasing else self.strides,
-      padding=[(self.padding * self.dilation,) * 2] * 2,
+      padding=self._padding(*xs[0].shape[1:3]),
       kernel_dilation=self.dilation,
       feature_group_count=self.groups,
       use_bias=not self.batch_normalize,
@@ -266,7 +292,7 @@ class Conv(Layer):
       name="conv",
     )(xs[0])
     if self.batch_normalize:
-      x = batch_norm(x, ctx)
+      x = batch_norm(x, ctx, self.bn_epsilon)
     x = activate(x, self.activation, self.leaky_slope)
     return blur(x, self.antialiasing, self.strides) if self.antialiasing else x
 
@@ -281,9 +307,15 @@ class Conv(Layer):
       [xs[0], *arrays],
       kernel_shape=[self.size] * 2,  # OpenCV demands it though the kernel says it
       strides=[1, 1] if self.antialiasing else list(self.strides),
-      pads=[self.padding * self.dilation] * 4,
+      **self._onnx_padding(o),
       dilations=[self.dilation] * 2,
       group=self.groups,
     )
     x = onnx_activate(o, x, self.activation, self.leaky_slope)
     return onnx_blur(o, x, self.antialiasing, self.strides, self.filters) if self.antialiasing else x
+
+  def _onnx_padding(self, o: OnnxBuilder) -> dict[str, Any]:
+    if self.same and o.any_size:
+      return {"auto_pad": "SAME_UPPER"}
+    (top, bottom), (left, right) = self._padding(*o.shape[1:])
+    return {"pads": [top, left, bottom, right]}

@@ -19,7 +19,7 @@ import functools
 from typing import NamedTuple
 
 from prn_jax.graph.builder import Builder
-from prn_jax.models.blocks import Anchors, conv_bn, pooled_classifier, yolo_head
+from prn_jax.models.blocks import Anchors, Levels, conv_bn, pooled_classifier, yolo_head
 from prn_jax.models.prn import MASKS, prn_pyramid
 from prn_jax.models.registry import ALEXEYAB, Published, register
 from prn_jax.models.sources import CSP_README, PRN_README, PRN_TABLE_3
@@ -44,7 +44,8 @@ STAGES = (
   Stage(192, 5, 2, ((576, 32), (960, 64), (960, 64), (960, 64))),
   Stage(320, 3, 1, ((960, 64),)),
 )
-P4 = "stage6_unit1_expand"  # the last and widest map that is 16 times smaller than the image
+P3 = "stage5_unit1_expand"  # the last and widest map that is 8 times smaller than the image
+P4 = "stage6_unit1_expand"  # 16 times
 
 
 def squeeze_excite(g: Builder, place: str, squeezed: int) -> str:
@@ -57,7 +58,7 @@ def squeeze_excite(g: Builder, place: str, squeezed: int) -> str:
   return g.scale_channels(x, name=f"{place}_se_scale")
 
 
-def backbone(g: Builder, dropout: float) -> None:
+def backbone(g: Builder, dropout: float) -> Levels:
   """Stem, seven stages and the last 1x1 convolution; `dropout` is applied before every addition."""
   conv_bn(g, 32, 3, "swish", stride=2, name="stem")
   for i, stage in enumerate(STAGES, 1):
@@ -72,7 +73,7 @@ def backbone(g: Builder, dropout: float) -> None:
       if unit > 1:
         g.dropout(dropout, name=f"{place}_drop")
         g.shortcut(x, name=f"{place}_add")
-  conv_bn(g, 1280, 1, "swish", name="stage8_conv")
+  return Levels(P3, P4, conv_bn(g, 1280, 1, "swish", name="stage8_conv"))
 
 
 @register(

@@ -59,6 +59,11 @@ def prn_pyramid(g: Builder, p4: str, head: Head) -> str:
   return prn_level(g, "p4", branch, p4, head)
 
 
+def prn_pyramid_3l(g: Builder, levels: Levels, head: Head) -> None:
+  """As `prn_pyramid`, with a third level that does what p4 does."""
+  prn_level(g, "p3", prn_pyramid(g, levels.p4, head), levels.p3, head)
+
+
 def tiny_prn(g: Builder, head: Head) -> tuple[Levels, str]:
   """YOLOv3-tiny's backbone, one unit on its last map, and the two levels."""
   levels = tiny_backbone(g)

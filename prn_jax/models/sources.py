@@ -10,6 +10,7 @@ PRN_TABLE_3 = "PRN paper, table 3 (COCO); README of WongKinYiu/PartialResidualNe
 PRN_RESULTS = "Results.md of WongKinYiu/PartialResidualNetworks (COCO test-dev)"
 PRN_README = "README of WongKinYiu/PartialResidualNetworks (COCO test-dev)"
 CSP_README = "README of WongKinYiu/CrossStagePartialNetworks (in Darknet; ImageNet)"
+SPURSLIPU_REPOSITORY = "SpursLipu/YOLOv3v4-ModelCompression-MultidatasetTraining-Multibackbone"
 # Its operations and sizes are counted in another way and left out.
 SPURSLIPU_README = (
   "README of SpursLipu/YOLOv3v4-ModelCompression-MultidatasetTraining-Multibackbone (its own training; COCO)"

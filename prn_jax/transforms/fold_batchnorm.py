@@ -1,6 +1,6 @@
 """Folds batch normalisation into the convolution or matrix product before it, for inference.
 
-W *= scale / sqrt(var + 1e-5); b = bias - mean * scale / sqrt(var + 1e-5), in float64 as Darknet's
+W *= scale / sqrt(var + epsilon); b = bias - mean * scale / sqrt(var + epsilon), in float64 as Darknet's
 `network.c:fuse_conv_batchnorm`. Outputs agree to about 1e-6 relative.
 """
 
@@ -43,7 +43,7 @@ def folded(layer: Layer, params: Variables, stats: Variables) -> Variables:
     np.asarray(source["bn"][key], np.float64)
     for source, key in ((params, "scale"), (params, "bias"), (stats, "mean"), (stats, "var"))
   )
-  factor = scale / np.sqrt(var + EPSILON)
+  factor = scale / np.sqrt(var + (layer.bn_epsilon or EPSILON))  # type: ignore[attr-defined]
   return {
     module: {
       "kernel": (kernel * factor).astype(np.float32),

@@ -139,8 +139,10 @@ def get_entry(model: str) -> Weights:
   spec = registry.get_spec(model)
   if spec.name in ENTRIES:
     return ENTRIES[spec.name]
-  if spec.status == "own":
+  if spec.weights:
     raise PrnError(f"the weights of model '{spec.name}' come with prn_jax: there is nothing to download.")
+  if spec.status == "own":
+    raise PrnError(f"model '{spec.name}' is prn_jax's own, and nobody has published weights of it: train it.")
   why = NOT_PUBLISHED.get(spec.name, f"none are known for its reference, {spec.reference}")
   raise PrnError(
     f"model '{spec.name}' has no weights that can be downloaded: {why}. "

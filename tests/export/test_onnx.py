@@ -46,7 +46,7 @@ def expect_the_same_in_opencv(path: Path, x: np.ndarray) -> None:
     for name, found in zip(expected, network.forward(list(expected)), strict=True):
       wanted = expected[name][:count]
       assert found.shape == wanted.shape
-      np.testing.assert_allclose(found, wanted, rtol=0, atol=ROUNDING * max(1, np.abs(wanted).max()), err_msg=name)
+      np.testing.assert_allclose(found, wanted, rtol=0, atol=ROUNDING * np.abs(wanted).max(), err_msg=name)
 
 
 @pytest.mark.parametrize("name", list_models())

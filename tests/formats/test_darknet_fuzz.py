@@ -50,6 +50,9 @@ SECTIONS = (
   "crop",
   "implicit",
   "sam",
+  "se",
+  "depthwise",
+  "normalize",
   "",
 )
 KEYS = (
@@ -57,6 +60,7 @@ KEYS = (
   "layers", "width", "height", "channels", "num", "mask", "anchors", "classes", "coords", "maxpool_depth",
   "out_channels", "group_id", "output", "temperature", "crop_width", "reverse", "activation", "weights_type",
   "weights_normalization", "nms_kind", "atoms", "probability", "scale_wh", "tree", "steps",
+  "reduction", "squeezed", "biased", "gate", "same", "bn_epsilon", "mean", "std",
 )  # fmt: skip
 bounded = settings(deadline=10_000, suppress_health_check=[HealthCheck.too_slow], max_examples=300)
 
@@ -184,6 +188,8 @@ BOMBS = {
   "shrink": "[upsample]\nstride=-2147483647",
   "reorg": "[reorg]\nstride=2147483647",
   "implicit": "[implicit]\nfilters=2147483647\natoms=2147483647",
+  "depthwise": "[depthwise]\nfilters=2147483646\nsize=2147483647",
+  "squeezed": "[se]\nsqueezed=2147483647",
   "connected": "[connected]\noutput=2147483647",
   "groups": "[softmax]\ngroups=2147483647",
   "depth": "[maxpool]\nmaxpool_depth=1\nout_channels=2147483647",

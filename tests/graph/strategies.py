@@ -25,6 +25,7 @@ Draw = Callable[[st.SearchStrategy[Any]], Any]
 NAME = st.from_regex(r"[a-z][a-z0-9_]{0,6}", fullmatch=True).filter(lambda name: name not in RESERVED)
 SLOPE = st.one_of(st.just(0.1), st.floats(0, 1))
 SCALE = st.one_of(st.just(1.0), st.floats(0.25, 4))
+EPSILON = st.sampled_from([0.0, 1e-5, 1e-3])
 ANCHOR = st.tuples(st.floats(0.1, 64), st.integers(1, 64).map(float))
 
 
@@ -81,6 +82,7 @@ def conv(d: Draft) -> None:
     "size": size,
     "groups": groups,
     "batch_normalize": draw(st.booleans()),
+    "bn_epsilon": draw(EPSILON),
     "flipped": draw(st.booleans()) and groups == 1,
   }
   share = ""
@@ -89,20 +91,46 @@ def conv(d: Draft) -> None:
       stored["filters"] = channels
       d.convs.append((d.add("conv", **stored, padding=1), channels, stored))
     share, stored = draw(st.sampled_from([(name, fields) for name, c, fields in d.convs if c == channels]))
+  same = dilation == 1 and draw(st.booleans())
   name = d.add(
     "conv",
     **stored,
     share=share,
     stride=draw(st.integers(1, 2)),
-    padding=(stored["size"] - 1) // 2 if dilation > 1 else draw(st.integers(0, 2)),
+    padding=0 if same else (stored["size"] - 1) // 2 if dilation > 1 else draw(st.integers(0, 2)),
     dilation=dilation if stored["size"] == 3 else 1,
     stride_x=draw(st.integers(0, 2)),
     stride_y=draw(st.integers(0, 2)),
-    antialiasing=draw(st.sampled_from([0, 0, 1, 2])),
+    antialiasing=0 if same else draw(st.sampled_from([0, 0, 1, 2])),
+    same=same,
     **d.activation(),
   )
   if not share:
     d.convs.append((name, channels, stored))
+
+
+def depthwise(d: Draft) -> None:
+  draw = d.draw
+  same = draw(st.booleans())
+  d.add(
+    "depthwise", d.here.channels * draw(st.integers(1, 2)), size=draw(st.integers(1, 3)),
+    stride=draw(st.integers(1, 2)), padding=0 if same else draw(st.integers(0, 2)), same=same,
+    batch_normalize=draw(st.booleans()), bn_epsilon=draw(EPSILON), **d.activation(),
+  )  # fmt: skip
+
+
+def squeeze_excite(d: Draft) -> None:
+  draw, channels = d.draw, d.here.channels
+  d.add(
+    "se", reduction=draw(st.integers(1, channels)), filters=draw(st.sampled_from([0, channels])),
+    squeezed=draw(st.integers(0, 3)), biased=draw(st.booleans()), activation=draw(st.sampled_from(NAMES)),
+    gate=draw(st.sampled_from(NAMES)),
+  )  # fmt: skip
+
+
+def normalize(d: Draft) -> None:
+  values, count = st.floats(0.125, 4), d.here.channels
+  d.add("normalize", *(tuple(d.draw(st.lists(values, min_size=count, max_size=count))) for _ in range(2)))
 
 
 def plain_conv(d: Draft, filters: int) -> str:
@@ -141,7 +169,13 @@ def activation(d: Draft) -> None:
 
 
 def connected(d: Draft) -> None:
-  d.add("connected", d.draw(st.integers(1, 5)), batch_normalize=d.draw(st.booleans()), **d.activation())
+  d.add(
+    "connected",
+    d.draw(st.integers(1, 5)),
+    batch_normalize=d.draw(st.booleans()),
+    bn_epsilon=d.draw(EPSILON),
+    **d.activation(),
+  )
 
 
 def crop(d: Draft) -> None:
@@ -258,11 +292,12 @@ def region(d: Draft) -> None:
 DRAW: dict[str, Callable[[Draft], None]] = {
   "activation": activation,
   "avgpool": bare("avgpool"),
-  "batchnorm": bare("batchnorm"),
+  "batchnorm": bare("batchnorm", bn_epsilon=EPSILON),
   "connected": connected,
   "conv": conv,
   "cost": bare("cost", type=st.sampled_from(TYPES), scale=SCALE),
   "crop": crop,
+  "depthwise": depthwise,
   "dropout": bare("dropout", probability=st.floats(0, 1)),
   "empty": bare("empty"),
   "gaussian_yolo": head("gaussian_yolo", 9),
@@ -271,12 +306,14 @@ DRAW: dict[str, Callable[[Draft], None]] = {
   ),
   "local_avgpool": pool("local_avgpool"),
   "maxpool": pool("maxpool"),
+  "normalize": normalize,
   "region": region,
   "reorg": reorg,
   "reorg3d": reorg3d,
   "route": route,
   "sam": sam,
   "scale_channels": scale_channels,
+  "se": squeeze_excite,
   "shortcut": shortcut,
   "softmax": softmax,
   "upsample": upsample,

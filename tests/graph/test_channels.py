@@ -88,6 +88,16 @@ def depthwise(g: Builder, rng: random.Random, **fields: object) -> str:
   return g.conv(g.shape().channels, 3, padding=1, groups=g.shape().channels, **fields)
 
 
+def channel_by_channel(g: Builder, rng: random.Random, factor: int = 1, **fields: object) -> str:
+  fields = {"batch_normalize": rng.random() < 0.5, "same": rng.random() < 0.5} | fields
+  return g.depthwise(factor * g.shape().channels, 3, **fields)
+
+
+def squeeze_excite(g: Builder, rng: random.Random, **fields: object) -> str:
+  """Several hidden channels, and a gate that is nowhere flat."""
+  return g.se(**{"squeezed": 6, "biased": rng.random() < 0.5, "gate": "logistic"} | fields)
+
+
 def softmax(g: Builder, rng: random.Random) -> str:
   """Blocks of several values: the softmax of one is 1, whatever the value."""
   size = g.shape().size
@@ -154,12 +164,15 @@ ALL: dict[str, Draw] = {
   "conv of each channel": depthwise,
   "cost": lambda g, rng: g.cost(),
   "crop": lambda g, rng: g.crop(height=rng.randint(1, 4), width=rng.randint(1, 4)),
+  "depthwise": lambda g, rng: channel_by_channel(g, rng),
+  "depthwise of several": lambda g, rng: channel_by_channel(g, rng, factor=2),
   "dropout": lambda g, rng: g.dropout(),
   "empty": lambda g, rng: g.empty(),
   "gaussian_yolo": head("gaussian_yolo", 9),
   "local_avgpool": lambda g, rng: g.local_avgpool(rng.randint(1, 3), rng.randint(1, 2)),
   "maxpool": lambda g, rng: g.maxpool(rng.randint(1, 3), rng.randint(1, 2), antialiasing=rng.choice([0, 0, 1])),
   "maxpool over channels": narrow,
+  "normalize": lambda g, rng: g.normalize(*[(0.5,) * g.shape().channels] * 2),
   "region": lambda g, rng: region(g, rng, has_softmax=True),
   "region of raw classes": lambda g, rng: region(g, rng, has_softmax=False),
   "reorg": lambda g, rng: reorg(g, rng, reverse=False),
@@ -169,6 +182,7 @@ ALL: dict[str, Draw] = {
   "sam": sam,
   "scale_channels": scale_channels,
   "scale_channels of one": scale_cells,
+  "se": squeeze_excite,
   "shortcut": shortcut,
   "shortcut of less": lambda g, rng: (narrow(g, rng), g.route("input"), g.shortcut("maxpool_0"))[2],
   "shortcut of more": lambda g, rng: (narrow(g, rng), g.shortcut("input"))[1],
@@ -226,6 +240,8 @@ WITH_ACTIVATION = {
   "connected": lambda g, rng, activation: g.connected(5, activation=activation),
   "conv": lambda g, rng, activation: g.conv(6, groups=2, activation=activation),
   "conv of each channel": lambda g, rng, activation: depthwise(g, rng, activation=activation),
+  "depthwise": lambda g, rng, activation: channel_by_channel(g, rng, activation=activation),
+  "se": lambda g, rng, activation: squeeze_excite(g, rng, activation=activation),
   "sam": lambda g, rng, activation: sam(g, rng, activation=activation),
   "scale_channels": lambda g, rng, activation: scale_channels(g, rng, activation=activation),
   "scale_channels of one": lambda g, rng, activation: scale_cells(g, rng, activation=activation),

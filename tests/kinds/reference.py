@@ -249,6 +249,8 @@ SCALAR = {
   "tanh": lambda x: 2 / (1 + math.exp(-2 * x)) - 1,
   "swish": lambda x: x / (1 + math.exp(-x)),
   "mish": mish,
+  "hard_sigmoid": lambda x: min(max(x + 3, 0), 6) / 6,
+  "h_swish": lambda x: x * min(max(x + 3, 0), 6) / 6,
   "hard_mish": lambda x: x if x > 0 else (x * x / 2 + x if x > -2 else 0),
   "elu": lambda x: x if x >= 0 else math.exp(x) - 1,
   "selu": lambda x: 1.0507 * x if x >= 0 else 1.0507 * 1.6732 * (math.exp(x) - 1),

@@ -242,6 +242,45 @@ CFGS: dict[str, Broken] = {
     "cfg broken.cfg:15 [scale_channels] layer 'scale_channels_2' (scale_channels): the input is 32x32x8; "
     "to scale 'conv_0' (32x32x8) it must be 32x32x1.",
   ),
+  "depthwise_filters": Broken(
+    NET + CONV + "[depthwise]\nfilters=12\nsize=3\npad=1\n",
+    GraphError,
+    "cfg broken.cfg:10 [depthwise] layer 'depthwise_1' (depthwise): filters=12; expected a multiple of the 8 input "
+    "channels.",
+  ),
+  "se_filters": Broken(
+    NET + CONV + "[se]\nfilters=16\n",
+    GraphError,
+    "cfg broken.cfg:10 [se] layer 'se_1' (se): filters=16, but the input has 8 channels. They must be equal.",
+  ),
+  "se_reduction": Broken(
+    NET + CONV + "[se]\nreduction=16\n",
+    GraphError,
+    "cfg broken.cfg:10 [se] layer 'se_1' (se): reduction=16 leaves none of the 8 input channels.",
+  ),
+  "normalize_count": Broken(
+    NET + CONV + "[normalize]\nmean=0.5,0.5,0.5\nstd=1,1,1\n",
+    GraphError,
+    "cfg broken.cfg:10 [normalize] layer 'normalize_1' (normalize): mean has 3 numbers; expected one for each of the 8 "
+    "input channels.",
+  ),
+  "normalize_std": Broken(
+    NET + "[normalize]\nmean=0.5,0.5,0.5\nstd=1,0,1\n",
+    GraphError,
+    "cfg broken.cfg:5 [normalize] layer 'normalize_0' (normalize): std holds 0; expected numbers above 0.",
+  ),
+  "same_and_pad": Broken(
+    NET + "[convolutional]\nfilters=8\nsize=3\npad=1\nsame=1\n",
+    GraphError,
+    "cfg broken.cfg:5 [convolutional] layer 'conv_0' (conv): same=1 with padding=1, dilation=1, antialiasing=0; it decides "
+    "the padding by itself. Leave the others out.",
+  ),
+  "bn_epsilon": Broken(
+    NET + "[convolutional]\nfilters=8\nsize=3\nbatch_normalize=1\nbn_epsilon=-0.001\n",
+    GraphError,
+    "cfg broken.cfg:5 [convolutional] layer 'conv_0' (conv): bn_epsilon=-0.001; expected a number from 0 (Darknet's "
+    "0.00001) to below 1.",
+  ),
   "sam_shape": Broken(
     NET + CONV + "[convolutional]\nfilters=4\n[sam]\nfrom=0\n",
     GraphError,
