@@ -472,11 +472,7 @@ def image_size(image_file: Path | bytes) -> tuple[int, int]:
       warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # only the header is read
       with open_image(io.BytesIO(image_file) if isinstance(image_file, bytes) else image_file) as image:
         width, height = image.size
-        # Asking a PNG without EXIF for it would decode the pixels.
-        may_turn = image.format == "TIFF" or any(
-          "exif" in str(key).lower() or "xmp" in str(key).lower() for key in image.info
-        )
-        has_swapped_sides = may_turn and is_turned(image)
+        has_swapped_sides = is_turned(image)
   except UnidentifiedImageError:
     data = image_file if isinstance(image_file, bytes) else image_file.read_bytes()
     raise DataError(f"the file {why_unreadable(data).rstrip('.')}") from None

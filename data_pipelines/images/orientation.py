@@ -28,9 +28,15 @@ def orientation(image: Image.Image) -> int:
   return found if found == 1 or found in _UPRIGHT else 0
 
 
+def orientation_of_header(image: Image.Image) -> int:
+  """`orientation`, where no pixel is to be decoded: asking a PNG without EXIF for it would decode all."""
+  has_metadata = any("exif" in str(key).lower() or "xmp" in str(key).lower() for key in image.info)
+  return orientation(image) if has_metadata or image.format == "TIFF" else 1
+
+
 def is_turned(image: Image.Image) -> bool:
-  """Whether upright it is as wide as it is stored high."""
-  return orientation(image) >= 5
+  """Whether upright it is as wide as it is stored high; from the header alone."""
+  return orientation_of_header(image) >= 5
 
 
 def upright(image: Image.Image) -> Image.Image:

@@ -152,7 +152,7 @@ def prepare(
     raise DataError(f"'{name}' is no name for a split: expected letters, digits, '_', '-' and '.'. Give another one.")
   if num_shards is not None and num_shards < 1:
     raise DataError(f"the number of shards is {num_shards}; expected at least 1")
-  with _only_writer(folder):
+  with only_writer(folder):
     others = _other_splits(folder, name)
     dataset = open_spec(spec, on_bad_data, others.names if others else None)
     check_fully_annotated(dataset, f"data '{spec}'")
@@ -191,7 +191,7 @@ class _Job:
       "version": VERSION,
       "num_shards": self.num_shards,
       "num_records": len(self.dataset),
-      "fingerprint": _fingerprint(self.dataset, self.spec),
+      "fingerprint": fingerprint(self.dataset, self.spec),
       "options": json.loads(json.dumps(asdict(self.options))),
     }
 
@@ -204,7 +204,7 @@ class _Job:
     return range(start, stop)
 
 
-def _fingerprint(dataset: Dataset, spec: str) -> str:
+def fingerprint(dataset: Dataset, spec: str) -> str:
   """Changes with names and annotations; of a data set that is not in memory, with its SPEC and length."""
   digest = hashlib.sha256(json.dumps([dataset.names, dataset.category_ids, len(dataset)]).encode())
   plain = dataset.dataset if isinstance(dataset, Renumbered) else dataset
@@ -358,8 +358,8 @@ def _pairs(problems: Iterable[Problem]) -> tuple[tuple[str, str], ...]:
 
 
 @contextlib.contextmanager
-def _only_writer(folder: Path) -> Iterator[None]:
-  """Makes the folder and keeps other processes from preparing data into it; a killed process frees it."""
+def only_writer(folder: Path, doing: str = "preparing") -> Iterator[None]:
+  """Makes the folder and keeps other processes from writing data into it; a killed process frees it."""
   try:
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)
@@ -376,7 +376,7 @@ def _only_writer(folder: Path) -> Iterator[None]:
     except OSError as error:
       if error.errno == errno.EWOULDBLOCK:  # others: a file system without locks
         raise PrnError(
-          f"another process is preparing data in '{folder}'. Wait for it to end, or give another OUT."
+          f"another process is {doing} data in '{folder}'. Wait for it to end, or give another OUT."
         ) from None
     yield
   finally:

@@ -7,6 +7,9 @@ An <object> has one of
   (roLabelImg). Corners are places, from which nothing is taken away; the rectangle around them is the object's box, clipped
   to the image;
 - <polygon>, as <x1> <y1> <x2> <y2> ... or <pt> with <x> and <y>. Points are places too.
+
+An <ignored> beside the objects, with a <bndbox>, is a region in which nothing is annotated (`prn data convert` writes it,
+and programs that look for objects alone pass over it).
 """
 
 from __future__ import annotations
@@ -61,12 +64,13 @@ class Classes(NamedTuple):
 
 
 class Parsed(NamedTuple):
-  """One file: its classes, the <size> and <filename> of the image that was labelled, and the objects."""
+  """One file: its classes, <size> and <filename> of the image that was labelled, the objects and the ignored regions."""
 
   classes: Classes
   size: tuple[int, int] | None
   filename: str
   elements: list[Element]
+  ignored: list[Element]
 
 
 def listed(path: Path, annotated: Collection[str], log: ProblemLog) -> list[str]:
@@ -120,7 +124,14 @@ def parse(path: Path, log: ProblemLog) -> Parsed | None:
     except Misfit as error:
       reason = f"object {number}: {error}"
       log.report(path, line_of(path, "object", number), reason, Check.LABEL_MALFORMED, "the object is left out")
-  return Parsed(classes_of(root), _said_size(root), (root.findtext("filename") or "").strip(), elements)
+  ignored: list[Element] = []
+  for number, item in enumerate(root.iter("ignored"), 1):
+    try:
+      ignored.append(Element(number, "ignored", _box(item)[0], False, Shape.PIXELS))
+    except Misfit as error:
+      reason = f"ignored region {number}: {error}"
+      log.report(path, line_of(path, "ignored", number), reason, Check.LABEL_MALFORMED, "the region is left out")
+  return Parsed(classes_of(root), _said_size(root), (root.findtext("filename") or "").strip(), elements, ignored)
 
 
 def _box(item: ElementTree.Element) -> tuple[Box, Shape]:
@@ -257,3 +268,16 @@ def objects_of(
     if usable is not None:
       objects.append(Object(usable, index, is_difficult=element.is_difficult, polygon_px=element.polygon))
   return objects
+
+
+def ignored_of(path: Path, parsed: Parsed, size: Size, log: ProblemLog) -> list[Box]:
+  """The usable ignored regions of a file; the arguments are those of `objects_of`."""
+  regions = []
+  for element in parsed.ignored:
+    x1, y1, x2, y2 = element.box
+    corners = (x1 - 1, y1 - 1, x2, y2)
+    line = line_of(path, "ignored", element.number) if box_fault(corners, size) else None
+    usable = checked_box(corners, size, log, (path, line, f"ignored region {element.number}: "))
+    if usable is not None:
+      regions.append(usable)
+  return regions

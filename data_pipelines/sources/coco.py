@@ -3,7 +3,9 @@
 Boxes are [x, y, width, height] in pixels; categories keep their own ids (1..90 for 80 classes) in `category_ids` and
 are numbered by ascending id, as every COCO tool does. Crowd regions and the area of the segmentation are kept, and its
 polygons where they are asked for; run-length codes, which crowds have, are not made polygons. Where `bbox` is missing
-or has no size, the box around the segmentation takes its place. Ids of annotations serve messages
+or has no size, the box around the segmentation takes its place. Objects with `"ignore": 1` are difficult ones: that is
+how VOC's marks stand in the JSON files made of it. `"ignored_regions"` of an image, [x, y, width, height] each, are places
+where nothing is annotated (`prn data convert` writes them; other programs pass over them). Ids of annotations serve messages
 alone, so they may be text, and may begin anew with every image; two of one image with the same id are the same.
 """
 
@@ -19,6 +21,7 @@ from prn_jax.data_pipelines.findings import Check
 from prn_jax.data_pipelines.reading.named_files import NamedFiles
 from prn_jax.data_pipelines.reading.segmentations import rings_of, usable_box
 from prn_jax.data_pipelines.records import (
+  Box,
   DataError,
   Object,
   ProblemLog,
@@ -57,7 +60,11 @@ def open_coco(parts: tuple[str, ...], log: ProblemLog) -> RecordList:
     raise DataError(f"{path} has no categories{first}. Expected at least one with a whole number as id and a name.")
   objects = _objects(content["annotations"], images, index_of, path, log)
   files = _files(images, folder, path, log)
-  records = [make_record(files[key], key, _size(image), objects[key]) for key, image in images.items() if key in files]
+  records = [
+    make_record(files[key], key, _size(image), objects[key], ignored_xyxy_px=_regions(key, image, path, log))
+    for key, image in images.items()
+    if key in files
+  ]
   return finish(names, ids, records, log, str(path))
 
 
@@ -226,6 +233,10 @@ def _object(
     is_crowd = truth_of(annotation.get("iscrowd"), unsaid=False)
   except Misfit as error:
     return refuse(f"iscrowd {error}")
+  try:
+    is_difficult = truth_of(annotation.get("ignore"), unsaid=False)
+  except Misfit as error:
+    return refuse(f"ignore {error}")
   x, y, width, height = (_float(value) for value in box)
   if all(0 <= value <= 1 for value in (x, y, width, height)) and width > 0 and height > 0:
     return refuse(f"bbox {shown(box)} looks relative to the image; expected pixels", Check.LABEL_UNIT)
@@ -236,7 +247,8 @@ def _object(
   # Clipping is the only thing that changes a box; all others stay as written.
   exact = (x, y, width, height) if usable == (x, y, x + width, y + height) else (x1, y1, x2 - x1, y2 - y1)
   area = _area_px(annotation.get("area"), exact)
-  return Object(usable, index_of[category], is_crowd=is_crowd, area_px=area, box_xywh_px=exact), is_around
+  found = Object(usable, index_of[category], is_crowd, is_difficult, area_px=area, box_xywh_px=exact)
+  return found, is_around
 
 
 def _rings(segmentation: Any) -> Rings | None:
@@ -245,6 +257,25 @@ def _rings(segmentation: Any) -> Rings | None:
     return rings_of(segmentation)
   except Misfit:
     return None
+
+
+def _regions(image_id: int, image: dict[str, Any], path: Path, log: ProblemLog) -> list[Box]:
+  """The ignored regions of an image, as corners."""
+  given = image.get("ignored_regions")
+  if given is None or given == []:
+    return []
+  regions = []
+  for number, region in enumerate(given if isinstance(given, list) else [given], 1):
+    prefix = f"ignored region {number} of image {image_id}: "
+    if not isinstance(region, list) or len(region) != 4 or not all(_is_number(value) for value in region):
+      reason = f"{prefix}it is {shown(region)}; expected four numbers x, y, width, height"
+      log.report(path, None, reason, Check.LABEL_MALFORMED, "the region is left out")
+      continue
+    x, y, width, height = (_float(value) for value in region)
+    usable = checked_box((x, y, x + width, y + height), _size(image), log, (path, None, prefix))
+    if usable is not None:
+      regions.append(usable)
+  return regions
 
 
 def _plain(value: object) -> str:

@@ -9,6 +9,9 @@ Classes are the names of the objects in all of Annotations/, whatever the split,
 classes has these two. Of VOC's own sets that is the list of its 20 classes; an excerpt of them that shows only 10 to 19
 has all 20 too, where every file says that it is from "The VOC... Database" and no other name occurs.
 
+Where VOCROOT holds classes.txt, one name a line, and all of these names are in it, it is the list of the classes, in its
+order: that is how `prn data convert` keeps the order, and classes without objects. Else it is passed over.
+
 A line of a list is a name, behind which a flag may stand (-1, 0 or 1, in the lists of one class; it is not used). Names
 may hold blanks, and may be written as the name or path of the image or of the XML.
 """
@@ -24,7 +27,16 @@ from prn_jax.data_pipelines.class_names import VOC_NAMES
 from prn_jax.data_pipelines.findings import Check
 from prn_jax.data_pipelines.images.formats import IMAGE_SUFFIXES, is_image_name
 from prn_jax.data_pipelines.reading.named_files import NamedFiles
-from prn_jax.data_pipelines.reading.voc_xml import Parsed, Shape, classes_of, is_same_size, listed, objects_of, parse
+from prn_jax.data_pipelines.reading.voc_xml import (
+  Parsed,
+  Shape,
+  classes_of,
+  ignored_of,
+  is_same_size,
+  listed,
+  objects_of,
+  parse,
+)
 from prn_jax.data_pipelines.records import (
   DataError,
   ProblemLog,
@@ -38,8 +50,10 @@ from prn_jax.data_pipelines.spec import register_source
 from prn_jax.errors import did_you_mean
 from prn_jax.files.disk import is_file, is_folder
 from prn_jax.files.places import to_path
-from prn_jax.files.structured import MAX_XML_BYTES, load_bytes, load_xml
+from prn_jax.files.structured import MAX_XML_BYTES, load_bytes, load_xml, read_lines
 from prn_jax.files.values import Misfit
+
+CLASSES_FILE = "classes.txt"
 
 
 @register_source("voc:VOCROOT:SPLIT")
@@ -55,7 +69,7 @@ def open_voc(parts: tuple[str, ...], log: ProblemLog) -> RecordList:
   files = {file.stem: file for file in sorted(folder.iterdir()) if file.suffix.lower() == ".xml"}
   stems = listed(list_path, files.keys(), log)
   parsed = {stem: parse(files.get(stem, folder / f"{stem}.xml"), log) for stem in stems}
-  names = _names(parsed, files)
+  names = _names(parsed, files, root)
   index_of = {name: index for index, name in enumerate(names)}
   images = _Images(root / "JPEGImages", files.keys())
   records: list[Record] = []
@@ -71,7 +85,8 @@ def open_voc(parts: tuple[str, ...], log: ProblemLog) -> RecordList:
     if not is_same_size(path, found, file, size, log):
       continue
     num_polygons += sum(element.shape is Shape.POLYGON for element in found.elements)
-    records.append(make_record(file, stem, size, objects_of(path, found, index_of.get, size, log)))
+    objects, ignored = objects_of(path, found, index_of.get, size, log), ignored_of(path, found, size, log)
+    records.append(make_record(file, stem, size, objects, ignored_xyxy_px=ignored))
   log.note(Check.PATH_FORGIVEN, root, images.note())
   if num_polygons:
     text = f"{num_polygons:,} objects have a <polygon> and no <bndbox>; the boxes around them are used"
@@ -132,12 +147,13 @@ class _Images:
     return self._named.note("<filename>")
 
 
-def _names(parsed: Mapping[str, Parsed | None], files: Mapping[str, Path]) -> list[str]:
+def _names(parsed: Mapping[str, Parsed | None], files: Mapping[str, Path], root: Path) -> list[str]:
   """The classes of all splits, by the rule in the head of this file.
 
   Args:
     parsed: the annotations of one split, by their stem.
     files: all annotations; those that cannot be read are reported by the split that lists them.
+    root: VOCROOT.
   """
   every = [found.classes for found in parsed.values() if found is not None]
   for stem, path in files.items():
@@ -145,5 +161,16 @@ def _names(parsed: Mapping[str, Parsed | None], files: Mapping[str, Path]) -> li
       with contextlib.suppress(Misfit):
         every.append(classes_of(load_xml(load_bytes(path, MAX_XML_BYTES))))
   names = frozenset[str]().union(*(classes.names for classes in every))
+  in_order = _listed_names(root / CLASSES_FILE)
+  if names <= set(in_order):
+    return in_order
   is_excerpt = names <= set(VOC_NAMES) and 2 * len(names) >= len(VOC_NAMES) and all(one.is_voc for one in every)
   return sorted(VOC_NAMES if is_excerpt else names)
+
+
+def _listed_names(path: Path) -> list[str]:
+  """The names of a list of classes; none where there is no such file, or it repeats one."""
+  if not is_file(path):
+    return []
+  names = [line.strip() for line in read_lines(path, DataError) if line.strip()]
+  return names if len(set(names)) == len(names) else []

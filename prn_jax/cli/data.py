@@ -1,4 +1,4 @@
-"""`prn data`: looks at annotated data, examines and prepares it for training, and clusters anchors."""
+"""`prn data`: looks at annotated data, examines, prepares and converts it, and clusters anchors."""
 
 from __future__ import annotations
 
@@ -26,12 +26,16 @@ EXAMPLES = {
   "inspect": "prn data inspect voc:VOCdevkit/VOC2007:trainval --out look",
   "doctor": data_doctor.EXAMPLE,
   "prepare": "prn data prepare coco:instances_train2017.json:train2017 prepared --max-side 608",
+  "convert": "prn data convert voc:VOCdevkit/VOC2007:train,val OUT --to coco",
   "anchors": "prn data anchors arrayrecord:prepared:train --num 6 --size 416x416",
 }
 RESULTS = {
   "inspect": "Problems name file, line, what is wrong and what happens to it.",
   "doctor": data_doctor.RESULT,
   "prepare": "Prints the SPEC of what it wrote. A run that was stopped goes on; run once more, it checks every file.",
+  "convert": "Prints the SPEC of what it wrote, after it was read again and compared, and what the format cannot hold. OUT is\n"
+  "new, empty, or of an earlier conversion; what others wrote, or changed since, is never overwritten. Images are copied\n"
+  "unless --link is given; those that EXIF turns are written upright in either case.",
   "anchors": "Prints the anchors= line of a cfg, in pixels unless --cells is given; config.anchors of a training takes the\n"
   "same numbers as pairs.",
 }
@@ -44,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   _add_inspect(_action(actions, "inspect", "show counts, sizes and problems; with --out also samples and charts"))
   data_doctor.add_arguments(_action(actions, "doctor", data_doctor.SUMMARY))
   _add_prepare(_action(actions, "prepare", "write any source as sharded ArrayRecord, with images at their final size"))
+  _add_convert(_action(actions, "convert", "write any source with boxes as COCO, VOC, YOLO or Darknet"))
   _add_anchors(_action(actions, "anchors", "cluster the sizes of boxes into anchors for a network"))
 
 
@@ -122,10 +127,38 @@ def _add_prepare(parser: argparse.ArgumentParser) -> None:
   add_json(parser)
 
 
+def _add_convert(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument(
+    "out",
+    metavar="OUT",
+    help="folder to write to. A SPEC whose SPLIT is a list (train,val) writes one after the other",
+  )
+  parser.add_argument("--to", required=True, metavar="FORMAT", help="coco, yolo, voc or darknet")
+  parser.add_argument(
+    "--split",
+    metavar="NAME",
+    help="name of the split (default: the one that SPEC names, else train; Darknet has train and valid alone)",
+  )
+  images = parser.add_mutually_exclusive_group()
+  images.add_argument("--copy", action="store_true", help="copy the images, so that OUT stands on its own (default)")
+  images.add_argument(
+    "--link", action="store_true", help="link to the images where they are, which takes no space; OUT needs them there"
+  )
+  parser.add_argument("--workers", type=int, metavar="N", help="threads that read images (default: one per core)")
+  _add_policy(parser, "stop")
+  add_json(parser)
+
+
 def run(args: argparse.Namespace) -> int:
   if getattr(args, "workers", None) is not None and args.workers < 1:
     raise PrnError(f"--workers {args.workers}: expected at least 1.")
-  actions = {"inspect": _inspect, "doctor": data_doctor.run, "prepare": _prepare, "anchors": _anchors}
+  actions = {
+    "inspect": _inspect,
+    "doctor": data_doctor.run,
+    "prepare": _prepare,
+    "convert": _convert,
+    "anchors": _anchors,
+  }
   return actions[args.action](args)
 
 
@@ -190,12 +223,9 @@ def _anchors(args: argparse.Namespace) -> int:
 
 
 def _prepare(args: argparse.Namespace) -> int:
-  from prn_jax.data_pipelines.prepared.prepare import each_split
   from prn_jax.data_pipelines.prepared.shrink import ShrinkOptions
 
-  specs = each_split(args.spec)
-  if args.split and len(specs) > 1:
-    raise PrnError(f"--split {args.split} names one split, but '{args.spec}' lists {len(specs)}; leave it out.")
+  specs = _specs(args)
   options = ShrinkOptions(
     size=parse_size(args.size) if args.size else None,
     max_side=args.max_side,
@@ -207,6 +237,16 @@ def _prepare(args: argparse.Namespace) -> int:
   if args.json:
     print_json(results[0] if len(results) == 1 else {"splits": results})
   return 0
+
+
+def _specs(args: argparse.Namespace) -> list[str]:
+  """The splits that SPEC lists, of which --split can name but one."""
+  from prn_jax.data_pipelines.prepared.prepare import each_split
+
+  specs = each_split(args.spec)
+  if args.split and len(specs) > 1:
+    raise PrnError(f"--split {args.split} names one split, but '{args.spec}' lists {len(specs)}; leave it out.")
+  return specs
 
 
 def _prepare_one(spec: str, args: argparse.Namespace, options: ShrinkOptions) -> dict[str, Any]:
@@ -241,6 +281,33 @@ def _prepare_one(spec: str, args: argparse.Namespace, options: ShrinkOptions) ->
     "problems": done.problems,
     "notes": done.notes,
   }
+
+
+def _convert(args: argparse.Namespace) -> int:
+  results = [_convert_one(spec, args) for spec in _specs(args)]
+  if args.json:
+    print_json(results[0] if len(results) == 1 else {"splits": results})
+  return 0
+
+
+def _convert_one(spec: str, args: argparse.Namespace) -> dict[str, Any]:
+  """Converts one split, says what was done, and gives it for --json."""
+  from prn_jax.data_pipelines.convert.convert import convert
+
+  done = convert(
+    spec,
+    args.out,
+    args.to,
+    split=args.split,
+    images="link" if args.link else "copy",
+    on_bad_data=args.on_bad_data,
+    num_threads=args.workers,
+    progress=_bar,
+  )
+  _list_notes(done.notes)
+  _list_problems(done.left_out, done.problems)
+  print(done.text(), file=sys.stderr if args.json else sys.stdout)
+  return done.to_json()
 
 
 def _bar(items: Iterable[Any], total: int) -> Iterable[Any]:

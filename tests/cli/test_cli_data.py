@@ -68,6 +68,21 @@ def test_prepare_inspect_and_anchors(tmp_path: Path, spec: str) -> None:
   assert shown.splitlines()[-1] == "anchors = " + ",  ".join(f"{w:g},{h:g}" for w, h in found["anchors"])
 
 
+def test_convert(tmp_path: Path, spec: str) -> None:
+  out = tmp_path / "out"
+  assert "2.txt:2: x y w h = 0.9" in prn("data", "convert", spec, out, "--to", "coco", expect=2).stderr
+  assert not out.exists()
+  values = json_line(prn("data", "convert", spec, out, "--to", "coco", "--link", "--on-bad-data", "skip", "--json"))
+  assert values["spec"] == f"coco:{out}/annotations/instances_train.json:{out}/images/train"
+  assert (values["images"], values["objects"], values["image_files"]) == (4, 8, {"linked": 4})
+  assert (values["lost"], values["kept"], values["max_difference_px"]) == ({"image_id": 4}, False, 0)
+  assert values["left_out"] == {"outside the image": 1}
+  again = prn("data", "convert", spec, out, "--to", "coco", "--link", "--on-bad-data", "skip").stdout
+  assert "split train (was there already, whole and unchanged): images 4 (4 linked), objects 8" in again
+  back = json_line(prn("data", "convert", values["spec"], tmp_path / "voc", "--to", "voc", "--split", "all", "--json"))
+  assert open_spec(back["spec"]).names == ("cat", "dog")
+
+
 def test_inspect_skips_and_lists_by_default(spec: str) -> None:
   text = prn("data", "inspect", spec).stdout
   assert "2 problems, left out here: 1 outside the image, 1 unreadable image" in text

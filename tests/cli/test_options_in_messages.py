@@ -20,6 +20,7 @@ WEIGHTS = ("summary", "predict", "eval", "convert", "verify", *TRAINS)  # read a
 PRINTED_BY: dict[str, tuple[str, ...]] = {
   "classify/metrics.py": ("eval",),
   "cli/main.py": READS,
+  "data_pipelines/convert/": ("data",),
   "data_pipelines/prepared/prepare.py": ("data",),
   "data_pipelines/records.py": ("data", "eval", *TRAINS),
   "data_pipelines/feed/batching.py": ("eval", *TRAINS),
