@@ -7,14 +7,14 @@ import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from prn_jax.cli import data_doctor
+from prn_jax.cli import data_anchors, data_doctor
 from prn_jax.cli.common import add_json, output_folder, parse_size, print_json, progress
 from prn_jax.errors import PrnError
 from prn_jax.files.json_text import json_text
-from prn_jax.files.places import to_path
 
 if TYPE_CHECKING:
   from prn_jax.data_pipelines.prepared.shrink import ShrinkOptions
+  from prn_jax.data_pipelines.records import Dataset
 
 MOST_LISTED = 20
 SPEC_HELP = """SPEC is KIND:PATHS, one of
@@ -27,7 +27,7 @@ EXAMPLES = {
   "doctor": data_doctor.EXAMPLE,
   "prepare": "prn data prepare coco:instances_train2017.json:train2017 prepared --max-side 608",
   "convert": "prn data convert voc:VOCdevkit/VOC2007:train,val OUT --to coco",
-  "anchors": "prn data anchors arrayrecord:prepared:train --num 6 --size 416x416",
+  "anchors": data_anchors.EXAMPLE,
 }
 RESULTS = {
   "inspect": "Problems name file, line, what is wrong and what happens to it.",
@@ -36,8 +36,7 @@ RESULTS = {
   "convert": "Prints the SPEC of what it wrote, after it was read again and compared, and what the format cannot hold. OUT is\n"
   "new, empty, or of an earlier conversion; what others wrote, or changed since, is never overwritten. Images are copied\n"
   "unless --link is given; those that EXIF turns are written upright in either case.",
-  "anchors": "Prints the anchors= line of a cfg, in pixels unless --cells is given; config.anchors of a training takes the\n"
-  "same numbers as pairs.",
+  "anchors": data_anchors.RESULT,
 }
 
 
@@ -49,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   data_doctor.add_arguments(_action(actions, "doctor", data_doctor.SUMMARY))
   _add_prepare(_action(actions, "prepare", "write any source as sharded ArrayRecord, with images at their final size"))
   _add_convert(_action(actions, "convert", "write any source with boxes as COCO, VOC, YOLO or Darknet"))
-  _add_anchors(_action(actions, "anchors", "cluster the sizes of boxes into anchors for a network"))
+  data_anchors.add_arguments(_action(actions, "anchors", data_anchors.SUMMARY))
 
 
 def _action(actions: Any, name: str, text: str) -> argparse.ArgumentParser:
@@ -79,28 +78,6 @@ def _add_inspect(parser: argparse.ArgumentParser) -> None:
     "--quick", action="store_true", help="read headers only: damaged pixels and copied files are not found"
   )
   parser.add_argument("--workers", type=int, metavar="N", help="threads that read images (default: one per core)")
-  _add_policy(parser, "skip")
-  add_json(parser)
-
-
-def _add_anchors(parser: argparse.ArgumentParser) -> None:
-  parser.add_argument("--num", type=int, required=True, metavar="N", help="number of anchors, of all heads together")
-  parser.add_argument("--size", required=True, metavar="WxH", help="input of the network in pixels")
-  parser.add_argument(
-    "--resize",
-    choices=("stretch", "letterbox"),
-    default="stretch",
-    help="how images are fitted to that input (default stretch)",
-  )
-  parser.add_argument(
-    "--cells",
-    type=int,
-    metavar="N",
-    help="print anchors in cells of N pixels, as a [region] head (YOLOv2) counts them: N is the input's width divided by "
-    "its map's, 32 for YOLOv2 (default: in pixels, as [yolo] heads count them)",
-  )
-  parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the clustering (default 0)")
-  parser.add_argument("--out", metavar="FILE.json", help="write anchors and figures here")
   _add_policy(parser, "skip")
   add_json(parser)
 
@@ -192,34 +169,7 @@ def _inspect(args: argparse.Namespace) -> int:
 
 
 def _anchors(args: argparse.Namespace) -> int:
-
-  from prn_jax.data_pipelines.doctor.anchors import box_sizes, fit_anchors
-  from prn_jax.data_pipelines.records import count_problems, notes_of
-  from prn_jax.data_pipelines.spec import open_spec
-  from prn_jax.files.disk import write_text
-
-  size = parse_size(args.size)
-  if args.cells is not None and not 1 <= args.cells <= min(size):
-    raise PrnError(f"--cells {args.cells}: expected the side of a cell in pixels, 1 to {min(size)}.")
-  dataset = open_spec(args.spec, args.on_bad_data)
-  anchors = fit_anchors(box_sizes(dataset, size, args.resize), args.num, seed=args.seed)
-  _list_notes(notes_of(dataset))
-  _list_problems(count_problems(dataset.problems), map(str, dataset.problems))
-  result = {"spec": args.spec, "size": list(size), "resize": args.resize} | anchors.to_json()
-  if args.cells:
-    result |= {"cell_px": args.cells, "anchors_cells": anchors.in_cells(args.cells).tolist()}
-  recall = ", ".join(f"{share:.1%} at IoU {threshold:g}" for threshold, share in anchors.recall.items())
-  rows = zip(anchors.sizes_wh_px, anchors.counts, strict=True)
-  lines = [f"{w:>8g} x {h:<8g} best for {number:>7,} boxes" for (w, h), number in rows]
-  lines += [f"mean IoU with the best anchor {anchors.mean_iou:.4f} over {anchors.num_boxes:,} boxes; recall {recall}"]
-  lines += [anchors.cfg_line(args.cells)]
-  print("\n".join(lines), file=sys.stderr if args.json else sys.stdout)
-  if args.out:
-    write_text(to_path(args.out), json_text(result, indent=1) + "\n")
-    print(f"wrote {args.out}", file=sys.stderr)
-  if args.json:
-    print_json(result)
-  return 0
+  return data_anchors.run(args, _list_all)
 
 
 def _prepare(args: argparse.Namespace) -> int:
@@ -312,6 +262,14 @@ def _convert_one(spec: str, args: argparse.Namespace) -> dict[str, Any]:
 
 def _bar(items: Iterable[Any], total: int) -> Iterable[Any]:
   return progress(items, total, "images")
+
+
+def _list_all(dataset: Dataset) -> None:
+  """What is worth a look and what was left out, on stderr."""
+  from prn_jax.data_pipelines.records import count_problems, notes_of
+
+  _list_notes(notes_of(dataset))
+  _list_problems(count_problems(dataset.problems), map(str, dataset.problems))
 
 
 def _list_notes(notes: Iterable[str]) -> None:

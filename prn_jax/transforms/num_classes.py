@@ -54,11 +54,7 @@ def with_anchors(graph: Graph, anchors: Sequence[tuple[float, float]]) -> Graph:
   Raises:
     PrnError: the network detects nothing, its heads have lists of their own, or the number differs.
   """
-  heads = [head for head in graph.heads if isinstance(head, AnchorHead | Region)]
-  if not heads:
-    raise PrnError(f"network '{graph.name}' has no detection head, so no anchors.")
-  if len({head.anchors for head in heads}) > 1:
-    raise PrnError(f"network '{graph.name}': its heads have different lists of anchors; change them in its cfg.")
+  heads = _anchor_heads(graph)
   expected = len(heads[0].anchors)
   if len(anchors) != expected:
     masks = ", ".join(f"{head.name}: {graph.shapes[head.name].channels // head.entries}" for head in heads)
@@ -74,6 +70,28 @@ def with_anchors(graph: Graph, anchors: Sequence[tuple[float, float]]) -> Graph:
       own = tuple((w * shape.width / graph.width, h * shape.height / graph.height) for w, h in own)
     changed[head.name] = dataclasses.replace(head, anchors=own)
   return _replaced(graph, changed)
+
+
+def anchors_of(graph: Graph) -> tuple[tuple[float, float], ...]:
+  """The (width, height) pairs that all heads have in common, in pixels of the network's input.
+
+  Raises:
+    PrnError: the network detects nothing, or its heads have lists of their own.
+  """
+  head = _anchor_heads(graph)[0]
+  if not isinstance(head, Region):
+    return head.anchors
+  shape = graph.shapes[head.name]
+  return tuple((w * graph.width / shape.width, h * graph.height / shape.height) for w, h in head.anchors)
+
+
+def _anchor_heads(graph: Graph) -> list[AnchorHead | Region]:
+  heads = [head for head in graph.heads if isinstance(head, AnchorHead | Region)]
+  if not heads:
+    raise PrnError(f"network '{graph.name}' has no detection head, so no anchors.")
+  if len({head.anchors for head in heads}) > 1:
+    raise PrnError(f"network '{graph.name}': its heads have different lists of anchors; change them in its cfg.")
+  return heads
 
 
 def _replaced(graph: Graph, changed: dict[str, Layer]) -> Graph:

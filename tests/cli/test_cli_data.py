@@ -13,6 +13,8 @@ from PIL import Image
 from prn_jax.cli.main import main
 from prn_jax.cli.train import _noted
 from prn_jax.data_pipelines.spec import open_spec
+from prn_jax.loading import load
+from prn_jax.transforms.num_classes import anchors_of
 from tests.cli.test_cli import json_line, prn
 from tests.data_pipelines.pictures import write, write_image
 
@@ -83,6 +85,20 @@ def test_convert(tmp_path: Path, spec: str) -> None:
   assert open_spec(back["spec"]).names == ("cat", "dog")
 
 
+def test_anchors_of_a_network_are_written_into_its_cfg(
+  spec: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+  out = tmp_path / "mine.cfg"
+  args = ["data", "anchors", spec, "--model", "traffic-tiny-prn", "--size", "320x192", "--metric", "whitened-l2"]
+  assert main([*args, "--num", "6", "--out", str(out), "--json"]) == 0
+  found = json.loads(capsys.readouterr().out.splitlines()[-1])
+  written = load(out).graph
+  assert (written.width, written.height) == (320, 192)
+  np.testing.assert_allclose(anchors_of(written), found["anchors"])
+  assert found["before"]["anchors"] == [list(one) for one in anchors_of(load("traffic-tiny-prn").graph)]
+  assert found["mean_iou"] > found["before"]["mean_iou"]
+
+
 def test_inspect_skips_and_lists_by_default(spec: str) -> None:
   text = prn("data", "inspect", spec).stdout
   assert "2 problems, left out here: 1 outside the image, 1 unreadable image" in text
@@ -104,6 +120,14 @@ def test_inspect_skips_and_lists_by_default(spec: str) -> None:
     ),
     (("prepare", "{spec}", "{out}", "--max-side", "3", "--size", "3x3"), "not allowed with argument --max-side"),
     (("anchors", "{spec}", "--num", "99", "--size", "416x416"), "99 anchors cannot be found: the 8 boxes have"),
+    (
+      ("anchors", "{spec}", "--size", "416x416"),
+      "--num is missing. Give it, or the network that the anchors are for: --model",
+    ),
+    (
+      ("anchors", "{spec}", "--num", "2", "--size", "64x64", "--out", "a.cfg"),
+      "--out a.cfg: a .cfg holds a network; give the one",
+    ),
     (("anchors", "{spec}", "--num", "2", "--size", "416"), "--size 416: expected WIDTHxHEIGHT"),
     (("anchors", "{spec}", "--num", "2", "--size", "64x64", "--cells", "0"), "--cells 0: expected the side of a cell"),
     (("inspect", "coko:a:b"), "unknown kind 'coko' (did you mean 'coco'?)"),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prn_jax.data_pipelines.doctor.anchors import box_sizes, fit_anchors, iou_wh, score_anchors
+from prn_jax.data_pipelines.doctor.anchors import Metric, _whitened_means, box_sizes, fit_anchors, iou_wh, score_anchors
 from prn_jax.data_pipelines.records import DataError, Object, RecordList, make_record
 from prn_jax.data_pipelines.spec import open_spec
 
@@ -92,3 +92,23 @@ def test_real_data_beats_the_anchors_of_coco(shared: Path) -> None:
   assert score_anchors(sizes, tiny).mean_iou < 0.75
   assert found.mean_iou > 0.86
   assert found.recall[0.5] > 0.99
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.integers(0, 2**32), st.integers(1, 6), st.floats(0.05, 1.5))
+def test_whitened_anchors_are_as_good_as_kmeans_leaves_them(seed: int, num: int, spread: float) -> None:
+  sizes = np.random.default_rng(seed).lognormal(3, spread, (120, 2))
+  found = fit_anchors(sizes, num, seed=seed, metric="whitened-l2")
+  assert found.sizes_wh_px.shape == (num, 2)
+  assert (found.sizes_wh_px > 0).all()
+  again = fit_anchors(sizes, num, seed=seed, metric=Metric.WHITENED_L2)
+  np.testing.assert_array_equal(found.sizes_wh_px, again.sizes_wh_px)
+  means = _whitened_means(sizes, num, 10, np.random.default_rng(seed))
+  best = iou_wh(sizes, means).max(1)
+  assert found.mean_iou >= np.where(best > 0.2, best, 0).mean() - 0.01  # the anchors are rounded
+
+
+def test_boxes_of_one_width_give_no_anchor_without_width() -> None:
+  sizes = np.stack([np.full(40, 0.04), np.linspace(2, 30, 40)], 1)
+  for metric in Metric:
+    assert (fit_anchors(sizes, 3, metric=metric).sizes_wh_px > 0).all()
