@@ -6,9 +6,13 @@ to expect. An unknown key is an error that names the nearest one.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
+
 import ml_collections
 
 from prn_jax.data_pipelines.feed.pipeline import darknet_sizes
+from prn_jax.errors import did_you_mean
 from prn_jax.train.config import default_config
 
 
@@ -80,3 +84,63 @@ def imagenet() -> ml_collections.ConfigDict:
   config.eval.every.epochs = 5.0
   config.checkpoint_every.epochs = 1.0
   return config
+
+
+def of_dataset(
+  argument: str, *, root: str, model: str, anchors: Mapping[int, Sequence[tuple[float, float]]]
+) -> tuple[ml_collections.ConfigDict, str]:
+  """What the configurations of the public data sets share: YOLOv4's augmentation and losses, 100 epochs at 640x640.
+
+  Args:
+    argument: "ROOT,MODEL,ANCHORS", of which the last ones may be missing and any may be empty. ANCHORS is `own`
+      (clustered from the training boxes at the start, the default), `published`, or `model` (the network's).
+    root, model: what stands for an empty ROOT or MODEL.
+    anchors: the published ones by their number, in pixels of the network's input.
+
+  Returns:
+    The configuration, without its data; ROOT.
+
+  Raises:
+    ValueError: the argument cannot be understood, or there are no published anchors for that network.
+  """
+  given = [part.strip() for part in argument.split(",")]
+  if len(given) > 3:
+    raise ValueError(f"'{argument}' has {len(given)} parts; expected ROOT,MODEL,ANCHORS")
+  place, network, which = (part or usual for part, usual in zip_longest(given, (root, model, "own"), fillvalue=""))
+  config = get_config("detect")
+  config.model = network
+  config.width = config.height = 640
+  if which == "own":
+    config.fit_anchors = True
+  elif which == "published":
+    config.anchors = _published(network, anchors)
+  elif which != "model":
+    raise ValueError(
+      f"anchors '{which}'{did_you_mean(which, ('own', 'published', 'model'))}; expected own, published or model"
+    )
+  config.data.on_bad_data = "skip"
+  config.data.max_boxes = 200
+  config.batch_size = 64
+  config.total.epochs = 100.0
+  config.eval.every.epochs = 10.0
+  config.eval.conf = 0.001
+  config.augment.jitter, config.augment.mosaic = 0.3, True
+  config.augment.saturation, config.augment.exposure, config.augment.hue = 1.5, 1.5, 0.1
+  config.loss.head.update({
+    "ignore_thresh": 0.7, "iou_thresh": 0.213, "iou_loss": "ciou", "iou_normalizer": 0.07, "max_delta": 5.0,
+  })  # fmt: skip
+  config.optim.learning_rate, config.optim.momentum, config.optim.weight_decay = 1.3e-3, 0.949, 5e-4
+  config.optim.schedule.policy, config.optim.schedule.burn_in_steps = "cosine", 1_000
+  config.optim.ema_decay = 0.9998
+  return config, place
+
+
+def _published(network: str, anchors: Mapping[int, Sequence[tuple[float, float]]]) -> tuple[tuple[float, float], ...]:
+  from prn_jax.loading import load
+  from prn_jax.transforms.num_classes import anchors_of
+
+  count = len(anchors_of(load(network).graph))
+  if count not in anchors:
+    known = " and ".join(f"{number}" for number in sorted(anchors)) or "no number"
+    raise ValueError(f"network '{network}' has {count} anchors; published are lists of {known}. Take own or model")
+  return tuple((float(width), float(height)) for width, height in anchors[count])

@@ -141,6 +141,7 @@ class TrainConfig:
     sizes: further (width, height) pairs for multi-scale training, each compiled once.
     resize_every_steps: distance of changes between `sizes`.
     anchors: (width, height) pairs in pixels of the input, in place of the model's.
+    fit_anchors: cluster the boxes of the training data into anchors, in place of these (`prn data anchors`).
     weights: start from these; weights_model is their network, if it is another one.
     bn_scope: "global" or "per_device"; bn_momentum is the share of the old rolling statistics; 0: Darknet's 0.99, less
       in a run that is too short for it (`defaults`).
@@ -164,6 +165,7 @@ class TrainConfig:
   sizes: tuple[tuple[int, int], ...] = ()
   resize_every_steps: int = dataclasses.field(default=10, metadata=at_least(1, "steps between changes of the size"))
   anchors: tuple[tuple[float, float], ...] = ()
+  fit_anchors: bool = False
   weights: str = ""
   weights_model: str = ""
   bn_scope: str = "global"
@@ -342,6 +344,8 @@ def _check(config: TrainConfig) -> None:
     for i, pair in enumerate(pairs):
       if min(pair) <= 0:
         raise ConfigError(f"config.{key}[{i}] is {list(pair)}; expected a width and a height in pixels, above 0.")
+  if config.fit_anchors and config.task != "detect":
+    raise ConfigError(f"config.fit_anchors is for detectors, but config.task is '{config.task}'. Leave it False.")
   if config.weights_model and not config.weights:
     raise ConfigError(
       f"config.weights_model is '{config.weights_model}', but config.weights is empty. Name the weights of that network, or "

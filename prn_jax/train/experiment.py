@@ -34,6 +34,7 @@ from prn_jax.train.defaults import resolve
 from prn_jax.train.evaluation import Validation
 from prn_jax.train.losses import FROM_CONFIG, Objective
 from prn_jax.train.optim import frozen_layers, make_optimizer
+from prn_jax.train.own_anchors import with_own_anchors
 from prn_jax.train.sharding import StepFn, check_batch_size, compile_step
 from prn_jax.train.start import StartReport, start_variables
 from prn_jax.train.step import Recipe
@@ -127,6 +128,10 @@ def open_experiment(
     dataset = open_spec(config.data.train, config.data.on_bad_data)
   graph, training, resize = build_network(config, len(dataset.names))
   _check_task(config, graph, dataset)
+  notes: tuple[str, ...] = ()
+  if config.fit_anchors:
+    graph, line = with_own_anchors(graph, dataset, resize)
+    notes = (line,)
   mesh = mesh or make_mesh()
   asked, (config, chosen) = config, resolve(config, len(dataset), mesh)
   check_batch_size(config.batch_size, config.optim.accumulate, mesh)
@@ -141,7 +146,7 @@ def open_experiment(
   return Experiment(
     asked=asked,
     config=config,
-    chosen=chosen,
+    chosen=chosen + notes,
     graph=graph,
     training=training,
     names=dataset.names,

@@ -82,6 +82,26 @@ def test_shipped_configuration_is_whole(name: str) -> None:
     assert "ot yet run" in words, "published networks say whether they were run"
 
 
+@pytest.mark.parametrize("name", ["bdd100k", "visdrone", "dior", "oxfordhand"])
+def test_configuration_of_a_data_set_takes_place_network_and_anchors(name: str) -> None:
+  module = importlib.import_module(f"prn_jax.configs.{name}")
+  usual, other = typed(module.get_config()), typed(module.get_config("/some/where,yolov3-tiny-prn,model"))
+  assert usual.fit_anchors
+  assert (other.model, other.fit_anchors, other.anchors) == ("yolov3-tiny-prn", False, ())
+  for spec in (other.data.train, other.data.valid):
+    assert spec.startswith(f"{name}:/some/where")
+  with pytest.raises(ValueError, match=r"anchors 'owm' \(did you mean 'own'\?\); expected own, published or model"):
+    module.get_config(",,owm")
+  with pytest.raises(ValueError, match=r"has 4 parts; expected ROOT,MODEL,ANCHORS"):
+    module.get_config("a,b,own,d")
+  if name == "visdrone":
+    with pytest.raises(ValueError, match=r"network 'yolov3' has 9 anchors; published are lists of no number"):
+      module.get_config(",yolov3,published")
+  else:
+    assert len(module.get_config(",yolov3,published").anchors) == 9
+    assert len(module.get_config(",yolov3-tiny,published").anchors) == 6
+
+
 @pytest.mark.parametrize("variant", ["residual", "fprn,0.5", "prn-shrink,0.75", "prn-expand,0.5", "prn-bottleneck,0.5"])
 def test_networks_of_the_comparison_differ_in_nothing_but_the_network(variant: str) -> None:
   """The paper's figure 11: all at 224x224, trained as Darknet53; the share of channels reaches the network."""

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import pytest
 
 import prn_jax
 from prn_jax.cli.train import read_config
 from prn_jax.data_pipelines.augment import DetectionAugment
+from prn_jax.data_pipelines.doctor.anchors import box_sizes, fit_anchors, score_anchors
 from prn_jax.data_pipelines.records import DataError
 from prn_jax.formats import darknet_cfg
 from prn_jax.labels import num_classes
@@ -21,9 +23,13 @@ from prn_jax.run.mesh import make_mesh
 from prn_jax.train.config import ConfigError, DataConfig, Duration, TrainConfig, typed
 from prn_jax.train.experiment import build_network, open_experiment
 from prn_jax.train.rundir import run_metadata
+from prn_jax.transforms.num_classes import anchors_of
 from prn_jax.transforms.partial_residual import fprn, shrink
 from tests.data_pipelines.pipeline_data import jpeg
 from tests.nets import tiny_detector
+from tests.train.test_effective import write_data
+
+SHORT = ("--config.total.steps=2", "--config.batch_size=8")
 
 
 def network(**values: Any) -> Any:
@@ -138,3 +144,27 @@ def test_validation_data_is_matched_by_name(tmp_path: Path) -> None:
   )
   with pytest.raises(DataError, match=message):
     open_experiment(config(foreign))
+
+
+def test_anchors_are_clustered_from_the_boxes_of_the_training(tmp_path: Path) -> None:
+  (tmp_path / "net.cfg").write_text(darknet_cfg.dump(tiny_detector(2)))
+  sides = [6, 6, 9, 9, 20, 20, 30, 30]
+  labels = tuple(f"0 .5 .5 {side / 64} {side / 32}" for side in sides)
+  data = write_data(tmp_path / "data", labels=labels)
+  opened = [
+    open_experiment(
+      typed(read_config(f"{tmp_path}/net.cfg", [f"--config.data.train={data}", f"--config.fit_anchors={fit}", *SHORT]))
+    )
+    for fit in (False, True)
+  ]
+  before, own = (anchors_of(one.graph) for one in opened)
+  sizes = box_sizes(opened[1].dataset, (opened[1].graph.width, opened[1].graph.height))
+  np.testing.assert_allclose(own, fit_anchors(sizes, len(before)).sizes_wh_px)
+  assert opened[0].chosen == tuple(line for line in opened[1].chosen if not line.startswith("anchors "))
+  (line,) = (line for line in opened[1].chosen if line.startswith("anchors "))
+  found = score_anchors(sizes, np.array(before))
+  assert line.endswith(
+    f"those before: mean IoU {found.mean_iou:.3f}, best possible recall at IoU .5 {found.recall[0.5]:.3f}"
+  )
+  with pytest.raises(ConfigError, match=r"config\.fit_anchors is for detectors, but config\.task is 'classify'"):
+    typed(read_config("cifar10_darknet", ["--config.fit_anchors=True"]))
