@@ -39,6 +39,7 @@ class Split:
     classes: (m,).
     boxes_xyxy_px: (m, 4) corners.
     is_crowd, is_difficult: (m,).
+    ignored_areas_px: (n,) area of the regions of an image in which nothing is annotated.
     problems: what the source and the look at the images left out.
     notes: what the source understood, but is worth a look.
     photos: n, what was seen of the image files; None of those that cannot be used.
@@ -58,6 +59,7 @@ class Split:
   boxes_xyxy_px: Floats
   is_crowd: NDArray[np.bool_]
   is_difficult: NDArray[np.bool_]
+  ignored_areas_px: Floats
   problems: tuple[Problem, ...]
   notes: tuple[Finding, ...]
   photos: tuple[Photo | None, ...]
@@ -130,13 +132,25 @@ def box_text(box_xyxy_px: Sequence[float] | Floats) -> str:
   return f"[{', '.join(f'{value:g}' for value in np.round(box_xyxy_px, 2))}]"
 
 
-def open_split(spec: str, *, decode: bool, num_threads: int | None = None, progress: Progress | None = None) -> Split:
-  """Opens a data set, leaving out what is bad, and looks at its images; the arguments are those of `photos.look`.
+def open_split(
+  spec: str,
+  *,
+  decode: bool,
+  keep_polygons: bool = False,
+  num_threads: int | None = None,
+  progress: Progress | None = None,
+) -> Split:
+  """Opens a data set, leaving out what is bad, and looks at its images.
+
+  Args:
+    spec: the data.
+    keep_polygons: whether its records hold outlines, which a corrected copy keeps.
+    decode, num_threads, progress: the arguments of `photos.look`.
 
   Raises:
     DataError: it cannot be opened, or holds no images.
   """
-  dataset = open_spec(spec, OnBadData.SKIP)
+  dataset = open_spec(spec, OnBadData.SKIP, keep_polygons=keep_polygons)
   log = ProblemLog(OnBadData.SKIP)
   if decode and isinstance(dataset, ArrayRecordDataset):
     dataset.check_shards(log)
@@ -158,10 +172,15 @@ def open_split(spec: str, *, decode: bool, num_threads: int | None = None, progr
     boxes_xyxy_px=_joined([record.boxes_xyxy_px for record in records], none).astype(np.float64),
     is_crowd=_joined([record.is_crowd for record in records], np.zeros(0)).astype(np.bool_),
     is_difficult=_joined([record.is_difficult for record in records], np.zeros(0)).astype(np.bool_),
+    ignored_areas_px=np.array([_area(record.ignored_xyxy_px) for record in records], np.float64),
     problems=(*dataset.problems, *log.problems, *problems),
     notes=source_notes(dataset),
     photos=tuple(item.photo for item in seen),
   )
+
+
+def _area(boxes_xyxy_px: NDArray[Any]) -> float:
+  return float((boxes_xyxy_px[:, 2:] - boxes_xyxy_px[:, :2]).astype(np.float64).prod(1).sum())
 
 
 def _joined(arrays: Sequence[NDArray[Any]], empty: NDArray[Any]) -> NDArray[Any]:

@@ -28,6 +28,7 @@ from prn_jax.files.structured import MAX_XML_BYTES, load_bytes, load_text, load_
 from prn_jax.files.values import Misfit, number_of, whole_of
 
 Floats = NDArray[np.float64]
+_HUGE = 1e9
 _SAME_PX = 0.02  # a box of a record is float32
 
 
@@ -158,14 +159,18 @@ def _coco_rows(path: Path, image_ids: Sequence[ImageId]) -> list[Row]:
       box = annotation["bbox"]
       if image is not None and len(box) == 4:
         mark = annotation.get("id", f"number {number}")
-        rows.append((image, [number_of(value) for value in box], _whole(annotation["category_id"]), mark))
+        rows.append((image, [_number(value) for value in box], _whole(annotation["category_id"]), mark))
     except (Misfit, KeyError, TypeError, AttributeError):
       continue
   return rows
 
 
 def _whole(value: Any) -> int:
-  return value if type(value) is int else whole_of(value)
+  return value if type(value) is int else whole_of(value)  # there are millions
+
+
+def _number(value: Any) -> float:
+  return value if type(value) is float and -_HUGE < value < _HUGE else number_of(value)
 
 
 def _voc_file(root: Path, image_id: ImageId) -> Path | None:

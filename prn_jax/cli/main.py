@@ -1,6 +1,6 @@
 """Entry point of `prn`: finds the command, maps errors to exit codes.
 
-0 ok, 1 the answer is "no" (verify), 2 bad input (message, no traceback), 3 internal error, 130 interrupted.
+0 ok, 1 the answer is "no" (verify, data doctor), 2 bad input (message, no traceback), 3 internal error, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ COMMANDS = {
   "train": "train a network by a configuration file",
   "plan": "what a training will need: steps, operations, memory",
   "eval": "score a model on annotated data, with tables and plots",
-  "data": "look at annotated data, prepare it for training, cluster anchors",
+  "data": "look at annotated data, find its faults, prepare it for training, cluster anchors",
   "convert": "convert between Darknet, Orbax and safetensors, or to ONNX, with a proof",
   "verify": "check whether two models compute the same",
   "completion": "completion of the command line for bash, zsh or fish",

@@ -160,7 +160,7 @@ def outside_file(exam: Exam) -> Iterator[Spot]:
 
 
 @register_check(
-  "boxes.mostly_ignored", Severity.LOOK, "a fifth of all objects or more are crowds, difficult or ignored",
+  "boxes.mostly_ignored", Severity.LOOK, "a fifth of all objects or of the area, or more, is marked as crowd, difficult or ignored",
   "Look whether the flag is meant: such objects are not learnt, or need not be found.", Needs.BOXES,
 )  # fmt: skip
 def mostly_ignored(exam: Exam) -> Iterator[Spot]:
@@ -169,3 +169,7 @@ def mostly_ignored(exam: Exam) -> Iterator[Spot]:
   if len(ignored) and ignored.mean() >= MAX_IGNORED:
     crowd, difficult = int(split.is_crowd.sum()), int(split.is_difficult.sum())
     yield Spot(f"{ignored.mean():.0%} of {len(ignored):,} objects: {crowd:,} crowds, {difficult:,} difficult")
+  areas = split.sizes_wh_px.astype(np.float64).prod(1)
+  share = float(np.minimum(split.ignored_areas_px, areas).sum() / max(areas.sum(), 1))
+  if share >= MAX_IGNORED:
+    yield Spot(f"regions in which nothing is annotated cover {share:.0%} of the images")

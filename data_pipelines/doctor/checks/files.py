@@ -49,7 +49,7 @@ def outside_frame(split: Split, image: int, size_wh: tuple[int, int]) -> int:
 
 @register_check(
   "boxes.unrotated_frame", Severity.SERIOUS, "boxes in the frame of the picture as it is stored, which EXIF turns",
-  "Turn the boxes as EXIF turns the picture, or save the picture without the EXIF tag.",
+  "Turn the boxes as EXIF turns the picture, or save the picture without the EXIF tag (--fix does what is certain).",
 )  # fmt: skip
 def unrotated_frame(exam: Exam) -> Iterator[Spot]:
   split = exam.split
@@ -65,7 +65,7 @@ def unrotated_frame(exam: Exam) -> Iterator[Spot]:
 
 @register_check(
   "images.exif_rotated", Severity.NOTE, "a picture that is turned or mirrored by its EXIF tag alone",
-  "Nothing here, where it is turned; save it upright if other programs shall read it.",
+  "Nothing here, where it is turned; save it upright (--fix) if other programs shall read it.",
 )  # fmt: skip
 def exif_rotated(exam: Exam) -> Iterator[Spot]:
   for image, photo in _seen(exam.split):
