@@ -53,6 +53,7 @@ PUBLISHED = [
   "labels.not_finite",
   "labels.outside_image",
   "labels.polygons",
+  "labels.respelt",
   "labels.shared_id",
   "labels.unknown_class",
   "labels.unknown_image",
