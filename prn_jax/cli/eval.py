@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     "--protocol",
     metavar="NAME",
-    help="coco, voc07, voc or darknet for detectors (default: coco), top1 for classifiers, or one of an extension",
+    help="coco, voc07, voc, darknet or visdrone for detectors (default: coco), top1 for classifiers, or one of an extension",
   )
   parser.add_argument("--out", metavar="DIR", help="write tables, curves, confusion matrix and pictures here")
   parser.add_argument("--explain", action="store_true", help="score under every protocol and say where they differ")
@@ -119,7 +119,7 @@ def _detector(args: argparse.Namespace, protocol: str, dataset: Any, done: Any) 
   from prn_jax.run.evaluate import draw_examples, image_reader, score_detections
 
   settings = metrics.Settings(conf_threshold=args.pictures_conf)
-  data, evaluation = score_detections(dataset, done, protocol, settings)
+  data, evaluation = score_detections(dataset, done, protocol, settings, compare_regions=True)
   explanation = metrics.explain(data) if args.explain else None
   if not args.json:
     print(evaluation.text())

@@ -318,11 +318,11 @@ def detection_data(dataset: Dataset, run: Run, *, clip: bool = True) -> EvalData
 
 
 def score_detections(
-  dataset: Dataset, run: Run, protocol: str, settings: Settings | None = None
+  dataset: Dataset, run: Run, protocol: str, settings: Settings | None = None, *, compare_regions: bool = False
 ) -> tuple[EvalData, Evaluation]:
-  """Truths and detections, and their figures under a protocol."""
+  """Truths and detections, and their figures under a protocol; the last arguments are those of `metrics.evaluate`."""
   data = detection_data(dataset, run, clip=get_protocol(protocol).clips_boxes)
-  return data, evaluate(data, protocol, settings)
+  return data, evaluate(data, protocol, settings, compare_regions=compare_regions)
 
 
 def classification_result(dataset: Dataset, run: Run) -> ClassificationMetrics:

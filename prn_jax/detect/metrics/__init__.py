@@ -1,7 +1,7 @@
 """Figures of a detector: bring truths and detections together (`collect`), score them (`evaluate`), explain and draw.
 
 data = collect(names, dataset, detections)           # checked once
-result = evaluate(data, "coco")                      # or voc07, voc, darknet
+result = evaluate(data, "coco")                      # or voc07, voc, darknet, visdrone
 write_report(folder, data, result, read_image=..., explanation=explain(data))
 """
 
@@ -18,7 +18,7 @@ from prn_jax.detect.metrics.match import (
   VOC07,
   Curve,
   Interpolation,
-  Pixels,
+  Regions,
   Rules,
   Score,
   Special,
@@ -34,7 +34,16 @@ from prn_jax.detect.metrics.mistakes import (
   missed_objects,
   wrong_detections,
 )
-from prn_jax.detect.metrics.protocols import Protocol, Settings, evaluate, get_protocol, protocols, register_protocol
+from prn_jax.detect.metrics.overlap import Pixels
+from prn_jax.detect.metrics.protocols import (
+  Protocol,
+  Settings,
+  evaluate,
+  get_protocol,
+  protocols,
+  register_protocol,
+)
+from prn_jax.detect.metrics.regions import without_regions
 from prn_jax.detect.metrics.report import Report, write_report
 from prn_jax.detect.metrics.results import (
   CocoRow,
@@ -45,6 +54,7 @@ from prn_jax.detect.metrics.results import (
 )
 from prn_jax.detect.metrics.sheet import Sheet, contact_sheet
 from prn_jax.detect.metrics.tables import Evaluation, format_table, with_confidence
+from prn_jax.detect.metrics.visdrone import VisDroneClass, VisDroneMetrics, visdrone_metrics
 from prn_jax.detect.metrics.voc import VocMetrics, voc_metrics
 from prn_jax.labels import COCO_CATEGORY_IDS
 
@@ -81,6 +91,7 @@ __all__ = [
   "Pixels",
   "PrCurve",
   "Protocol",
+  "Regions",
   "Report",
   "Rules",
   "Score",
@@ -88,6 +99,8 @@ __all__ = [
   "Sheet",
   "Special",
   "Verdict",
+  "VisDroneClass",
+  "VisDroneMetrics",
   "VocMetrics",
   "Walk",
   "assign",
@@ -108,8 +121,10 @@ __all__ = [
   "read_coco_results",
   "register_protocol",
   "score",
+  "visdrone_metrics",
   "voc_metrics",
   "with_confidence",
+  "without_regions",
   "write_coco_results",
   "write_report",
   "wrong_detections",

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prn_jax.detect.metrics.data import EvalData, EvalError
-from prn_jax.detect.metrics.match import Pixels
+from prn_jax.detect.metrics.overlap import Pixels
+from prn_jax.detect.metrics.regions import as_crowds
 from prn_jax.errors import did_you_mean
 
 FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
@@ -83,7 +84,8 @@ def coco_metrics(
   """COCO's 12 figures, for all classes and for each.
 
   Args:
-    data: the result of `collect`. Difficult objects count as any other: COCO knows none.
+    data: the result of `collect`. Difficult objects count as any other: COCO knows none. An ignored region counts as a
+      crowd region of every class.
     backend: "hotcoco", "faster_coco_eval" or "pycocotools"; None takes the first that is installed.
     pixels: "inclusive" measures boxes as x2-x1+1, as BDD100K's evaluation (Scalabel) does.
 
@@ -91,7 +93,7 @@ def coco_metrics(
     EvalError: the backend is unknown or not installed.
   """
   name = _backend(backend)
-  columns = _columns(data, Pixels(pixels))
+  columns = _columns(as_crowds(data), Pixels(pixels))
   # Some of the libraries report their progress on stdout, where it would spoil the JSON of a command.
   with contextlib.redirect_stdout(io.StringIO()):
     accumulated = BACKENDS[name](columns)

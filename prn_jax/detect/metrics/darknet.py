@@ -68,7 +68,7 @@ def darknet_metrics(
 
   Args:
     data: the result of `collect`; rows of an image in the order of the boxes in memory, classes of one box together. Crowd
-      regions are left out: Darknet's label files hold none.
+      regions and ignored regions are left out: Darknet's label files hold none.
     points: 0 is the area under the curve, 11 and 101 the mean over so many recalls.
     iou_threshold: overlap to exceed.
     conf_threshold: score to exceed, for everything but AP.

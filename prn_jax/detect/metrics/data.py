@@ -22,7 +22,8 @@ class EvalError(PrnError):
 class Truth(Protocol):
   """What is known of one image; `prn_jax.data_pipelines.records.Record` is one.
 
-  Where it has `boxes_xywh_px` (n, 4) that is not None, that is used instead of the corners: COCO's own numbers.
+  Where it has `boxes_xywh_px` (n, 4) that is not None, that is used instead of the corners: COCO's own numbers. Where it
+  has `ignored_xyxy_px` (m, 4), these are regions in which no class is annotated.
   """
 
   @property
@@ -89,6 +90,8 @@ class EvalData:
     det_image, det_classes: (d,) int64.
     det_boxes_xywh_px: (d, 4) float64 corner and size.
     det_scores: (d,) float64, finite.
+    region_image: (r,) int64, of ignored regions, in which no class is annotated.
+    region_boxes_xywh_px: (r, 4) float64 corner and size.
   """
 
   names: tuple[str, ...]
@@ -104,6 +107,8 @@ class EvalData:
   det_boxes_xywh_px: NDArray[np.float64]
   det_scores: NDArray[np.float64]
   det_classes: NDArray[np.int64]
+  region_image: NDArray[np.int64] = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
+  region_boxes_xywh_px: NDArray[np.float64] = dataclasses.field(default_factory=lambda: np.zeros((0, 4)))
 
   @property
   def truth_boxes_xyxy_px(self) -> NDArray[np.float64]:
@@ -212,7 +217,13 @@ def _truth_columns(truths: Sequence[Truth], num_classes: int) -> dict[str, NDArr
     "truth_is_crowd": _joined([truth.is_crowd for truth in truths], np.bool_),
     "truth_is_difficult": _joined([truth.is_difficult for truth in truths], np.bool_),
     "truth_area_px": _joined(areas, np.float64),
-  }
+  } | _region_columns(truths)
+
+
+def _region_columns(truths: Sequence[Truth]) -> dict[str, NDArray[Any]]:
+  regions = [_corners_to_xywh(getattr(truth, "ignored_xyxy_px", ())) for truth in truths]
+  image = np.repeat(np.arange(len(truths)), [len(region) for region in regions])
+  return {"region_image": image, "region_boxes_xywh_px": _joined(regions, np.float64, 4)}
 
 
 def _detection_columns(ids: Sequence[ImageId], found: Sequence[Detected], num_classes: int) -> dict[str, NDArray[Any]]:
@@ -248,7 +259,11 @@ def _xywh(one: Truth | Detected) -> NDArray[np.float64]:
   exact = getattr(one, "boxes_xywh_px", None)
   if exact is not None:
     return np.asarray(exact, np.float64).reshape(-1, 4)
-  corners = np.asarray(one.boxes_xyxy_px, np.float64).reshape(-1, 4)
+  return _corners_to_xywh(one.boxes_xyxy_px)
+
+
+def _corners_to_xywh(boxes_xyxy: ArrayLike) -> NDArray[np.float64]:
+  corners = np.asarray(boxes_xyxy, np.float64).reshape(-1, 4)
   return np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
 
 

@@ -23,11 +23,12 @@ from prn_jax.detect.metrics.match import (
   AbsentClass,
   Interpolation,
   Matching,
-  Pixels,
+  Regions,
   Rules,
   Special,
   score,
 )
+from prn_jax.detect.metrics.overlap import Pixels
 from prn_jax.errors import did_you_mean
 from prn_jax.files.json_text import finite
 
@@ -45,6 +46,7 @@ _WORDS = {
   "iou_thresholds": "least IoU",
   "crowd": "crowd regions",
   "difficult": "difficult objects",
+  "regions": "ignored regions",
   "absent_class": "classes without truths",
   "max_detections": "detections per image and class",
   "score_threshold": "score to exceed",
@@ -70,6 +72,8 @@ _SINGLE_CHANGES: tuple[tuple[str, Any], ...] = (
   ("difficult", Special.IGNORE),
   ("difficult", Special.COUNT),
   ("difficult", Special.DROP),
+  ("regions", Regions.NOT_WRONG),
+  ("regions", Regions.UNKNOWN),
   ("absent_class", AbsentClass.SKIP),
   ("absent_class", AbsentClass.ZERO),
   ("max_detections", 1),
@@ -178,7 +182,9 @@ def explain(data: EvalData, *, reference: str = "coco50") -> Explanation:
   title, rules = PROTOCOLS[reference]
   figure = scorer(rules)
   changes = [
-    _change(scorer, rules, field, value)[1] for field, value in _SINGLE_CHANGES if value != getattr(rules, field)
+    _change(scorer, rules, field, value)[1]
+    for field, value in _SINGLE_CHANGES
+    if value != getattr(rules, field) and (field != "regions" or scorer.has_regions)
   ]
   changes.sort(key=lambda change: -abs(np.nan_to_num(change.effect)))
   walks = []
@@ -198,6 +204,11 @@ class _Scorer:
     group = data.det_image * data.num_classes + data.det_classes
     self._most = int(np.bincount(group).max(initial=0)) if len(group) else 0
 
+  @property
+  def has_regions(self) -> bool:
+    """Whether it matters what is done with ignored regions."""
+    return bool(len(self._data.region_image))
+
   def __call__(self, rules: Rules) -> float:
     key = self._canonical(rules)
     if key not in self._known:
@@ -211,6 +222,8 @@ class _Scorer:
       changes["crowd"] = Special.COUNT
     if not data.truth_is_difficult.any():
       changes["difficult"] = Special.COUNT
+    if not len(data.region_image):
+      changes["regions"] = Regions.UNKNOWN
     if rules.max_detections is not None and rules.max_detections >= self._most:
       changes["max_detections"] = None
     if rules.score_threshold is not None and (data.det_scores > rules.score_threshold).all():
@@ -223,9 +236,12 @@ class _Scorer:
     counted = np.bincount(data.truth_classes[~data.truth_is_crowd], minlength=data.num_classes)
     is_low = data.det_scores <= 0.05
     share = f" ({is_low.mean():.0%})" if len(is_low) else ""
+    num_regions = len(data.region_image)
+    ignored = (f"{num_regions:,} ignored regions",) if num_regions else ()
     return (
       f"{data.num_images:,} images, {len(data.truth_classes):,} truths, {data.num_detections:,} detections",
       f"{data.truth_is_crowd.sum():,} crowd regions, {data.truth_is_difficult.sum():,} difficult objects",
+      *ignored,
       f"{(counted == 0).sum()} of {data.num_classes} classes without truths",
       f"at most {self._most} detections of one class in one image",
       f"{is_low.sum():,} detections{share} score .05 or less",
@@ -235,7 +251,7 @@ class _Scorer:
 def _walk(scorer: _Scorer, start: Rules, end: Rules) -> tuple[Change, ...]:
   changes, rules = [], start
   for field in _WORDS:
-    if getattr(rules, field) != getattr(end, field):
+    if getattr(rules, field) != getattr(end, field) and (field != "regions" or scorer.has_regions):
       rules, change = _change(scorer, rules, field, getattr(end, field))
       changes.append(change)
   return tuple(changes)
@@ -270,6 +286,8 @@ def _word(field: str, value: Any) -> str:
       Special.COUNT: "must be found",
       Special.DROP: "are not there",
     }[value]
+  if field == "regions":
+    return "hold nothing that is wrong" if value is Regions.NOT_WRONG else "are not there"
   return str(value)
 
 

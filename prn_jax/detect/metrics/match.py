@@ -17,13 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prn_jax.detect.metrics.data import EvalData
-
-
-class Pixels(StrEnum):
-  """How wide is a box from x1 to x2?"""
-
-  CONTINUOUS = "continuous"  # x2 - x1
-  INCLUSIVE = "inclusive"  # x2 - x1 + 1: both are pixels of the box
+from prn_jax.detect.metrics.overlap import Pixels, pair_overlap
+from prn_jax.detect.metrics.regions import best_share
 
 
 class Matching(StrEnum):
@@ -53,6 +48,13 @@ class Interpolation(StrEnum):
   AREA = "area"
 
 
+class Regions(StrEnum):
+  """What are ignored regions, in which no class is annotated, good for?"""
+
+  NOT_WRONG = "region"  # a detection inside (intersection over its own area) is not wrong; COCO's crowd of every class
+  UNKNOWN = "unknown"  # not there: a detection inside is wrong
+
+
 class AbsentClass(StrEnum):
   """What a class without truths contributes to the mean."""
 
@@ -74,6 +76,7 @@ class Rules:
   interpolation: Interpolation = Interpolation.COCO_101
   crowd: Special = Special.REGION
   difficult: Special = Special.COUNT
+  regions: Regions = Regions.NOT_WRONG
   absent_class: AbsentClass = AbsentClass.SKIP
   max_detections: int | None = 100
   pixels: Pixels = Pixels.CONTINUOUS
@@ -92,13 +95,14 @@ VOC = Rules(
   max_detections=None,
 )
 VOC07 = dataclasses.replace(VOC, interpolation=Interpolation.VOC_11)
-# Label files hold no crowd regions, so Darknet never sees them.
+# Label files hold neither crowd regions nor ignored ones, so Darknet never sees them.
 DARKNET = Rules(
   is_iou_strict=True,
   matching=Matching.BEST_COUNTED,
   interpolation=Interpolation.AREA,
   crowd=Special.DROP,
   difficult=Special.IGNORE,
+  regions=Regions.UNKNOWN,
   absent_class=AbsentClass.ZERO,
   max_detections=None,
   score_threshold=0.0,
@@ -190,7 +194,7 @@ def score(data: EvalData, rules: Rules) -> Score:
   first: list[Curve] = []
   for row, threshold in enumerate(rules.iou_thresholds):
     matches = match(prepared, rules, threshold, pairs)
-    curves = _curves(prepared, matches, order, num_truths)
+    curves = curves_of(prepared, matches, order, num_truths)
     ap[row] = [average_precision(curve, rules.interpolation) for curve in curves]
     first = first or curves
   return Score(rules, ap, tuple(first))
@@ -272,28 +276,6 @@ def find_pairs(data: EvalData, rules: Rules) -> Pairs:
   return Pairs(det[touching], truth[touching], iou[touching])
 
 
-def pair_overlap(
-  a_xywh_px: NDArray[np.float64], b_xywh_px: NDArray[np.float64], is_b_region: NDArray[np.bool_], pixels: Pixels
-) -> NDArray[np.float64]:
-  """Overlap row by row: (n,) intersection over union, or over the area of `a` where `is_b_region`.
-
-  The operations are those of COCO's mask API (`bbIou`), to the last bit.
-
-  Args:
-    a_xywh_px, b_xywh_px: (n, 4) float64 corner and size.
-    is_b_region: (n,) bool.
-    pixels: whether a box from 3 to 5 is 2 or 3 wide.
-  """
-  extra = 1.0 if pixels is Pixels.INCLUSIVE else 0.0
-  a_size, b_size = a_xywh_px[:, 2:] + extra, b_xywh_px[:, 2:] + extra
-  low = np.maximum(a_xywh_px[:, :2], b_xywh_px[:, :2])
-  high = np.minimum(a_xywh_px[:, :2] + a_size, b_xywh_px[:, :2] + b_size)
-  intersection = np.prod(np.maximum(high - low, 0), axis=1)
-  a_area, b_area = np.prod(a_size, axis=1), np.prod(b_size, axis=1)
-  union = np.where(is_b_region, a_area, a_area + b_area - intersection)
-  return np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
-
-
 def match(data: EvalData, rules: Rules, threshold: float, pairs: Pairs) -> Matches:
   """Which detections are right at one IoU threshold.
 
@@ -303,8 +285,7 @@ def match(data: EvalData, rules: Rules, threshold: float, pairs: Pairs) -> Match
     threshold: least IoU (or, if strict, one that must be exceeded).
     pairs: the pairs of the same data and rules.
   """
-  # COCO lowers the threshold by a hair so that an overlap of exactly 1 counts at threshold 1.
-  keep = pairs.iou > threshold if rules.is_iou_strict else pairs.iou >= min(threshold, 1 - 1e-10)
+  keep = _suffices(pairs.iou, rules, threshold)
   pairs = Pairs(pairs.det[keep], pairs.truth[keep], pairs.iou[keep])
   ignored = is_ignored(data, rules)
   if rules.matching is Matching.BEST_FREE:
@@ -322,7 +303,15 @@ def match(data: EvalData, rules: Rules, threshold: float, pairs: Pairs) -> Match
   by_score = np.lexsort((det, -data.det_scores[det]))
   _, first = np.unique(truth[by_score], return_index=True)
   matches.status[det[by_score[first]]] = 1
+  if rules.regions is Regions.NOT_WRONG and len(data.region_image):
+    is_inside = _suffices(best_share(data, rules.pixels), rules, threshold)
+    matches.status[is_inside & (matches.status == 0)] = -1
   return matches
+
+
+def _suffices(overlap: NDArray[np.float64], rules: Rules, threshold: float) -> NDArray[np.bool_]:
+  # COCO lowers the threshold by a hair so that an overlap of exactly 1 counts at threshold 1.
+  return overlap > threshold if rules.is_iou_strict else overlap >= min(threshold, 1 - 1e-10)
 
 
 def _best(pairs: Pairs, ignored: NDArray[np.bool_], is_counted_first: bool) -> NDArray[np.int64]:
@@ -365,8 +354,8 @@ def _best_free(data: EvalData, pairs: Pairs, ignored: NDArray[np.bool_]) -> NDAr
   return np.array(chosen, np.int64)
 
 
-def _curves(data: EvalData, matches: Matches, order: NDArray[np.int64], num_truths: NDArray[np.int64]) -> list[Curve]:
-  """One curve per class; `order` sorts the detections by falling score."""
+def curves_of(data: EvalData, matches: Matches, order: NDArray[np.int64], num_truths: NDArray[np.int64]) -> list[Curve]:
+  """One curve per class; `order` sorts the detections by falling score, `num_truths` are those of each class."""
   counted = order[matches.status[order] >= 0]
   by_class = counted[np.argsort(data.det_classes[counted], kind="stable")]
   ends = np.searchsorted(data.det_classes[by_class], np.arange(data.num_classes + 1))

@@ -17,15 +17,14 @@ from prn_jax.detect.metrics.data import EvalData, ImageId
 from prn_jax.detect.metrics.match import (
   COCO50,
   Matches,
-  Pixels,
   Rules,
   Special,
   find_pairs,
   is_ignored,
   match,
-  pair_overlap,
   prepare,
 )
+from prn_jax.detect.metrics.overlap import Pixels, pair_overlap
 
 BACKGROUND = "background"
 _TEXT = "<U16"
@@ -37,7 +36,7 @@ class Verdict(StrEnum):
   """What is to be said of a detection or an object."""
 
   RIGHT = "right"
-  NOT_COUNTED = "not counted"  # in a crowd region, or of a difficult object
+  NOT_COUNTED = "not counted"  # in a crowd region or an ignored one, or of a difficult object
   WRONG_CLASS = "wrong class"
   DUPLICATE = "duplicate"
   LOOSE_BOX = "loose box"

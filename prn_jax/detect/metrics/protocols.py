@@ -14,8 +14,11 @@ import numpy as np
 from prn_jax.detect.metrics.coco import FIGURES, NO_TRUTHS, coco_metrics
 from prn_jax.detect.metrics.darknet import darknet_metrics
 from prn_jax.detect.metrics.data import EvalData, EvalError
-from prn_jax.detect.metrics.match import Pixels
+from prn_jax.detect.metrics.overlap import Pixels
+from prn_jax.detect.metrics.regions import without_regions
 from prn_jax.detect.metrics.tables import Evaluation, defined
+from prn_jax.detect.metrics.visdrone import FIGURES as VISDRONE_FIGURES
+from prn_jax.detect.metrics.visdrone import visdrone_metrics
 from prn_jax.detect.metrics.voc import voc_metrics
 from prn_jax.errors import did_you_mean
 
@@ -54,6 +57,7 @@ class Protocol:
     clips_boxes: whether boxes are cut at the border of the image first.
     takes_nms_of_cfg: whether boxes are suppressed as the cfg says; else by plain overlap, as other frameworks do.
     counts_absent_classes: whether classes without an object count as 0 in the mean; else they have no figure.
+    regions: what it does with ignored regions, in words.
   """
 
   name: str
@@ -63,6 +67,7 @@ class Protocol:
   clips_boxes: bool
   takes_nms_of_cfg: bool
   counts_absent_classes: bool
+  regions: str
 
 
 _PROTOCOLS: dict[str, Protocol] = {}
@@ -76,6 +81,7 @@ def register_protocol(
   clips_boxes: bool = True,
   takes_nms_of_cfg: bool = False,
   counts_absent_classes: bool = False,
+  regions: str = "this protocol does not look at them",
 ) -> Callable[[Score], Score]:
   """Makes a protocol known by its name.
 
@@ -83,14 +89,21 @@ def register_protocol(
     name: what `--protocol` takes; not yet taken.
     ratings: figures of its `Evaluation.metrics` that can decide which checkpoint is best, higher being better.
     rating: the one that decides by default; the first where none is given.
-    clips_boxes, takes_nms_of_cfg, counts_absent_classes: see `Protocol`.
+    clips_boxes, takes_nms_of_cfg, counts_absent_classes, regions: see `Protocol`.
   """
   assert ratings, f"protocol '{name}' needs a figure that decides which checkpoint is best"
   assert name not in _PROTOCOLS, f"two protocols are called {name}"
 
   def register(function: Score) -> Score:
     _PROTOCOLS[name] = Protocol(
-      name, function, tuple(ratings), rating or ratings[0], clips_boxes, takes_nms_of_cfg, counts_absent_classes
+      name,
+      function,
+      tuple(ratings),
+      rating or ratings[0],
+      clips_boxes,
+      takes_nms_of_cfg,
+      counts_absent_classes,
+      regions,
     )
     return function
 
@@ -114,21 +127,37 @@ def get_protocol(name: str) -> Protocol:
   return _PROTOCOLS[name]
 
 
-def evaluate(data: EvalData, protocol: str = "coco", settings: Settings | None = None) -> Evaluation:
+def evaluate(
+  data: EvalData, protocol: str = "coco", settings: Settings | None = None, *, compare_regions: bool = False
+) -> Evaluation:
   """Scores detections under a protocol.
 
   Args:
     data: the result of `collect`.
-    protocol: "coco", "voc07" (11 points), "voc" (every point), "darknet", or another that was registered.
+    protocol: "coco", "voc07" (11 points), "voc" (every point), "darknet", "visdrone", or another that was registered.
     settings: what the protocol leaves open.
+    compare_regions: whether data with ignored regions is also scored as if nothing were ignored.
 
   Raises:
     EvalError: the protocol is unknown, or its library is missing.
   """
-  return get_protocol(protocol).score(data, settings or Settings())
+  found, settings = get_protocol(protocol), settings or Settings()
+  evaluation = found.score(data, settings)
+  if not len(data.region_image):
+    return evaluation
+  without = found.score(without_regions(data), settings).metrics if compare_regions else None
+  return dataclasses.replace(
+    evaluation, num_regions=len(data.region_image), regions_rule=found.regions, without_regions=without
+  )
 
 
-@register_protocol("coco", ratings=FIGURES, rating="AP50")
+@register_protocol(
+  "coco",
+  ratings=FIGURES,
+  rating="AP50",
+  regions="as a crowd of every class; what finds no object, and of which the share of the least IoU lies in one, counts "
+  "neither way",
+)
 def _coco(data: EvalData, settings: Settings) -> Evaluation:
   result = coco_metrics(data, backend=settings.backend, pixels=settings.pixels)
   rows = tuple(
@@ -158,8 +187,9 @@ def _voc(protocol: str, interpolation: Literal["11", "every"]) -> Callable[[Eval
   return run
 
 
-register_protocol("voc07", ratings=("mAP",))(_voc("voc07", "11"))
-register_protocol("voc", ratings=("mAP",))(_voc("voc", "every"))
+_VOC_REGIONS = "VOC knows none; what is wrong, and of which the share of the least IoU lies in one, counts neither way"
+register_protocol("voc07", ratings=("mAP",), regions=_VOC_REGIONS)(_voc("voc07", "11"))
+register_protocol("voc", ratings=("mAP",), regions=_VOC_REGIONS)(_voc("voc", "every"))
 
 
 @register_protocol(
@@ -168,6 +198,7 @@ register_protocol("voc", ratings=("mAP",))(_voc("voc", "every"))
   clips_boxes=False,
   takes_nms_of_cfg=True,
   counts_absent_classes=True,
+  regions="Darknet knows none; detections in them are wrong",
 )
 def _darknet(data: EvalData, settings: Settings) -> Evaluation:
   result = darknet_metrics(
@@ -195,3 +226,20 @@ def _darknet(data: EvalData, settings: Settings) -> Evaluation:
     "FN": result.false_negatives,
   }
   return Evaluation("darknet", metrics, data.num_images, data.num_detections, rows)
+
+
+@register_protocol(
+  "visdrone",
+  ratings=VISDRONE_FIGURES,
+  rating="AP",
+  regions="objects and detections of which half or more lies in them are taken away first",
+)
+def _visdrone(data: EvalData, settings: Settings) -> Evaluation:
+  result = visdrone_metrics(data)
+  rows = tuple(
+    {"name": row.name, "truths": row.num_truths, "detections": row.num_detections}
+    | {key: defined(value) for key, value in row.figures.items()}
+    for row in result.per_class
+  )
+  metrics = {key: defined(value) for key, value in result.figures.items()}
+  return Evaluation("visdrone", metrics, data.num_images, data.num_detections, rows)

@@ -24,6 +24,9 @@ class Evaluation:
     images, detections: how many were scored.
     per_class: one row per class, "name" first; None where a value is undefined.
     backend: the library behind COCO's figures; None elsewhere.
+    num_regions: ignored regions in the data.
+    regions_rule: what the protocol does with them.
+    without_regions: the metrics as if nothing were ignored, where they were asked for.
   """
 
   protocol: str
@@ -32,21 +35,35 @@ class Evaluation:
   detections: int
   per_class: tuple[Row, ...]
   backend: str | None = None
+  num_regions: int = 0
+  regions_rule: str = ""
+  without_regions: dict[str, float | None] | None = None
 
   def to_json(self) -> dict[str, Any]:
-    """The contract of `prn eval --json`: metrics, images, detections, protocol."""
-    return {
+    """The contract of `prn eval --json`: metrics, images, detections, protocol; of data with ignored regions also
+    ignored_regions: count, rule and metrics_without."""
+    content: dict[str, Any] = {
       "metrics": self.metrics,
       "images": self.images,
       "detections": self.detections,
       "protocol": self.protocol,
     }
+    if self.num_regions:
+      regions = {"count": self.num_regions, "rule": self.regions_rule, "metrics_without": self.without_regions}
+      content["ignored_regions"] = regions
+    return content
 
   def text(self) -> str:
     """The figures and the table of classes."""
     width = max(len(name) for name in self.metrics)
     lines = [f"{self.images:,} images, {self.detections:,} detections, protocol {self.protocol}"]
-    lines += [f"  {name:<{width}}  {_cell(value)}" for name, value in self.metrics.items()]
+    if self.num_regions:
+      lines += [f"{self.num_regions:,} ignored regions: {self.regions_rule}"]
+    if self.without_regions is not None:
+      lines += ["figures, and as they would be if nothing were ignored:"]
+    for name, value in self.metrics.items():
+      other = "" if self.without_regions is None else f"  {_cell(self.without_regions.get(name)):>6}"
+      lines.append(f"  {name:<{width}}  {_cell(value)}{other}")
     return "\n".join([*lines, "", format_table(self.per_class)])
 
 

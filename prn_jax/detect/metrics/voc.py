@@ -12,7 +12,8 @@ from typing import Literal
 import numpy as np
 
 from prn_jax.detect.metrics.data import EvalData
-from prn_jax.detect.metrics.match import VOC, Curve, Interpolation, Pixels, score
+from prn_jax.detect.metrics.match import VOC, Curve, Interpolation, score
+from prn_jax.detect.metrics.overlap import Pixels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +45,8 @@ def voc_metrics(
   """VOC's average precision.
 
   Args:
-    data: the result of `collect`. Crowd regions count as difficult objects.
+    data: the result of `collect`. Crowd regions count as difficult objects. A wrong detection of which a share of the
+      `iou_threshold` or more lies in an ignored region counts neither way.
     interpolation: "11" is VOC2007's mean over 11 recalls, "every" the area under the envelope of the curve.
     iou_threshold: least overlap of a right detection.
     pixels: "continuous" for data from `voc:`, whose boxes lost 1 from xmin and ymin: that is the devkit's overlap.
