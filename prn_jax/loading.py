@@ -129,6 +129,28 @@ def _saved_model(path: Path, cfg_text: str, extra: Mapping[str, Any], variables:
   )
 
 
+def from_library(path: str | Path, name: str, names: str | Path | Sequence[str] | None = None) -> Model:
+  """A classifier with the ImageNet weights of another library, read from its own file.
+
+  Args:
+    path: a .safetensors file of timm.
+    name: what it is, as timm writes it: "timm/resnet50.a1_in1k".
+    names: class names, or a file of them.
+
+  Raises:
+    PrnError: see `formats.timm.load`.
+
+  Example: from_library("model.safetensors", "timm/darknet53.c2ns_in1k").forward(images)
+  """
+  from prn_jax.formats import timm
+  from prn_jax.network import unflatten_variables
+
+  graph, flat = timm.load(to_path(path), name)
+  model = Model(graph, unflatten_variables(flat), names=() if names is None else labels.read_names(names))
+  labels.check_names(model.names, graph)
+  return _with_assumed_names(model)
+
+
 def check_variables(variables: Variables, graph: Graph, where: str) -> None:
   """Raises CheckpointError listing missing, extra and misshapen variables."""
   from prn_jax.network import expected_variables, flatten_variables

@@ -15,10 +15,12 @@ from prn_jax.cli.common import (
   start_computing,
 )
 from prn_jax.compiling import compiling
+from prn_jax.errors import PrnError
 from prn_jax.export import convert as converter
 from prn_jax.files.disk import is_file
 from prn_jax.files.places import to_path
-from prn_jax.loading import transformed
+from prn_jax.loading import from_library, transformed
+from prn_jax.model import Model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,6 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     action="store_true",
     help="leave height and width of the images open in x.onnx; they are fixed otherwise",
   )
+  parser.add_argument(
+    "--as",
+    dest="library_name",
+    metavar="timm/NAME",
+    help="MODEL is a .safetensors file of timm with these weights, e.g. timm/resnet50.a1_in1k (docs/backbones.md)",
+  )
   add_json(parser)
 
 
@@ -49,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
   converter.check_any_size(args.any_size, args.dst)
   if kind != ".cfg":
     start_computing("convert")
-  model = load_model(args)
+  model = _from_library(args) if args.library_name else load_model(args)
   if args.transform:
     model = transformed(model, args.transform)
   missing = list(model.missing)
@@ -79,6 +87,14 @@ def run(args: argparse.Namespace) -> int:
       print(f"  {name}: max difference {difference:g}")
     print(f"proof: {proof.text}{'; same bytes as the source file' if same_bytes else ''}")
   return 0 if proof.holds else 1
+
+
+def _from_library(args: argparse.Namespace) -> Model:
+  if args.weights or args.partial:
+    raise PrnError(
+      f"--as {args.library_name} says that '{args.model}' holds the weights; leave --weights and --partial out."
+    )
+  return from_library(args.model, args.library_name, args.names)
 
 
 def _same_bytes(args: argparse.Namespace) -> bool | None:

@@ -30,12 +30,12 @@ def save(path: Path, graph_cfg: str, variables: Mapping[str, np.ndarray], extra:
     "sha256": digest(flat),
   }
   with written_beside(path) as file:
-    file.write(_library().save(flat, metadata))
+    file.write(library().save(flat, metadata))
 
 
 def load(path: Path) -> tuple[str, dict[str, Any], dict[str, np.ndarray]]:
   """(graph cfg text, extra, flat variables) of a file that we wrote; CheckpointError if it is damaged."""
-  _library()
+  library()
   import safetensors
 
   try:
@@ -48,7 +48,8 @@ def load(path: Path) -> tuple[str, dict[str, Any], dict[str, np.ndarray]]:
     raise CheckpointError(f"'{path}' is not a readable safetensors file: {error}.") from None
   if metadata.get("format") != FORMAT:
     raise CheckpointError(
-      f"'{path}' holds {len(flat)} arrays but no prn_jax network. Only files written by prn_jax carry their graph."
+      f"'{path}' holds {len(flat)} arrays but no prn_jax network. Only files written by prn_jax carry their graph. "
+      "Of weights from timm say what they are: prn convert FILE OUT/ --as timm/NAME."
     )
   if metadata.get("sha256") != digest(flat):
     raise CheckpointError(f"'{path}' has changed since it was saved: damaged or edited. {ADVICE}")
@@ -68,7 +69,8 @@ def digest(flat: Mapping[str, np.ndarray]) -> str:
   return total.hexdigest()
 
 
-def _library() -> Any:
+def library() -> Any:
+  """`safetensors.numpy`; PrnError that says how to install it."""
   try:
     import safetensors.numpy
   except ImportError:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from prn_jax.errors import GraphError, did_you_mean
@@ -52,6 +53,7 @@ class Builder:
     self._size = (width, height, channels)
     self._name = name
     self._defaults = dict(defaults or {})
+    self._of_kinds: dict[type[Layer], dict[str, Any]] = {}
     self._layers: dict[str, Layer] = {}
     self._shapes = {INPUT: Shape(height, width, channels)}
     self.last = INPUT
@@ -59,6 +61,16 @@ class Builder:
   def shape(self, name: str | None = None) -> Shape:
     """Output shape of a layer (of the last one by default)."""
     return self._shapes[name or self.last]
+
+  @contextlib.contextmanager
+  def defaults_of(self, kind: str, **fields: Any) -> Iterator[None]:
+    """Field values for all layers of one kind that are added inside the `with`."""
+    before, cls = self._of_kinds, KINDS[kind]
+    self._of_kinds = {**before, cls: {**before.get(cls, {}), **fields}}
+    try:
+      yield
+    finally:
+      self._of_kinds = before
 
   def graph(self) -> Graph:
     width, height, channels = self._size
@@ -89,7 +101,7 @@ class Builder:
     for key in fields:
       if key not in known:
         raise GraphError(f"layer '{name}' ({cls.kind}{_caller()}) has no field '{key}'{did_you_mean(key, known)}.")
-    for key, value in self._defaults.items():
+    for key, value in {**self._defaults, **self._of_kinds.get(cls, {})}.items():
       if key in known:
         fields.setdefault(key, value)
     layer = cls(name=name, inputs=wire(cls, self.last, sources), **fields)

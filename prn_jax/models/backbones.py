@@ -19,6 +19,8 @@ Partial residual heads are that of pelee-prn (`prn.py`); nobody has published th
 | mobilenetv3-prn                | 416  | 4,107,862  | 2.061  |
 | mobilenetv3-small-prn          | 416  | 2,094,870  | 0.978  |
 | ghostnet-prn                   | 416  | 3,781,510  | 1.510  |
+| yolov3-timm                    | 416  | 61,949,149 | 65.879 |
+| resnet50-prn                   | 416  | 24,902,334 | 28.872 |
 | efficientnet-lite0-prn         | 416  | 4,568,702  | 3.236  |
 """
 
@@ -30,7 +32,17 @@ from typing import NamedTuple
 
 from prn_jax.errors import PrnError, did_you_mean
 from prn_jax.graph.builder import Builder
-from prn_jax.models import darknet, efficientnet, efficientnet_lite, ghostnet, mobilenetv3, pelee, prn, yolov3
+from prn_jax.models import (
+  darknet,
+  efficientnet,
+  efficientnet_lite,
+  ghostnet,
+  mobilenetv3,
+  pelee,
+  prn,
+  timm_forms,
+  yolov3,
+)
 from prn_jax.models.blocks import Anchors, Levels, Masks, yolo_head
 from prn_jax.models.registry import Published, Status, register
 from prn_jax.models.sources import SPURSLIPU_README, SPURSLIPU_REPOSITORY
@@ -47,7 +59,10 @@ class HeadFamily(NamedTuple):
 
 BACKBONES: dict[str, Callable[[Builder], Levels]] = {
   "csdarknet53": darknet.csdarknet53_backbone,
+  "csdarknet53-timm": timm_forms.csdarknet53_backbone,
   "darknet53": darknet.darknet53_backbone,
+  "darknet53-timm": timm_forms.darknet53_backbone,
+  "densenet121-timm": timm_forms.densenet121_backbone,
   "efficientnet-b0": functools.partial(efficientnet.backbone, dropout=0.0),
   "efficientnet-b0-timm": efficientnet_lite.b0_backbone,
   **{
@@ -67,6 +82,8 @@ BACKBONES: dict[str, Callable[[Builder], Levels]] = {
     for form in mobilenetv3.FORMS
   },
   "peleenet": pelee.backbone,
+  "resnet50-timm": functools.partial(timm_forms.resnet_backbone, name="resnet50"),
+  "resnet101-timm": functools.partial(timm_forms.resnet_backbone, name="resnet101"),
 }
 HEADS = {
   "prn": HeadFamily(lambda g, levels, head: prn.prn_pyramid(g, levels.p4, head), TINY_ANCHORS, prn.MASKS),
@@ -107,11 +124,10 @@ def compose(g: Builder, backbone: str, head: str, num_classes: int = 80, anchors
 OURS = "prn_jax: a published head on a published backbone"
 
 
-def _in_form(model: str, backbone: str, form: str) -> str:
-  """The name of a backbone in one of its two forms."""
-  if form not in ("cfg", "timm"):
-    raise PrnError(f"model '{model}': form={form!r}; expected cfg or timm.")
-  return backbone if form == "cfg" else f"{backbone}-timm"
+def forms_of(backbone: str, default: str) -> dict[str, str]:
+  """The forms of a backbone and their names in `BACKBONES`; the one without a suffix is called `default`."""
+  others = {form: f"{backbone}-{form}" for form in ("timm", "tf") if f"{backbone}-{form}" in BACKBONES}
+  return {default: backbone, **others}
 
 
 def _register(
@@ -119,22 +135,25 @@ def _register(
   backbone: str,
   head: str,
   *,
-  reference: str,
+  reference: str = OURS,
   status: Status = "own",
   published: tuple[Published, ...] = (),
+  default_form: str = "cfg",
 ) -> None:
-  """A registered detector; with a choice between both forms of its backbone if that has two."""
-  default = HEADS[head].anchors
+  """A registered detector, with a choice between the forms of its backbone if that has several."""
+  anchors_of_head, forms = HEADS[head].anchors, forms_of(backbone, default_form)
 
-  def plain(g: Builder, num_classes: int = 80, anchors: Anchors = default) -> None:
+  def plain(g: Builder, num_classes: int = 80, anchors: Anchors = anchors_of_head) -> None:
     compose(g, backbone, head, num_classes, anchors)
 
-  def formed(g: Builder, num_classes: int = 80, anchors: Anchors = default, form: str = "cfg") -> None:
-    compose(g, _in_form(name, backbone, form), head, num_classes, anchors)
+  def formed(g: Builder, num_classes: int = 80, anchors: Anchors = anchors_of_head, form: str = default_form) -> None:
+    if form not in forms:
+      hint = did_you_mean(str(form), forms)
+      raise PrnError(f"model '{name}': form={form!r}{hint}; expected {' or '.join(forms)}.")
+    compose(g, forms[form], head, num_classes, anchors)
 
-  has_forms = f"{backbone}-timm" in BACKBONES
   register(name, size=416, task="detect", reference=reference, status=status, published=published)(
-    formed if has_forms else plain
+    formed if len(forms) > 1 else plain
   )
 
 
@@ -157,9 +176,11 @@ _register(
 _register(
   "yolov3-ghostnet", "ghostnet", "yolov3", reference=f"{SPURSLIPU_REPOSITORY}, yolov3-ghostnet", status="reconstructed"
 )
-_register("yolov3-tiny-efficientnet-b0", "efficientnet-b0", "yolov3-tiny", reference=OURS)
-_register("yolov3-tiny-efficientnet-lite0", "efficientnet-lite0", "yolov3-tiny", reference=OURS)
-_register("mobilenetv3-prn", "mobilenetv3-large", "prn", reference=OURS)
-_register("mobilenetv3-small-prn", "mobilenetv3-small", "prn", reference=OURS)
-_register("ghostnet-prn", "ghostnet", "prn", reference=OURS)
-_register("efficientnet-lite0-prn", "efficientnet-lite0", "prn", reference=OURS)
+_register("yolov3-tiny-efficientnet-b0", "efficientnet-b0", "yolov3-tiny")
+_register("yolov3-tiny-efficientnet-lite0", "efficientnet-lite0", "yolov3-tiny", default_form="tf")
+_register("mobilenetv3-prn", "mobilenetv3-large", "prn")
+_register("mobilenetv3-small-prn", "mobilenetv3-small", "prn")
+_register("ghostnet-prn", "ghostnet", "prn")
+_register("efficientnet-lite0-prn", "efficientnet-lite0", "prn", default_form="tf")
+_register("yolov3-timm", "darknet53-timm", "yolov3")
+_register("resnet50-prn", "resnet50-timm", "prn")

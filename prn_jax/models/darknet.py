@@ -123,10 +123,10 @@ def darknet53_backbone(g: Builder) -> Levels:
   return Levels(*ends[2:])
 
 
-def csdarknet53_backbone(g: Builder) -> Levels:
-  """72 convolutions, all with mish."""
-  conv_bn(g, 32, 3, "mish", name="stem")
-  ends = [csp_stage(g, i, sizes, "mish") for i, sizes in enumerate(CSDARKNET53_STAGES, 1)]
+def csdarknet53_backbone(g: Builder, activation: str = "mish") -> Levels:
+  """72 convolutions, all with one activation."""
+  conv_bn(g, 32, 3, activation, name="stem")
+  ends = [csp_stage(g, i, sizes, activation) for i, sizes in enumerate(CSDARKNET53_STAGES, 1)]
   return Levels(*ends[2:])
 
 

@@ -111,7 +111,7 @@ def test_damaged_safetensors(tmp_path: Path) -> None:
 def test_metadata_of_safetensors(tmp_path: Path, extra: str, said: str) -> None:
   flat, path = {"params/a/kernel": np.ones((2, 3), np.float32)}, tmp_path / "m.safetensors"
   facts = {"format": safetensors.FORMAT, "graph_cfg": "[net]\n", "sha256": safetensors.digest(flat), "extra": extra}
-  path.write_bytes(safetensors._library().save(flat, facts))
+  path.write_bytes(safetensors.library().save(flat, facts))
   with pytest.raises(CheckpointError, match=rf"m\.safetensors', {said}.* Convert the model again\.$"):
     prn_jax.load(path)
 

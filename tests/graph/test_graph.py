@@ -211,3 +211,16 @@ def test_receptive_field_by_hand() -> None:
   assert [fields[name].size for name in "abcd"] == [(3, 3), (4, 4), (8, 8), (16, 16)]
   assert [fields[name].stride for name in "abcdef"] == [(1, 1), (2, 2), (2, 2), (2, 2), (1, 1), (1, 2)]
   assert fields["g"].size == (math.inf, math.inf)
+
+
+def test_defaults_of_one_kind() -> None:
+  """For the layers inside the `with` alone; what a layer says itself goes before."""
+  g = Builder(8, 8, defaults={"leaky_slope": 0.2})
+  with g.defaults_of("conv", leaky_slope=0.01, activation="leaky"):
+    g.conv(4, name="a")
+    with g.defaults_of("conv", activation="relu"):
+      g.conv(4, leaky_slope=0.3, name="b")
+    g.shortcut("a", name="c")
+  g.conv(4, name="d")
+  found = [(layer.activation, layer.leaky_slope) for layer in g.graph()]
+  assert found == [("leaky", 0.01), ("relu", 0.3), ("linear", 0.2), ("linear", 0.2)]

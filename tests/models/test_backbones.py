@@ -193,5 +193,8 @@ def test_unknown_names_and_forms() -> None:
 
 
 def test_only_networks_with_two_forms_take_one() -> None:
-  assert "form" in get_spec("ghostnet-prn").options
+  assert get_spec("ghostnet-prn").options["form"] == "cfg"
+  assert get_spec("efficientnet-lite0-prn").options["form"] == "tf"
+  tf = build_graph("mobilenetv3-prn", form="tf")
+  assert (tf["stem"].same, tf["stem"].bn_epsilon, tf["stem_normalize"].mean) == (True, 1e-3, (0.5, 0.5, 0.5))
   assert "form" not in get_spec("yolov3-spp3").options
