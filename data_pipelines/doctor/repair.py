@@ -9,31 +9,28 @@ listed in OUT/doctor.json.
 
 from __future__ import annotations
 
-import io
-import itertools
-import shutil
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from prn_jax.data_pipelines.convert.coco import Coco
+from prn_jax.data_pipelines.convert.layout import Target, boxes_xywh_px, keep_objects
+from prn_jax.data_pipelines.convert.losses import Loss, Losses
+from prn_jax.data_pipelines.convert.pictures import Header, Images, key_of, place, stems, suffix_of
 from prn_jax.data_pipelines.doctor.checks.files import outside_frame
 from prn_jax.data_pipelines.doctor.photos import Photo
 from prn_jax.data_pipelines.doctor.split import Floats, Split
 from prn_jax.data_pipelines.findings import Check
-from prn_jax.data_pipelines.images import read_image
-from prn_jax.data_pipelines.records import DataError, Record, image_name
+from prn_jax.data_pipelines.records import DataError, Record
+from prn_jax.files.disk import write_text
 from prn_jax.files.json_text import json_text
 from prn_jax.files.places import folder_beside, is_remote
 
-ANNOTATIONS, IMAGES, NOTES = "annotations.json", "images", "doctor.json"
-_QUALITY = 95
-_ENDINGS = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp", "GIF": ".gif", "TIFF": ".tif"}
+SPLIT, NOTES = "fixed", "doctor.json"
 _CORRECTED = {  # by the sources, which the copy is made of
   Check.LABEL_NO_SIZE: "boxes without size left out",
   Check.LABEL_OUTSIDE: "boxes clipped, or left out where they are wholly outside",
@@ -65,17 +62,6 @@ class Repaired:
     }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class _Kept:
-  """An image of the copy: boxes_xywh_px (n, 4), and whether its file is stored upright anew."""
-
-  record: Record
-  size_wh: tuple[int, int] | None
-  boxes_xywh_px: Floats
-  photo: Photo
-  is_turned: bool
-
-
 def repair(split: Split, folder: Path) -> Repaired:
   """Writes the corrected copy.
 
@@ -88,23 +74,31 @@ def repair(split: Split, folder: Path) -> Repaired:
   """
   _check_target(split, folder)
   counts: Counter[str] = Counter()
-  content: dict[str, Any] = {"images": [], "annotations": [], "categories": _categories(split)}
-  names = _file_names(split)
+  losses = Losses()
+  layout = Coco(Target(split.names, _category_ids(split), SPLIT), losses)
+  taken: set[str] = set()
+  num_objects = 0
+  others = [problem for problem in split.problems if problem.check not in _CORRECTED]
   with folder_beside(folder, NOTES) as part:
-    (part / IMAGES).mkdir(parents=True)
-    for image, name in names.items():
-      kept = _corrected(split, image, counts)
-      _write_image(kept, part / IMAGES / name)
-      _add(content, kept, name, split.dataset.category_ids)
-    others = [problem for problem in split.problems if problem.check not in _CORRECTED]
+    (part / layout.image_folder).mkdir(parents=True)
+    for image, photo in enumerate(split.photos):
+      if photo is None:
+        continue
+      record, header = _corrected(split, image, photo, counts)
+      name = _file_name(record, header, taken)
+      place(record, header, part / layout.image_folder / name, Images.COPY)
+      num_objects += len(layout.add(record, header, name).record.classes)
     counts += Counter(_CORRECTED[problem.check] for problem in split.problems if problem.check in _CORRECTED)
+    counts["boxes within the first pixel, which COCO cannot tell from shares, left out"] += dict(losses).get(
+      Loss.TOO_SMALL, 0
+    )
     corrected = {text: counts[text] for text in sorted(counts) if counts[text]}
     notes = {"source": split.spec, "corrected": corrected, "left_out": [problem.to_json() for problem in others]}
-    (part / ANNOTATIONS).write_text(json_text(content, is_ascii=False) + "\n", encoding="utf-8")
-    (part / NOTES).write_text(json_text(notes, indent=1) + "\n", encoding="utf-8")
+    texts = layout.own_texts() | {NOTES: json_text(notes, indent=1) + "\n"}
+    for path, text in texts.items():
+      write_text(part / path, text)
   left_out = dict(Counter(str(problem.check) for problem in others))
-  spec = f"coco:{folder / ANNOTATIONS}:{folder / IMAGES}"
-  return Repaired(spec, len(content["images"]), len(content["annotations"]), corrected, left_out)
+  return Repaired(Coco.spec(folder, SPLIT), len(taken), num_objects, corrected, left_out)
 
 
 def _check_target(split: Split, folder: Path) -> None:
@@ -123,39 +117,36 @@ def _check_target(split: Split, folder: Path) -> None:
     raise DataError(f"data '{split.spec}': none of {len(split)} images can be read, so there is nothing to copy.")
 
 
-def _categories(split: Split) -> list[dict[str, Any]]:
+def _category_ids(split: Split) -> tuple[int, ...]:
   """The source's own numbers; else from 1, since 0 is the background to many programs."""
-  return [
-    {"id": _category_id(k, split.dataset.category_ids), "name": name, "supercategory": ""}
-    for k, name in enumerate(split.names)
-  ]
-
-
-def _category_id(class_index: int, ids: tuple[int, ...]) -> int:
-  return class_index + 1 if ids == tuple(range(len(ids))) else ids[class_index]
+  ids = split.dataset.category_ids
+  return tuple(range(1, len(ids) + 1)) if ids == tuple(range(len(ids))) else ids
 
 
 # -- corrections -------------------------------------------------------------------------------------------------------
 
 
-def _corrected(split: Split, image: int, counts: Counter[str]) -> _Kept:
-  """An image that can be read, with what is certain put right and counted."""
-  record, photo = split.dataset[int(split.indices[image])], split.photos[image]
-  assert photo is not None
+def _corrected(split: Split, image: int, photo: Photo, counts: Counter[str]) -> tuple[Record, Header]:
+  """An image that can be read, with what is certain put right and counted; and how it is to be written."""
+  record = split.dataset[int(split.indices[image])]
+  record = replace(record, boxes_xywh_px=boxes_xywh_px(record))
   stated = (record.width, record.height) if record.width and record.height else None
-  boxes = _xywh(record)
-  is_turned = photo.orientation > 1
   is_before_turn = photo.stored_wh != photo.size_wh and stated in (photo.stored_wh, None)
   if is_before_turn and outside_frame(split, image, photo.size_wh) and not outside_frame(split, image, photo.stored_wh):
-    boxes, record = _turned(boxes, record, photo)
+    record = _turned(record, photo)
     counts["images whose boxes were turned along"] += 1
     stated = photo.size_wh
-  elif stated is None or (stated != photo.size_wh and not len(boxes)):
+  elif stated is None or (stated != photo.size_wh and not len(record.classes)):
     counts["sizes of images stated"] += 1
     stated = photo.size_wh
   if stated != photo.size_wh:  # for a human to decide: not a pixel is changed
-    return _Kept(record, stated, boxes, photo, False)
-  counts["images stored upright"] += is_turned
+    return record, Header(stated, False, photo.format, 3)
+  counts["images stored upright"] += photo.orientation > 1
+  return _with_clean_boxes(record, photo, counts), Header(photo.size_wh, photo.orientation > 1, photo.format, 3)
+
+
+def _with_clean_boxes(record: Record, photo: Photo, counts: Counter[str]) -> Record:
+  boxes = boxes_xywh_px(record)
   clipped = _clipped(boxes, photo.size_wh)
   counts["boxes clipped at the last pixel"] += int((clipped != boxes).any(1).sum())
   keep = (clipped[:, 2:] > 0).all(1)
@@ -165,17 +156,7 @@ def _corrected(split: Split, image: int, counts: Counter[str]) -> _Kept:
   areas = clipped[:, 2] * clipped[:, 3]
   if record.area_px is not None:
     areas = np.minimum(record.area_px, areas)
-  return _Kept(
-    _keep_objects(replace(record, area_px=areas), keep & first), stated, clipped[keep & first], photo, is_turned
-  )
-
-
-def _xywh(record: Record) -> Floats:
-  """(n, 4) corner and size, to the last digit that is known."""
-  if record.boxes_xywh_px is not None:
-    return record.boxes_xywh_px
-  corners = record.boxes_xyxy_px.astype(np.float64)
-  return np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], 1)
+  return keep_objects(replace(record, area_px=areas, boxes_xywh_px=clipped), keep & first)
 
 
 def _clipped(boxes_xywh_px: Floats, size_wh: tuple[int, int]) -> Floats:
@@ -195,29 +176,19 @@ def _first_of_each(rows: Floats) -> NDArray[np.bool_]:
   return is_first
 
 
-def _keep_objects(record: Record, keep: NDArray[np.bool_]) -> Record:
-  assert record.area_px is not None
-  polygons = record.polygons_px
-  return replace(
-    record,
-    classes=record.classes[keep],
-    is_crowd=record.is_crowd[keep],
-    is_difficult=record.is_difficult[keep],
-    area_px=record.area_px[keep],
-    polygons_px=None if polygons is None else tuple(itertools.compress(polygons, keep)),
-  )
-
-
-def _turned(boxes_xywh_px: Floats, record: Record, photo: Photo) -> tuple[Floats, Record]:
+def _turned(record: Record, photo: Photo) -> Record:
   """Boxes, outlines and ignored regions of a picture as it is stored, as they lie on it once it is upright."""
-  corners = np.concatenate([boxes_xywh_px[:, :2], boxes_xywh_px[:, :2] + boxes_xywh_px[:, 2:]], 1)
-  boxes = turn_boxes(corners, photo)
+  old = boxes_xywh_px(record)
+  boxes = turn_boxes(np.concatenate([old[:, :2], old[:, :2] + old[:, 2:]], 1), photo)
   polygons = record.polygons_px
   if polygons is not None:
     polygons = tuple(tuple(turn_points(ring, photo) for ring in rings) for rings in polygons)
-  regions = turn_boxes(record.ignored_xyxy_px.astype(np.float64), photo).astype(np.float32)
-  turned = replace(record, polygons_px=polygons, ignored_xyxy_px=regions)
-  return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1), turned
+  return replace(
+    record,
+    boxes_xywh_px=np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1),
+    polygons_px=polygons,
+    ignored_xyxy_px=turn_boxes(record.ignored_xyxy_px.astype(np.float64), photo).astype(np.float32),
+  )
 
 
 def turn_boxes(boxes_xyxy_px: Floats, photo: Photo) -> Floats:
@@ -240,71 +211,8 @@ def turn_points(points_px: Floats, photo: Photo) -> Floats:
 # -- writing -----------------------------------------------------------------------------------------------------------
 
 
-def _file_names(split: Split) -> dict[int, str]:
-  """Names for all images that can be read: their own, and with their folder or a number where others have it too."""
-  names: dict[int, str] = {}
-  taken: set[str] = set()
-  for image, photo in enumerate(split.photos):
-    if photo is None:
-      continue
-    name = next(name for name in _candidates(split, image, photo) if name.casefold() not in taken)
-    taken.add(name.casefold())
-    names[image] = name
-  return names
-
-
-def _candidates(split: Split, image: int, photo: Photo) -> Iterator[str]:
-  path = split.images[image]
-  ending = _ENDINGS.get(photo.format, ".png")
-  if path is None:
-    stem = str(split.image_ids[image]).replace("/", "_").replace("\\", "_")
-  else:
-    stem, ending = path.stem, path.suffix
-  if photo.orientation > 1 and photo.format not in ("JPEG", "MPO"):
-    ending = ".png"
-  yield f"{stem}{ending}"
-  if path is not None:
-    yield f"{path.parent.name}_{stem}{ending}"
-  yield from (f"{stem}-{number}{ending}" for number in itertools.count(2))
-
-
-def _write_image(kept: _Kept, target: Path) -> None:
-  source = kept.record.image
-  if kept.is_turned:
-    picture = Image.fromarray(read_image(source, name=image_name(kept.record)))
-    buffer = io.BytesIO()
-    if kept.photo.format in ("JPEG", "MPO"):
-      picture.save(buffer, "JPEG", quality=_QUALITY)
-    else:
-      picture.save(buffer, "PNG")
-    target.write_bytes(buffer.getvalue())
-  elif isinstance(source, bytes) or is_remote(source):
-    target.write_bytes(source if isinstance(source, bytes) else source.read_bytes())
-  else:
-    shutil.copyfile(source, target)
-
-
-def _add(content: dict[str, Any], kept: _Kept, name: str, category_ids: tuple[int, ...]) -> None:
-  """Writes an image and its objects into the lists of COCO's format; the keys are those that `sources/coco.py` reads."""
-  record, images, annotations = kept.record, content["images"], content["annotations"]
-  image_id = record.image_id if isinstance(record.image_id, int) else len(images) + 1
-  entry: dict[str, Any] = {"id": image_id, "file_name": name}
-  if kept.size_wh is not None:
-    entry |= {"width": kept.size_wh[0], "height": kept.size_wh[1]}
-  if len(record.ignored_xyxy_px):
-    regions = record.ignored_xyxy_px.astype(np.float64)
-    entry["ignored_regions"] = np.concatenate([regions[:, :2], regions[:, 2:] - regions[:, :2]], 1).tolist()
-  images.append(entry)
-  areas = kept.boxes_xywh_px[:, 2:].prod(1) if record.area_px is None else record.area_px
-  for k, box in enumerate(kept.boxes_xywh_px.tolist()):
-    rings = record.polygons_px[k] if record.polygons_px else ()
-    entry = {
-      "id": len(annotations) + 1,
-      "image_id": image_id,
-      "category_id": _category_id(int(record.classes[k]), category_ids),
-      "bbox": box,
-      "area": float(areas[k]),
-      "iscrowd": int(record.is_crowd[k]),
-      "segmentation": [ring.ravel().tolist() for ring in rings],
-    }
-    annotations.append(entry | ({"ignore": 1} if record.is_difficult[k] else {}))
+def _file_name(record: Record, header: Header, taken: set[str]) -> str:
+  """A name for an image: its own, and with its folder or a number where another has it too."""
+  stem = next(stem for stem in stems(record, SPLIT) if key_of(stem) not in taken)
+  taken.add(key_of(stem))
+  return stem + suffix_of(record, header)

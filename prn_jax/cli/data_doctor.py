@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     "--fix",
     metavar="OUT",
-    help="write a corrected copy to the folder OUT, as coco:OUT/annotations.json:OUT/images; the original stays",
+    help="write a corrected copy to the folder OUT, as coco:OUT/annotations/instances_fixed.json:OUT/images/fixed; the original stays",
   )
   parser.add_argument("--out", metavar="DIR", help="write report.html, with pictures, and findings.json here")
   parser.add_argument(

@@ -109,7 +109,7 @@ def test_what_needs_a_human_stays(tmp_path: Path) -> None:
   assert set(found) == {
     "boxes.unrotated_frame", "images.copies", "images.exif_rotated", "images.other_size", "labels.copies_differ"
   }  # fmt: skip
-  assert (tmp_path / "out" / "images" / "0.jpg").read_bytes() == sick.image(0).read_bytes()
+  assert (tmp_path / "out" / "images" / "fixed" / "0.jpg").read_bytes() == sick.image(0).read_bytes()
 
 
 QUICK = [one for one in FAULTS if one.name != "very_large"]  # 27 million pixels, which are read five times here
