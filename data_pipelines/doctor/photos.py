@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import io
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from PIL import Image
 
 from prn_jax.data_pipelines.images import ImageError, read_image
 from prn_jax.data_pipelines.images.formats import open_image
-from prn_jax.data_pipelines.images.orientation import orientation
+from prn_jax.data_pipelines.images.orientation import orientation_of_header
 from prn_jax.data_pipelines.parallel import default_threads, in_order
 from prn_jax.data_pipelines.prepared.shrink import image_problem, named_bytes
 from prn_jax.data_pipelines.records import DataError, Dataset, Problem, Record
@@ -128,8 +129,12 @@ def _light(record: Record) -> Record:
 
 def _photo(record: Record, decode: bool) -> Photo:
   if not decode and isinstance(record.image, Path):
-    with record.image.open("rb") as file:
-      return _header(record.image, file, str(record.image))
+    try:
+      with record.image.open("rb") as file:
+        return _header(record.image, file, str(record.image))
+    except OSError:
+      read_image(record.image)  # words the message
+      raise
   name, data = named_bytes(record)
   pixels = _pixels(data, name) if decode else None
   return replace(_header(data, io.BytesIO(data), name), pixels=pixels)
@@ -137,18 +142,15 @@ def _photo(record: Record, decode: bool) -> Photo:
 
 def _header(source: Path | bytes, file: Any, name: str) -> Photo:
   try:
-    with open_image(file) as image:
-      frames = 1 if image.format in ("MPO", "JPEG") else int(getattr(image, "n_frames", 1))
-      turned = orientation(image) if _may_turn(image) else 1
-      return Photo(image.format or "", image.mode, image.size, turned, _is_16_bit(image, file), frames)
+    with warnings.catch_warnings():
+      warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # only the header is read
+      with open_image(file) as image:
+        frames = 1 if image.format in ("MPO", "JPEG") else int(getattr(image, "n_frames", 1))
+        turn = orientation_of_header(image)
+        return Photo(image.format or "", image.mode, image.size, turn, _is_16_bit(image, file), frames)
   except Exception:  # what Pillow raises on damaged headers is not a closed list
     read_image(source, name=name)  # words the message
     raise
-
-
-def _may_turn(image: Image.Image) -> bool:
-  """Asking a PNG without EXIF for its orientation would decode the pixels."""
-  return image.format == "TIFF" or any("exif" in str(key).lower() or "xmp" in str(key).lower() for key in image.info)
 
 
 def _is_16_bit(image: Image.Image, file: Any) -> bool:

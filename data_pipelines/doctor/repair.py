@@ -111,7 +111,8 @@ def _check_target(split: Split, folder: Path) -> None:
       f"'{folder}' holds '{found[0].name}', which no --fix has written. Give an OUT that is new or empty."
     )
   inside = folder.resolve()
-  if any(path is not None and path.resolve().is_relative_to(inside) for path in split.images):
+  local = (path for path in split.images if path is not None and not is_remote(path))
+  if any(path.resolve().is_relative_to(inside) for path in local):
     raise DataError(f"images of '{split.spec}' lie in '{folder}', which would be replaced. Give another OUT.")
   if not any(photo is not None for photo in split.photos):
     raise DataError(f"data '{split.spec}': none of {len(split)} images can be read, so there is nothing to copy.")

@@ -6,8 +6,9 @@ in what it says; and the line of a box is needed only once something is wrong wi
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from prn_jax.files.structured import MAX_XML_BYTES, load_bytes, load_text, load_
 from prn_jax.files.values import Misfit, number_of, whole_of
 
 Floats = NDArray[np.float64]
-_HUGE = 1e9
+_HUGE, _MAX_ID = 1e9, 2**62
 _SAME_PX = 0.02  # a box of a record is float32
 
 
@@ -51,6 +52,7 @@ class Written:
     numbers: (k, 4) as written.
     class_ids: (k,) as written; -1 of names.
     marks: k times the line, the number of the object in the file, or the id of the annotation.
+    is_plain: (k,) whether a box stands there as such; else it is that around a polygon, or has more behind it.
   """
 
   layout: Layout
@@ -59,6 +61,22 @@ class Written:
   numbers: Floats
   class_ids: NDArray[np.int64]
   marks: tuple[Any, ...]
+  is_plain: NDArray[np.bool_]
+
+  def plain(self) -> Written:
+    """Without what is no plain box."""
+    if self.is_plain.all():
+      return self
+    keep = self.is_plain
+    marks = tuple(itertools.compress(self.marks, keep))
+    return replace(
+      self,
+      image_of=self.image_of[keep],
+      numbers=self.numbers[keep],
+      class_ids=self.class_ids[keep],
+      marks=marks,
+      is_plain=keep[keep],
+    )
 
   def in_pixels(self, sizes_wh_px: NDArray[np.int64]) -> Floats:
     """(k, 4) corners x1, y1, x2, y2; `sizes_wh_px` is (k, 2), of the image of each box."""
@@ -95,7 +113,8 @@ class Written:
     return f"{file}:{mark}"
 
 
-Row = tuple[int, Sequence[float], int, Any]
+Row = tuple[int, Sequence[float], int, Any, bool]
+_InFile = tuple[Sequence[float], int, Any, bool]
 
 
 def read_written(
@@ -132,10 +151,11 @@ def _written(layout: Layout, files: Sequence[Path | None], rows: list[Row]) -> W
     np.array([row[1] for row in rows], np.float64).reshape(-1, 4),
     np.array([row[2] for row in rows], np.int64),
     tuple(row[3] for row in rows),
+    np.array([row[4] for row in rows], np.bool_),
   )
 
 
-def _each(files: Sequence[Path | None], read: Callable[[Path], list[tuple[Sequence[float], int, Any]]]) -> list[Row]:
+def _each(files: Sequence[Path | None], read: Callable[[Path], list[_InFile]]) -> list[Row]:
   """The rows of all files; what cannot be read is among the problems of the source already."""
   rows: list[Row] = []
   for image, file in enumerate(files):
@@ -159,14 +179,16 @@ def _coco_rows(path: Path, image_ids: Sequence[ImageId]) -> list[Row]:
       box = annotation["bbox"]
       if image is not None and len(box) == 4:
         mark = annotation.get("id", f"number {number}")
-        rows.append((image, [_number(value) for value in box], _whole(annotation["category_id"]), mark))
+        rows.append((image, [_number(value) for value in box], _whole(annotation["category_id"]), mark, True))
     except (Misfit, KeyError, TypeError, AttributeError):
       continue
   return rows
 
 
 def _whole(value: Any) -> int:
-  return value if type(value) is int else whole_of(value)  # there are millions
+  return (
+    value if type(value) is int and abs(value) < _MAX_ID else whole_of(value, -_MAX_ID, _MAX_ID)
+  )  # there are millions
 
 
 def _number(value: Any) -> float:
@@ -178,25 +200,25 @@ def _voc_file(root: Path, image_id: ImageId) -> Path | None:
   return file if is_file(file) else None
 
 
-def _voc_rows(file: Path) -> list[tuple[Sequence[float], int, Any]]:
-  rows: list[tuple[Sequence[float], int, Any]] = []
+def _voc_rows(file: Path) -> list[_InFile]:
+  rows: list[_InFile] = []
   for number, item in enumerate(load_xml(load_bytes(file, MAX_XML_BYTES)).iter("object"), 1):
     try:
       box = [number_of(item.findtext(f"bndbox/{key}")) for key in ("xmin", "ymin", "xmax", "ymax")]
     except Misfit:
       continue
-    rows.append((box, -1, number))
+    rows.append((box, -1, number, True))
   return rows
 
 
-def _txt_rows(file: Path) -> list[tuple[Sequence[float], int, Any]]:
-  rows: list[tuple[Sequence[float], int, Any]] = []
+def _txt_rows(file: Path) -> list[_InFile]:
+  rows: list[_InFile] = []
   for line, text in enumerate(split_lines(load_text(file)), 1):
     words = text.split()
     try:
       values = [number_of(word) for word in words]
       if len(values) >= 5:
-        rows.append((_box_of(values[1:]), whole_of(values[0]), line))
+        rows.append((_box_of(values[1:]), _whole(values[0]), line, len(values) == 5))
     except Misfit:
       continue
   return rows

@@ -540,3 +540,79 @@ def grey_among_colour(one: LittleSet) -> Places:
 def one_colour(one: LittleSet) -> Places:
   one.image(4).write_bytes(encoded(Image.new("RGB", (WIDTH, HEIGHT), (20, 90, 200)), quality=92))
   return {"images.one_colour": ["4.jpg"]}
+
+
+@fault("coco")
+def shares_among_pixels(one: LittleSet) -> Places:
+  with one.coco() as content:
+    add(content, 5, [0.1, 0.2, 0.3, 0.25])
+  return {"labels.wrong_unit": ["a.json"]}
+
+
+@fault("voc")
+def many_difficult(one: LittleSet) -> Places:
+  for number in range(6):
+    one.change(
+      one.label(number), lambda text: text.replace("<name>cat</name>", "<name>cat</name><difficult>1</difficult>")
+    )
+  return {"boxes.mostly_ignored": [SPEC]}
+
+
+@fault("coco")
+def ignored_regions_everywhere(one: LittleSet) -> Places:
+  with one.coco() as content:
+    for image in content["images"]:
+      image["ignored_regions"] = [[0, 0, WIDTH, HEIGHT / 4]]
+  return {"boxes.mostly_ignored": [SPEC]}
+
+
+@fault("coco")
+def two_annotations_of_one_id(one: LittleSet) -> Places:
+  with one.coco() as content:
+    content["annotations"].append(content["annotations"][0] | {"bbox": [80, 2, 30, 20]})
+  return {"labels.duplicate": ["a.json"]}
+
+
+@fault("coco")
+def annotation_of_no_image(one: LittleSet) -> Places:
+  with one.coco() as content:
+    add(content, 99, [2, 2, 20, 9])
+  return {"labels.unknown_image": ["a.json"]}
+
+
+@fault("coco")
+def two_categories_of_one_name(one: LittleSet) -> Places:
+  with one.coco() as content:
+    content["categories"].append({"id": 3, "name": "dog"})
+  return {"classes.duplicate": ["a.json"]}
+
+
+@fault("coco")
+def categories_counted_from_0(one: LittleSet) -> Places:
+  with one.coco() as content:
+    for annotation in content["annotations"]:
+      annotation["category_id"] -= 1
+  return {
+    "classes.off_by_one": [SPEC],
+    "labels.unknown_class": ["a.json"] * NUM_IMAGES,
+    "classes.unused": [SPEC],
+  }
+
+
+@fault("yolo")
+def words_in_a_label_file(one: LittleSet) -> Places:
+  one.change(one.label(5), lambda text: text + "cat 0.5 0.5 0.1 0.1\n")
+  return {"labels.malformed": ["5.txt:3"]}
+
+
+@fault("yolo")
+def names_of_another_machine(one: LittleSet) -> Places:
+  (one.root / "val.txt").write_text("".join(f"C:\\set\\images\\val\\{n}.jpg\n" for n in range(NUM_IMAGES)))
+  one.change(one.root / "data.yaml", lambda text: text.replace("val: images/val", "val: val.txt"))
+  return {"paths.forgiven": ["val.txt"]}
+
+
+@fault("yolo")
+def polygons_for_boxes(one: LittleSet) -> Places:
+  one.change(one.label(5), lambda text: text + "1 0.05 0.8 0.3 0.8 0.3 0.95\n")
+  return {"labels.polygons": ["images/val"]}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from prn_jax.cli.main import main
 from prn_jax.data_pipelines.doctor import checkup
 from prn_jax.data_pipelines.doctor.checkup import Exam, Needs, Severity, Spot, checks, register_check
 from prn_jax.data_pipelines.doctor.page import MOST_PICTURES, MOST_ROWS, page
@@ -132,3 +134,63 @@ def test_ten_thousand_findings_stay_readable(tmp_path: Path) -> None:
   assert "... and 9,995 more (--json lists all)" in shown
   assert len(shown.splitlines()) < 20
   assert not diagnosis.is_serious
+
+
+# -- odd input and the command -----------------------------------------------------------------------------------------
+
+ODD = [None, "x", "1", -1, 1e300, 10**400, 10**30, float("nan"), True, [], [1], {"a": 1}]
+
+
+@pytest.mark.parametrize("key", ["bbox", "category_id", "image_id", "id", "iscrowd", "area", "segmentation"])
+def test_odd_values_are_reported_and_break_nothing(tmp_path: Path, key: str) -> None:
+  one = make_set("coco", tmp_path)
+  with one.coco() as content:
+    for number, value in enumerate(ODD):
+      entry = {"id": 500 + number, "image_id": 3, "category_id": 1, "bbox": [2, 60 + number, 30, 9]}
+      content["annotations"].append(entry | {key: [3, 4, 20, value] if key == "bbox" and number % 2 else value})
+  assert diagnose(one.spec).to_json()["objects"] >= 24
+
+
+@pytest.mark.parametrize(
+  "line", ["1e30 .5 .5 .1 .1", "9" * 400 + " .5 .5 .1 .1", "0 nan .5 .1 .1", "0", "é .5 .5 .1 .1"]
+)
+def test_odd_lines_are_reported_at_their_place(tmp_path: Path, line: str) -> None:
+  one = make_set("yolo", tmp_path)
+  one.change(one.label(3), lambda text: text + line + "\n")
+  found = places(diagnose(one.spec))
+  assert [place for ends in found.values() for place in ends] == [f"{one.label(3)}:3"]
+
+
+def test_quick_reads_headers_of_what_is_there(tmp_path: Path) -> None:
+  one = make_set("coco", tmp_path)
+  one.image(4).write_bytes(b"no image")
+  one.image(5).write_bytes(one.image(5).read_bytes()[:-300])  # seen in the pixels alone
+  diagnosis = diagnose(one.spec, decode=False)
+  assert places(diagnosis) == {"images.unreadable": [str(one.image(4))]}
+  assert set(diagnosis.not_run.values()) == {
+    Needs.PIXELS.value, Needs.AGAINST.value, Needs.AGAINST_PIXELS.value
+  }  # fmt: skip
+
+
+def test_the_command_writes_a_corrected_copy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+  one = make_set("yolo", tmp_path / "set")
+  one.change(one.label(7), lambda text: text + text.splitlines()[0] + "\n7 0.5 0.5 0.2 0.2\n")
+  out = tmp_path / "out"
+  assert main(["data", "doctor", one.spec, "--fix", str(out)]) == 1
+  shown = capsys.readouterr().out
+  spec = f"coco:{out}/annotations/instances_fixed.json:{out}/images/fixed"
+  assert f"wrote 12 images and 24 objects; use them as {spec}\n  1 repeated boxes left out\n" in shown
+  assert "not in the copy, for you to decide (listed in its doctor.json): 1 labels.unknown_class\n" in shown
+  assert main(["data", "doctor", spec, "--json"]) == 0
+  assert json.loads(capsys.readouterr().out)["findings"] == []
+
+
+def test_options_that_contradict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+  spec = make_set("yolo", tmp_path).spec
+  for options, said in (
+    (["--fix", "out", "--quick"], "--fix looks at pixels, which --quick does not. Leave one of the two out."),
+    (["--max-boxes", "0"], "--max-boxes 0: expected at least 1."),
+    (["--workers", "0"], "--workers 0: expected at least 1."),
+  ):
+    assert main(["data", "doctor", spec, *options]) == 2
+    assert said in capsys.readouterr().err

@@ -19,9 +19,12 @@ _MIN_IMAGES, _MIN_BOXES_EACH = 5, 3
 
 
 def _known(split: Split) -> tuple[Written, Floats] | None:
-  """The written boxes, and the (k, 2) sizes of their images; None where there are too few, or sizes are unknown."""
-  written = split.written
-  if written is None or len(written.numbers) < MIN_BOXES:
+  """The boxes that are written as such, and the (k, 2) sizes of their images; None where there are too few, or sizes are
+  unknown."""
+  if split.written is None:
+    return None
+  written = split.written.plain()
+  if len(written.numbers) < MIN_BOXES:
     return None
   stated = np.where(split.stated_wh_px > 0, split.stated_wh_px, split.sizes_wh_px)
   sizes = stated[written.image_of].astype(np.float64)

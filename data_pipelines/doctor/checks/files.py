@@ -16,7 +16,7 @@ from prn_jax.data_pipelines.findings import Check
 from prn_jax.data_pipelines.images.formats import format_of_name
 from prn_jax.data_pipelines.records import EDGE_TOLERANCE_PX
 from prn_jax.data_pipelines.spec import parse_spec
-from prn_jax.files.places import to_path
+from prn_jax.files.places import is_remote, to_path
 
 LARGE_PIXELS = 24_000_000
 _SAME_FORMAT = {"MPO": "JPEG", "DIB": "BMP"}
@@ -173,4 +173,6 @@ def _folder(spec: str) -> Path | None:
 
 def _is_below(path: Path, folder: Path) -> bool:
   """By the names alone: links to pictures elsewhere are meant."""
+  if is_remote(path) or is_remote(folder):
+    return str(path).startswith(str(folder))
   return Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder))
