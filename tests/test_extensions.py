@@ -78,7 +78,8 @@ def test_a_training_by_all_of_it(mine: Path) -> None:
   assert (mine / "figures" / "coco_results.json").exists()
   unknown = prn(mine, "eval", "run", "--data=squares:5", "--protocol=count", "--import=mine", expect=2).stderr
   assert (
-    "protocol 'count' is unknown (did you mean 'counts'?); expected one of coco, voc07, voc, darknet, visdrone, counts" in unknown
+    "protocol 'count' is unknown (did you mean 'counts'?); expected one of coco, voc07, voc, darknet, visdrone, counts"
+    in unknown
   )
 
 

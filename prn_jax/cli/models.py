@@ -1,4 +1,4 @@
-"""`prn models`: every registered model; `prn models --download NAME` fetches its published weights."""
+"""`prn models`: every registered model; `--compare` puts some side by side, `--download NAME` fetches published weights."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from prn_jax.cli.common import add_json, print_json
+from prn_jax.cli.common import add_json, parse_size, print_json, start_computing
+from prn_jax.cli.devices import device_text
 from prn_jax.errors import PrnError
 from prn_jax.graph.cost import cost
 from prn_jax.models import registry
+from prn_jax.run import compare
 from prn_jax.zoo import manifest as zoo
 from prn_jax.zoo.fetch import Progress as OnProgress
+
+PASSES = 20  # of --measure
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,15 +31,79 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     "--url", metavar="URL", help="fetch them from another address (a mirror, file:///...); verified all the same"
   )
+  parser.add_argument(
+    "--compare",
+    metavar="NAME",
+    nargs="*",
+    help="a table of parameters, operations, memory and published accuracy of these models; without names of all",
+  )
+  parser.add_argument("--size", metavar="WxH", help="with --compare: one input size for all instead of each one's own")
+  parser.add_argument(
+    "--measure",
+    metavar="PASSES",
+    nargs="?",
+    type=int,
+    const=PASSES,
+    help=f"with --compare: also the time of one image on this machine, the median of so many passes (default {PASSES})",
+  )
   add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
+  if args.compare is None and (args.size or args.measure is not None):
+    raise PrnError("--size and --measure belong to --compare [NAME ...].")
   if args.download is not None:
+    if args.compare is not None:
+      raise PrnError("--download and --compare are two commands; give one of them.")
     return _download(args)
   if args.to or args.url:
     raise PrnError("--to and --url belong to --download NAME.")
-  return _list(args)
+  return _list(args) if args.compare is None else _compare(args)
+
+
+def _compare(args: argparse.Namespace) -> int:
+  if args.measure is not None and args.measure < 1:
+    raise PrnError(f"--measure {args.measure}: expected at least 1 pass.")
+  size = parse_size(args.size) if args.size else None
+  rows = compare.compare(args.compare or registry.list_models(), size)
+  device = None
+  if args.measure is not None:
+    start_computing("models")
+    device = device_text()
+    rows = compare.measured(rows, args.measure, size)
+  if args.json:
+    print_json({"models": [dataclasses.asdict(row) for row in rows], "device": device})
+    return 0
+  width = max(len(row.name) for row in rows)
+  time = f" {'ms':>8}" if device else ""
+  print(
+    f"{'model':<{width}} {'size':>9} {'params':>12} {'BFLOPs':>9} {'peak MB':>8}{time} {'AP':>5} {'AP50':>5} {'top-1':>6}"
+  )
+  for row in rows:
+    at = f"{row.width}x{row.height}"
+    time = f" {row.latency_ms:>8.2f}" if row.latency_ms is not None else ""
+    print(
+      f"{row.name:<{width}} {at:>9} {row.params:>12,} {row.bflops:>9.3f} {row.peak_activation_bytes / 1e6:>8.1f}{time} "
+      f"{_accuracy_text(row)}"
+    )
+  print(
+    "\nBFLOPs by Darknet's count; peak MB of float32 feature maps at batch 1; accuracies as published.", file=sys.stderr
+  )
+  if device:
+    print(f"ms: median of {args.measure} passes of one image {device}, random weights.", file=sys.stderr)
+  return 0
+
+
+def _accuracy_text(row: compare.Compared) -> str:
+  """The published accuracies, the size at which they were found if it is another one, and where they stand."""
+  found = row.published
+  if found is None:
+    return ""
+  values = "".join(
+    f"{'' if value is None else value:>{width}} " for value, width in ((found.ap, 5), (found.ap50, 5), (found.top1, 6))
+  )
+  at = "" if (found.size, found.size) == (row.width, row.height) else f"at {found.size}: "
+  return f"{values} {at}{found.source}"
 
 
 def _list(args: argparse.Namespace) -> int:
