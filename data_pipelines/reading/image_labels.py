@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -107,16 +107,26 @@ def around(rings: Iterable[NDArray[np.float64]]) -> Box:
   return x1, y1, x2, y2
 
 
-def turned_corners(centre_xy: tuple[float, float], size_wh: tuple[float, float], angle: float) -> NDArray[np.float64]:
-  """(4, 2) corners of a box turned about its centre, clockwise as seen, from the one that was top left.
-
-  Args:
-    centre_xy, size_wh: in pixels.
-    angle: in radians.
-  """
+def turned(offsets: NDArray[np.float64], about_xy: tuple[float, float], angle: float) -> NDArray[np.float64]:
+  """(k, 2) points in pixels, given as offsets from one that they are turned about, clockwise as seen, by radians."""
   cos, sin = np.cos(angle), np.sin(angle)
-  corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * size_wh / 2
-  return np.asarray(corners @ np.array([[cos, sin], [-sin, cos]]) + centre_xy)
+  return np.asarray(offsets @ np.array([[cos, sin], [-sin, cos]]) + about_xy)
+
+
+def turned_corners(centre_xy: tuple[float, float], size_wh: tuple[float, float], angle: float) -> NDArray[np.float64]:
+  """(4, 2) corners of a box turned about its centre, as `turned` does, from the one that was top left."""
+  return turned(np.array([[-1.0, -1], [1, -1], [1, 1], [-1, 1]]) * size_wh / 2, centre_xy, angle)
+
+
+def ellipse_box(centre_xy: tuple[float, float], radii: tuple[float, float], angle: float) -> Box:
+  """The smallest box around an ellipse whose axes are turned by radians, clockwise as seen."""
+  cos, sin = np.cos(angle), np.sin(angle)
+  half_width, half_height = (
+    float(np.hypot(radii[0] * cos, radii[1] * sin)),
+    float(np.hypot(radii[0] * sin, radii[1] * cos)),
+  )
+  x, y = centre_xy
+  return x - half_width, y - half_height, x + half_width, y + half_height
 
 
 def images_by_stem(folders: Iterable[Path], *, deep: bool = False) -> dict[str, Path]:
@@ -140,3 +150,53 @@ def report_unlabelled(images: Iterable[Path], ending: str, log: ProblemLog) -> N
   for image in images:
     reason = f"the image has no annotation file {image.stem}{ending}"
     log.report(image, None, reason, Check.LABEL_MISSING, "the image is left out")
+
+
+class Drawn(NamedTuple):
+  """One object as somebody drew it in a labelling tool.
+
+  Attributes:
+    name: its class.
+    box_xyxy_px: corners in pixels.
+    place: for messages.
+    rings: its outline; () where it has a box alone.
+    turned: the argument of `ImageLabels.add`.
+  """
+
+  name: str
+  box_xyxy_px: Box
+  place: Place
+  rings: Rings = ()
+  turned: bool = False
+
+
+def drawn_record(
+  image: Path,
+  image_id: ImageId,
+  stated: Size | None,
+  objects: Iterable[Drawn],
+  index_of: Mapping[str, int],
+  file: Path,
+  log: ProblemLog,
+) -> Record | None:
+  """The record of an image whose annotations say its size; None where it cannot be used, which goes to the log.
+
+  Args:
+    image, image_id: its file and id.
+    stated: (width, height) in pixels that the annotations say; None where they do not.
+    objects: what is drawn in it.
+    index_of: the class of every name.
+    file: the file of the annotations.
+    log: gets what cannot be used.
+  """
+  labels = labels_of(image, log)
+  if labels is None:
+    return None
+  if stated is not None and stated != labels.size:
+    width, height = labels.size
+    reason = f"it says {stated[0]}x{stated[1]} of {image}, which is {width}x{height}, so its boxes cannot be trusted"
+    log.report(file, None, reason, Check.IMAGE_OTHER_SIZE, "the image is left out")
+    return None
+  for one in objects:
+    labels.add(one.box_xyxy_px, index_of[one.name], one.place, rings=one.rings, turned=one.turned)
+  return labels.record(image_id)

@@ -354,10 +354,12 @@ def load_xml(data: bytes) -> ElementTree.Element:
   return root
 
 
-def read_xml(path: Readable, error: type[PrnError] = PrnError, advice: str = "") -> ElementTree.Element:
+def read_xml(
+  path: Readable, error: type[PrnError] = PrnError, max_bytes: int = MAX_XML_BYTES, advice: str = ""
+) -> ElementTree.Element:
   """The root of an XML file; see `load_xml` and `read_bytes`."""
   with _named(str(path), error, advice):
-    return load_xml(load_bytes(path, MAX_XML_BYTES))
+    return load_xml(load_bytes(path, max_bytes))
 
 
 def decode_xml(data: bytes) -> str:

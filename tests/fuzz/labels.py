@@ -65,3 +65,60 @@ def oxfordhand(folder: Path) -> tuple[Read, Sequence[bytes]]:
   small = [(y / 5, x / 5) for y, x in HAND]
   seeds = [mat(small), mat(small, small, do_compression=True)]
   return opener(f"oxfordhand:{folder}:test", place / "annotations" / "a.mat"), seeds
+
+
+@reader(TEXT)
+def openimages(folder: Path) -> tuple[Read, Sequence[bytes]]:
+  photo(folder / "images" / "a.jpg")
+  (folder / "c.csv").write_text("/m/1,Car\n/m/2,Cat\n")
+  head = "ImageID,LabelName,XMin,XMax,YMin,YMax,IsGroupOf\n"
+  seeds = [f"{head}a,/m/1,.1,.5,.2,.6,0\na,/m/2,0,1,0,1,1\nb,/m/1,0,1,0,1,0\n".encode()]
+  return opener(f"openimages:{folder / 'b.csv'}:{folder / 'c.csv'}:{folder / 'images'}", folder / "b.csv"), seeds
+
+
+@reader(TEXT)
+def openimages_classes(folder: Path) -> tuple[Read, Sequence[bytes]]:
+  photo(folder / "images" / "a.jpg")
+  (folder / "b.csv").write_text("ImageID,LabelName,XMin,XMax,YMin,YMax\na,/m/1,.1,.5,.2,.6\n")
+  spec = f"openimages:{folder / 'b.csv'}:{folder / 'c.csv'}:{folder / 'images'}"
+  return opener(spec, folder / "c.csv"), [b'/m/1,Car\n/m/2,"Cat, old"\n', b"LabelName,DisplayName\n/m/1,Car\n"]
+
+
+@reader((*JSON, *JSON, mutated_text))
+def labelme(folder: Path) -> tuple[Read, Sequence[bytes]]:
+  photo(folder / "a.jpg")
+  points = [[1, 1], [6, 1], [6, 5]]
+  shapes = [
+    {"label": "cat", "shape_type": "polygon", "points": points, "group_id": 1},
+    {"label": "cat", "shape_type": "rectangle", "points": points[::2], "group_id": 1},
+    {"label": "dog", "shape_type": "circle", "points": points[:2]},
+    {"label": "dog", "shape_type": "line", "points": points[:2]},
+  ]
+  content = {"shapes": shapes, "imagePath": "a.jpg", "imageData": None, "imageWidth": 12, "imageHeight": 8}
+  return opener(f"labelme:{folder}", folder / "a.json"), [json.dumps(content).encode()]
+
+
+@reader(TEXT)
+def cvat(folder: Path) -> tuple[Read, Sequence[bytes]]:
+  photo(folder / "images" / "a.jpg")
+  shapes = (
+    '<box label="cat" xtl="1" ytl="1" xbr="5" ybr="4" rotation="10"/><polygon label="dog" points="1,1;5,1;5,4"/>'
+    '<ellipse label="cat" cx="5" cy="4" rx="2" ry="1"/><mask label="cat" rle="1,2" left="1" top="1" width="2" height="2"/>'
+  )
+  meta = "<meta><task><labels><label><name>cat</name></label></labels></task></meta>"
+  seed = f'<annotations>{meta}<image name="a.jpg" width="12" height="8">{shapes}</image></annotations>'
+  return opener(f"cvat:{folder / 'a.xml'}:{folder / 'images'}", folder / "a.xml"), [seed.encode()]
+
+
+@reader((*JSON, *JSON, mutated_text))
+def labelstudio(folder: Path) -> tuple[Read, Sequence[bytes]]:
+  photo(folder / "a.jpg")
+  size = {"original_width": 12, "original_height": 8}
+  box = {"x": 10, "y": 10, "width": 50, "height": 40, "rotation": 5, "rectanglelabels": ["cat"]}
+  ring = {"points": [[1, 1], [50, 1], [50, 60]], "polygonlabels": ["dog"]}
+  ellipse = {"x": 50, "y": 50, "radiusX": 20, "radiusY": 10, "rotation": 0, "ellipselabels": ["dog"]}
+  result = [{**size, "value": value} for value in (box, ring, ellipse)]
+  whole = [{"id": 1, "data": {"image": "/data/upload/1/0123abcd-a.jpg"}, "annotations": [{"result": result}]}]
+  flat = [{"id": 1, "image": "a.jpg", "label": [size | value for value in (box, ring)]}]
+  seeds = [json.dumps(one).encode() for one in (whole, flat)]
+  return opener(f"labelstudio:{folder / 'a.json'}:{folder}", folder / "a.json"), seeds
