@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -101,10 +102,10 @@ def clipped(box_xyxy_px: Box, size: Size) -> Box | None:
 
 
 def around(rings: Iterable[NDArray[np.float64]]) -> Box:
-  """The smallest box around rings of (k, 2) points x, y; there is at least one point."""
-  points = np.concatenate(list(rings))
-  (x1, y1), (x2, y2) = points.min(0).tolist(), points.max(0).tolist()
-  return x1, y1, x2, y2
+  """The smallest box around rings of (k, 2) points x, y, of which there is one at least; NaN where one is not finite."""
+  xs, ys = zip(*(point for ring in rings for point in ring.tolist()), strict=True)  # NumPy is slower for a few points
+  box = (min(xs), min(ys), max(xs), max(ys))
+  return box if math.isfinite(sum(xs) + sum(ys)) else (math.nan, math.nan, math.nan, math.nan)
 
 
 def turned(offsets: NDArray[np.float64], about_xy: tuple[float, float], angle: float) -> NDArray[np.float64]:

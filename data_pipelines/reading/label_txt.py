@@ -8,8 +8,9 @@ where the YAML tells them (`kpt_shape`), their box is read.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -143,12 +144,12 @@ class LabelReader:
       return []
     objects = []
     for number, line in enumerate(lines, 1):
-      found = self._object(path, number, line, size) if line.strip() else None
+      found = self._object(path, number, line, size, is_difficult) if line.strip() else None
       if found is not None:
-        objects.append(replace(found, is_difficult=is_difficult))
+        objects.append(found)
     return objects
 
-  def _object(self, path: Path, number: int, line: str, size: tuple[int, int]) -> Object | None:
+  def _object(self, path: Path, number: int, line: str, size: tuple[int, int], is_difficult: bool) -> Object | None:
     """The object of a line; None where it cannot be used, which goes to the log."""
     words = line.split()
     fault = _misshapen(words, self._num_keypoint_values)
@@ -189,7 +190,7 @@ class LabelReader:
     polygon_px: Rings = ()
     if is_polygon and self._log.keep_polygons:
       polygon_px = (np.array(values[1:]).reshape(-1, 2) * size,)
-    return Object(usable, int(values[0]), polygon_px=polygon_px)
+    return Object(usable, int(values[0]), is_difficult=is_difficult, polygon_px=polygon_px)
 
 
 def _misshapen(words: Sequence[str], num_keypoint_values: int) -> str | None:
@@ -218,7 +219,9 @@ def _corners(values: Sequence[float]) -> tuple[Box, str, bool]:
 
 def _around(values: Sequence[float]) -> tuple[Box, str, bool]:
   """The same of a polygon's points x1, y1, x2, y2, ..."""
-  points = np.array(values).reshape(-1, 2)
-  x1, y1, x2, y2 = (float(value) for value in (*points.min(0), *points.max(0)))
+  xs, ys = values[::2], values[1::2]
+  if not math.isfinite(sum(values)):
+    xs = ys = [math.nan]
+  x1, y1, x2, y2 = min(xs), min(ys), max(xs), max(ys)
   is_large = min(x1, y1) < -MAX_OUTSIDE or max(x2, y2) > 1 + MAX_OUTSIDE
-  return (x1, y1, x2, y2), f"polygon of {len(points)} points from {x1:g} {y1:g} to {x2:g} {y2:g}", is_large
+  return (x1, y1, x2, y2), f"polygon of {len(values) // 2} points from {x1:g} {y1:g} to {x2:g} {y2:g}", is_large

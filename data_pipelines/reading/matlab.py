@@ -6,6 +6,7 @@ Source: MathWorks, "MAT-File Format", version 5.
 
 from __future__ import annotations
 
+import functools
 import math
 import struct
 import zlib
@@ -18,6 +19,7 @@ from prn_jax.files.values import Misfit
 MAX_BYTES = 16 << 20
 """Of what a compressed variable unpacks to."""
 _HEADER_BYTES = 128
+_HEAD_BYTES = 40  # of a matrix of two dimensions without a name
 _MAX_DEPTH = 8
 _MATRIX, _COMPRESSED = 14, 15
 _CELL, _STRUCT, _NUMBERS = 1, 2, range(6, 16)
@@ -82,11 +84,10 @@ def _matrix(data: bytes, order: str, depth: int) -> tuple[str, Any]:
     raise Misfit("is nested too deeply")
   if not data:
     return "", None
-  _, flags, position = _element(data, 0, order)
-  kind = struct.unpack_from(f"{order}I", flags)[0] & 0xFF
-  _, sides, position = _element(data, position, order)
-  shape = tuple(int(side) for side in np.frombuffer(sides, f"{order}i4"))
-  _, name, position = _element(data, position, order)
+  try:  # of most matrices this is all, and nearly all have the same
+    kind, shape, name, position = _head(data[:_HEAD_BYTES], order)
+  except (Misfit, struct.error):
+    kind, shape, name, position = _head.__wrapped__(data, order)
   value: Any = None
   count = math.prod(shape)
   if min(shape, default=0) < 0 or count > len(data):
@@ -103,7 +104,18 @@ def _matrix(data: bytes, order: str, depth: int) -> tuple[str, Any]:
     names = [text[i : i + step].split(b"\0")[0].decode("ascii", "replace") for i in range(0, len(text), step)]
     values, _ = _matrices(data, position, order, depth, count * len(names))
     value = [dict(zip(names, values[i * len(names) :], strict=False)) for i in range(count)]
-  return name.decode("ascii", "replace"), value
+  return name, value
+
+
+@functools.lru_cache(256)
+def _head(data: bytes, order: str) -> tuple[int, tuple[int, ...], str, int]:
+  """The class, shape and name of a matrix, and where its content begins."""
+  _, flags, position = _element(data, 0, order)
+  kind = struct.unpack_from(f"{order}I", flags)[0] & 0xFF
+  _, sides, position = _element(data, position, order)
+  shape = tuple(int(side) for side in np.frombuffer(sides, f"{order}i4"))
+  _, name, position = _element(data, position, order)
+  return kind, shape, name.decode("ascii", "replace"), position
 
 
 def _matrices(data: bytes, position: int, order: str, depth: int, count: int) -> tuple[list[Any], int]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from prn_jax.data_pipelines.reading.image_labels import around
 from prn_jax.data_pipelines.records import Box, Rings
 from prn_jax.files.values import Misfit, whole_of
 
@@ -38,8 +39,7 @@ def box_around(segmentation: Any) -> Box | None:
   points = [_points(polygon) for polygon in polygons if polygon]
   if not points:
     return None
-  every = np.concatenate(points)
-  (x1, y1), (x2, y2) = every.min(0).tolist(), every.max(0).tolist()
+  x1, y1, x2, y2 = around(points)
   return x1, y1, x2 - x1, y2 - y1
 
 

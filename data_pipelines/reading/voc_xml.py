@@ -138,7 +138,7 @@ def _box(item: ElementTree.Element) -> tuple[Box, Shape]:
   """The corners of an object as the file counts them, and what they are corners of."""
   turned, polygon = item.find("robndbox"), item.find("polygon")
   if item.find("bndbox") is not None or (turned is None and polygon is None):
-    x1, y1, x2, y2 = (_number(item, f"bndbox/{key}") for key in ("xmin", "ymin", "xmax", "ymax"))
+    x1, y1, x2, y2 = (_number(item, key, "bndbox") for key in ("xmin", "ymin", "xmax", "ymax"))
     return (x1, y1, x2, y2), Shape.PIXELS
   if turned is not None:
     return around([_corners(turned)]), Shape.TURNED
@@ -200,19 +200,21 @@ def line_of(path: Path, tag: str, number: int) -> int | None:
   return lines[number - 1] if number <= len(lines) else None
 
 
-def _text(element: ElementTree.Element, key: str) -> str:
-  text = element.findtext(key)
-  if text is None or not text.strip():
-    raise Misfit(f"<{key}> is missing or empty")
-  return text.strip()
+def _text(element: ElementTree.Element, key: str, inside: str = "") -> str:
+  """The text of a child, or of a child of the child `inside`: a path to it would cost ten times as much."""
+  parent = element.find(inside) if inside else element
+  text = None if parent is None else parent.findtext(key)
+  if text is None or not (text := text.strip()):
+    raise Misfit(f"<{inside}{'/' if inside else ''}{key}> is missing or empty")
+  return text
 
 
-def _number(element: ElementTree.Element, key: str) -> float:
-  text = _text(element, key)
+def _number(element: ElementTree.Element, key: str, inside: str = "") -> float:
+  text = _text(element, key, inside)
   try:
     return float(text)
   except ValueError:
-    raise Misfit(f"<{key}> is {shown(text)}; expected a number") from None
+    raise Misfit(f"<{inside}{'/' if inside else ''}{key}> is {shown(text)}; expected a number") from None
 
 
 def _is_difficult(element: ElementTree.Element) -> bool:

@@ -206,16 +206,16 @@ def _drawn(region: Any, place: Place) -> tuple[Drawn, Size] | None:
   width, height = (_whole(region, f"original_{side}") for side in ("width", "height"))
   if region.get("image_rotation"):
     raise Misfit(f"it was drawn on an image turned by {shown(region['image_rotation'])}; draw it on the upright image")
-  scale = np.array([width, height]) / 100
+  across, down = width / 100, height / 100
   if "points" in value:
-    ring = _points(value["points"]) * scale
+    ring = _points(value["points"]) * (across, down)
     return Drawn(name, around([ring]), place, (ring,)), (width, height)
-  x, y = (np.array([_number(value, "x"), _number(value, "y")]) * scale).tolist()
+  x, y = _number(value, "x") * across, _number(value, "y") * down
   angle = math.radians(_number(value, "rotation")) if value.get("rotation") else 0.0
   if "radiusX" in value:
-    rx, ry = (np.array([_number(value, "radiusX"), _number(value, "radiusY")]) * scale).tolist()
+    rx, ry = _number(value, "radiusX") * across, _number(value, "radiusY") * down
     return Drawn(name, ellipse_box((x, y), (rx, ry), angle), place, turned=True), (width, height)
-  w, h = (np.array([_number(value, "width"), _number(value, "height")]) * scale).tolist()
+  w, h = _number(value, "width") * across, _number(value, "height") * down
   if not angle or w <= 0 or h <= 0:
     return Drawn(name, (x, y, x + w, y + h), place), (width, height)
   ring = turned(np.array([[0, 0], [w, 0], [w, h], [0, h]]), (x, y), angle)
