@@ -20,6 +20,7 @@ import pytest
 from PIL import Image
 
 from prn_jax.data_pipelines.augment import NO_CLASSIFICATION_AUGMENT, NO_DETECTION_AUGMENT
+from prn_jax.data_pipelines.augment.sample import IGNORED_CLASS
 from prn_jax.data_pipelines.doctor.summary import summarize
 from prn_jax.data_pipelines.feed.evaluation_batches import eval_batches
 from prn_jax.data_pipelines.feed.pipeline import PipelineConfig, batch_at, train_batches
@@ -307,7 +308,8 @@ def train(spec: str, policy: str) -> Used:
   again = batch_at(dataset, augment, config, 0)
   assert all(again[key].tobytes() == value.tobytes() for key, value in batch.items())
   _, first = np.unique(batch["index"], return_index=True)
-  objects = 0 if is_classification else int((batch["truth"][first][..., 2] > 0).sum())
+  is_object = lambda rows: (rows[..., 2] > 0) & (rows[..., 4] != IGNORED_CLASS)  # noqa: E731
+  objects = 0 if is_classification else int(is_object(batch["truth"][first]).sum())
   return Used(len(first), objects, (*dataset.problems, *batches.report.problems))
 
 
