@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import threading
@@ -18,7 +19,7 @@ from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from typing import Any, Generic, TypeVar, cast
 
-from prn_jax.errors import PrnError
+from prn_jax.errors import RUN_AGAIN, PrnError
 
 T = TypeVar("T")
 MAX_THREADS = 16
@@ -28,6 +29,12 @@ _AHEAD = 4  # results per thread of `in_order` that may wait for the consumer
 
 class WorkerError(PrnError):
   """Worker processes that cannot work here."""
+
+
+class WorkerLostError(WorkerError):
+  """A worker process that ended by itself; another start may fare better."""
+
+  exit_code = RUN_AGAIN
 
 
 def default_threads() -> int:
@@ -100,9 +107,11 @@ class OrderedMap(Generic[T]):
       raise StopIteration
     try:
       return cast(T, next(self._iterator))
-    except Exception:
+    except Exception as error:
       if self._iterator is None:  # another thread closed it meanwhile: what was waited for is cancelled
         raise StopIteration from None
+      if found := re.search(r"terminated unexpectedly with exit code (-?\d+)", str(error)):
+        raise _lost(int(found[1])) from None
       raise
 
   def close(self) -> None:
@@ -117,6 +126,15 @@ class OrderedMap(Generic[T]):
 
   def __exit__(self, *error: object) -> None:
     self.close()
+
+
+def _lost(code: int) -> WorkerLostError:
+  how = f"was killed (signal {-code})" if code < 0 else f"ended with exit code {code}"
+  cause = ", as the system does when it is out of memory" if code == -signal.SIGKILL else ""
+  return WorkerLostError(
+    f"a worker process that makes batches {how}{cause}. Fewer workers, batches ahead or decoded images need less memory "
+    "(config.data.workers, prefetch, cache_mb)."
+  )
 
 
 def _start_worker(number: int, count: int) -> None:
