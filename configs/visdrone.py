@@ -24,5 +24,5 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
     f"visdrone:{root}/VisDrone2019-DET-val",
   )
   config.data.max_boxes = 500  # up to 900 objects and regions an image
-  config.eval.protocol = "coco"
+  config.eval.protocol = "visdrone"
   return config
