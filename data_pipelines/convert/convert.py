@@ -91,6 +91,10 @@ def convert(
     job = Job(folder, spec, layout, target, dataset, Images(images), OnBadData(on_bad_data), index)
     try:
       return job.run(plan, num_threads or default_threads(), progress)
+    except OSError as error:
+      raise PrnError(
+        f"cannot write to '{folder}': {error.strerror or error}. What is unfinished there is removed."
+      ) from error
     finally:
       shutil.rmtree(job.stage, ignore_errors=True)
       _forget_nothing(folder)

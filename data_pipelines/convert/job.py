@@ -189,7 +189,7 @@ class Job:
     self._placed[str(placed)] += 1
     self._losses.add(Loss.TURNED, header.is_turned)
     written = self._layout.add(record, header, file_name)
-    self._written[file_name] = written.record
+    self._written[file_name] = replace(written.record, image=b"")  # images of a large set would fill the memory
     self._write(written.texts)
 
   def _file_name(self, record: Record, header: Header, suffix: str) -> str:

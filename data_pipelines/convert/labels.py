@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import PurePosixPath
 
-from prn_jax.data_pipelines.convert.digits import relative_text
+from prn_jax.data_pipelines.convert.digits import relative_texts
 from prn_jax.data_pipelines.convert.layout import has_own_area, num_outlines, without
 from prn_jax.data_pipelines.convert.losses import Loss, Losses
 from prn_jax.data_pipelines.convert.pictures import Header
@@ -25,13 +25,9 @@ def labelled(record: Record, losses: Losses) -> Record:
 
 def label_text(record: Record, header: Header, losses: Losses) -> str:
   """One line for every object."""
-  width, height = header.size
-  lines = []
-  for index, (x1, y1, x2, y2) in zip(record.classes.tolist(), record.boxes_xyxy_px.tolist(), strict=True):
-    x, w, is_exact_x = relative_text(x1, x2, width)
-    y, h, is_exact_y = relative_text(y1, y2, height)
-    losses.add(Loss.ROUNDED, not (is_exact_x and is_exact_y))
-    lines.append(f"{index} {x} {y} {w} {h}\n")
+  texts, num_inexact = relative_texts(record.boxes_xyxy_px, header.size)
+  losses.add(Loss.ROUNDED, num_inexact)
+  lines = [f"{index} {' '.join(row)}\n" for index, row in zip(record.classes.tolist(), texts, strict=True)]
   return "".join(lines)
 
 

@@ -17,7 +17,7 @@ from xml.sax.saxutils import escape
 import numpy as np
 from numpy.typing import NDArray
 
-from prn_jax.data_pipelines.convert.digits import pixel_text, same_float32
+from prn_jax.data_pipelines.convert.digits import pixel_texts
 from prn_jax.data_pipelines.convert.labels import count_id, name_fault_of_line
 from prn_jax.data_pipelines.convert.layout import Layout, Target, Texts, Written, has_own_area, without
 from prn_jax.data_pipelines.convert.losses import Loss, Losses
@@ -68,34 +68,30 @@ class Voc(Layout):
     ]
     rows = zip(
       record.classes.tolist(),
-      record.boxes_xyxy_px.tolist(),
+      self._corners(record.boxes_xyxy_px),
       record.is_difficult.tolist(),
       record.polygons_px or [()] * len(record.classes),
       strict=True,
     )
-    for index, box, is_difficult, rings in rows:
+    for index, corners, is_difficult, rings in rows:
       lines += [
         "  <object>",
         f"    <name>{escape(self.target.names[index])}</name>",
         "    <pose>Unspecified</pose><truncated>0</truncated>",
         f"    <difficult>{int(is_difficult)}</difficult>",
-        f"    <bndbox>{self._corners(box)}</bndbox>",
+        f"    <bndbox>{corners}</bndbox>",
         *map(_polygon, rings),
         "  </object>",
       ]
-    for box in record.ignored_xyxy_px.tolist():
-      lines.append(f"  <ignored><bndbox>{self._corners(box)}</bndbox></ignored>")
+    for corners in self._corners(record.ignored_xyxy_px):
+      lines.append(f"  <ignored><bndbox>{corners}</bndbox></ignored>")
     return "\n".join([*lines, "</annotation>\n"])
 
-  def _corners(self, box_xyxy_px: Sequence[float]) -> str:
-    x1, y1, x2, y2 = box_xyxy_px
-    parts, exact = [], []
-    for key, value, shift in (("xmin", x1, 1), ("ymin", y1, 1), ("xmax", x2, 0), ("ymax", y2, 0)):
-      text, is_exact = _pixel(value, shift)
-      parts.append(f"<{key}>{text}</{key}>")
-      exact.append(is_exact)
-    self.losses.add(Loss.ROUNDED, not all(exact))
-    return "".join(parts)
+  def _corners(self, boxes_xyxy_px: NDArray[np.float32]) -> list[str]:
+    """What stands in <bndbox>, of every box."""
+    texts, num_inexact = pixel_texts(boxes_xyxy_px, (1, 1, 0, 0))
+    self.losses.add(Loss.ROUNDED, num_inexact)
+    return [f"<xmin>{x1}</xmin><ymin>{y1}</ymin><xmax>{x2}</xmax><ymax>{y2}</ymax>" for x1, y1, x2, y2 in texts]
 
   def own_texts(self) -> Texts:
     return {f"ImageSets/Main/{self.target.split}.txt": "".join(f"{stem}\n" for stem in self._stems)}
@@ -129,8 +125,3 @@ def _polygon(ring: NDArray[np.float64]) -> str:
   """Points are places: nothing is added."""
   points = "".join(f"<x{n}>{x!r}</x{n}><y{n}>{y!r}</y{n}>" for n, (x, y) in enumerate(ring.tolist(), 1))
   return f"    <polygon>{points}</polygon>"
-
-
-def _pixel(value: float, shift: int) -> tuple[str, bool]:
-  """A corner as the XML counts it."""
-  return pixel_text(value + shift, lambda read: same_float32(read - shift, value))

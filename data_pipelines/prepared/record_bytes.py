@@ -49,7 +49,10 @@ def encode_record(record: Record, image: bytes) -> bytes:
   ignored = record.ignored_xyxy_px
   if len(ignored):
     content["ignored"] = len(ignored)
-  header = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
+  try:
+    header = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
+  except UnicodeEncodeError:
+    raise DataError(f"the name of image '{record.image_id}' is no UTF-8 text; rename the file") from None
   flags = record.is_crowd * np.uint8(_CROWD) + record.is_difficult * np.uint8(_DIFFICULT)
   parts = [MAGIC_IGNORED if len(ignored) else MAGIC, struct.pack("<I", len(header)), header]
   parts += [record.boxes_xyxy_px.astype("<f4").tobytes(), record.classes.astype("<i4").tobytes()]

@@ -106,7 +106,7 @@ class EvalConfig:
     every: distance of evaluations; without it, only at the end.
     batch_size: images per run; 0: the training batch.
     conf, nms: thresholds of detections (`prn eval` has 0.001 and 0.45).
-    protocol: how a detector is scored: coco, voc07, voc, darknet, or one that was registered.
+    protocol: how a detector is scored: coco, voc07, voc, darknet, visdrone, or one that was registered.
     metric: which figure decides about the best checkpoint; "" is AP50, mAP or top1.
     num_pictures: validation images drawn with their detections at the end.
     patience: the run ends after so many evaluations in a row without a better figure; 0: never before `total`.

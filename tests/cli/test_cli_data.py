@@ -85,6 +85,20 @@ def test_convert(tmp_path: Path, spec: str) -> None:
   assert open_spec(back["spec"]).names == ("cat", "dog")
 
 
+def test_convert_of_several_splits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+  for split, index in (("train", 1), ("val", 0)):
+    write_image(tmp_path / "images" / split / "1.jpg", 200, 100)
+    write(tmp_path / "labels" / split / "1.txt", f"{index} .5 .5 .25 .5\n")
+  spec = f"yolo:{write(tmp_path / 'data.yaml', 'names: [cat, dog]')}:train,val"
+  assert main(["data", "convert", spec, str(tmp_path / "out"), "--to", "darknet", "--json"]) == 0
+  splits = json.loads(capsys.readouterr().out.splitlines()[-1])["splits"]
+  assert [one["split"] for one in splits] == ["train", "valid"]
+  assert (tmp_path / "out" / "obj.data").read_text().splitlines()[1:3] == ["train = train.txt", "valid = valid.txt"]
+  assert [open_spec(one["spec"])[0].classes.tolist() for one in splits] == [[1], [0]]
+  assert main(["data", "convert", spec, str(tmp_path / "more"), "--to", "coco", "--split", "x"]) == 2
+  assert "--split x names one split, but" in capsys.readouterr().err
+
+
 def test_anchors_of_a_network_are_written_into_its_cfg(
   spec: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -25,9 +25,10 @@ from pycocotools.coco import COCO
 from prn_jax.data_pipelines import spec as specs
 from prn_jax.data_pipelines.convert import job
 from prn_jax.data_pipelines.convert.convert import convert
-from prn_jax.data_pipelines.convert.digits import relative_text
+from prn_jax.data_pipelines.convert.digits import pixel_texts, relative_texts
 from prn_jax.data_pipelines.convert.layout import keep_objects
 from prn_jax.data_pipelines.convert.layouts import LAYOUTS
+from prn_jax.data_pipelines.convert.proof import prove
 from prn_jax.data_pipelines.convert.result import Converted
 from prn_jax.data_pipelines.images import read_image
 from prn_jax.data_pipelines.records import DataError, Object, Record, RecordList, Task, make_record
@@ -290,7 +291,7 @@ def scenes(draw: st.DrawFn) -> tuple[tuple[str, ...], list[tuple[int, int, list[
 
 
 @given(scenes())
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=6, deadline=None)
 def test_any_boxes_through_every_pair(scene: tuple[tuple[str, ...], list[tuple[int, int, list[Object]]]]) -> None:
   names, images = scene
   with tempfile.TemporaryDirectory() as text:
@@ -317,22 +318,37 @@ def test_any_boxes_through_every_pair(scene: tuple[tuple[str, ...], list[tuple[i
   )
 )
 @settings(max_examples=300)
-def test_shares_of_the_image_come_back(ends: tuple[int, float, float]) -> None:
-  side, one, other = ends
-  low, high = sorted((one, other))
+def test_numbers_come_back(ends: tuple[int, float, float]) -> None:
+  """As `label_txt` and `voc_xml` read them."""
+  side, *pair = ends
+  low, high = sorted(pair)
   if high - low < 1e-3:
     return
-  centre, size, is_exact = relative_text(low, high, side)
-  assert is_exact
-  # As `label_txt` reads them.
-  x, w = float(centre), float(size)
-  assert [float(np.float32(value)) for value in ((x - w / 2) * side, (x + w / 2) * side)] == [low, high]
+  box = np.array([[low, 0, high, side]], np.float32)
+  ((x, _, w, _),), num_inexact = relative_texts(box, (side, side))
+  assert num_inexact == 0
+  found = [(float(x) - float(w) / 2) * side, (float(x) + float(w) / 2) * side]
+  assert [float(np.float32(value)) for value in found] == [low, high]
+  ((x1, _, x2, _),), num_inexact = pixel_texts(box, (1, 1, 0, 0))
+  assert num_inexact == 0
+  assert [float(np.float32(value)) for value in (float(x1) - 1, float(x2))] == [low, high]
 
 
-def test_whole_pixels_need_few_digits() -> None:
-  assert relative_text(0.0, 416.0, 416) == ("0.500000", "1.000000", True)
-  assert relative_text(104.0, 208.0, 416) == ("0.375000", "0.250000", True)
-  assert relative_text(0.0, 1.0, 640) == ("0.000781250", "0.001562500", True)
+def test_few_digits_where_they_are_enough() -> None:
+  boxes = np.array([[0, 104, 416, 208], [0, 0, 1, 5.125]], np.float32)
+  assert relative_texts(boxes[:1], (416, 416)) == ([["0.500000", "0.375000", "1.000000", "0.250000"]], 0)
+  texts, _ = relative_texts(boxes[1:], (640, 64))
+  assert texts == [["0.000781250", "0.040039062500", "0.001562500", "0.080078125000"]]
+  assert pixel_texts(boxes, (1, 1, 0, 0)) == ([["1", "105", "416", "208"], ["1", "1", "1", "5.125"]], 0)
+  assert pixel_texts(np.array([[12.34, 0.1, 99.99, 3]], np.float32), (1, 1, 0, 0))[0] == [
+    ["13.34", "1.1", "99.99", "3"]
+  ]
+
+
+def test_what_no_digits_give_back_is_counted() -> None:
+  box = np.array([[1e-20, 0, 5, 5]], np.float32)
+  assert relative_texts(box, (640, 640))[1] == 1
+  assert pixel_texts(box, (1, 1, 0, 0))[1] == 1
 
 
 # -- names and images --------------------------------------------------------------------------------------------------
@@ -535,6 +551,29 @@ def test_folders_of_others_are_left_alone(tmp_path: Path, small: RecordList) -> 
     converted(small, tmp_path / "yolo", "yolo")
   with pytest.raises(PrnError, match=r"mine.txt': it is a file"):
     converted(small, tmp_path / "out" / "mine.txt", "yolo")
+
+
+def test_names_that_are_no_text(tmp_path: Path) -> None:
+  path = write_image(tmp_path / "a\udcff.png", 40, 30)
+  with pytest.raises(DataError, match=r"the name of image 'a.*' is no UTF-8 text; rename the file"):
+    converted(data([make_record(path, path.stem, (40, 30))]), tmp_path / "out", "coco")
+
+
+def test_a_disk_that_is_full(tmp_path: Path, small: RecordList, monkeypatch: pytest.MonkeyPatch) -> None:
+  def full(path: Path, data: bytes) -> None:
+    raise OSError(28, "No space left on device")
+
+  monkeypatch.setattr(Path, "write_bytes", full)
+  with pytest.raises(PrnError, match=r"cannot write to '.*out': No space left on device\. What is unfinished there"):
+    converted(small, tmp_path / "out", "voc")
+  assert not (tmp_path / "out").exists()
+
+
+def test_images_are_not_kept_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+  seen: dict[str, Record] = {}
+  monkeypatch.setattr(job, "prove", lambda spec, names, written: seen.update(written) or prove(spec, names, written))
+  convert("synthetic:traffic:2", tmp_path / "out", "yolo")
+  assert [record.image for record in seen.values()] == [b"", b""]
 
 
 def test_a_damaged_index(tmp_path: Path, small: RecordList) -> None:
