@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from prn_jax.data_pipelines.records import DataError, Dataset, OnBadData, ProblemLog, with_names
 from prn_jax.errors import did_you_mean
@@ -15,11 +17,12 @@ Opener = Callable[[tuple[str, ...], ProblemLog], Dataset]
 
 @dataclass(frozen=True)
 class Source:
-  """One kind of data: how it is written, and what opens it."""
+  """One kind of data: how it is written, what opens it, and what it reads, in a line for the help and the docs."""
 
   kind: str
   form: str
   open: Opener
+  says: str = ""
 
   @property
   def num_parts(self) -> int:
@@ -27,14 +30,16 @@ class Source:
     return self.form.count(":")
 
 
+_FORM_WIDTH = 34
 _SOURCES: dict[str, Source] = {}
 
 
-def register_source(form: str) -> Callable[[Opener], Opener]:
+def register_source(form: str, says: str = "") -> Callable[[Opener], Opener]:
   """Registers the function that opens one kind of data.
 
   Args:
     form: the kind and its parts in capitals, as "coco:ANNOTATIONS.json:IMAGES_DIR"; also the help text.
+    says: what it reads, in a few words.
 
   Returns:
     A decorator for a function of the parts and the log of problems.
@@ -47,7 +52,7 @@ def register_source(form: str) -> Callable[[Opener], Opener]:
   def register(opener: Opener) -> Opener:
     if kind in _SOURCES:
       raise ValueError(f"the data kind '{kind}' is registered twice, by {_SOURCES[kind].open} and {opener}")
-    _SOURCES[kind] = Source(kind, form, opener)
+    _SOURCES[kind] = Source(kind, form, opener, says)
     return opener
 
   return register
@@ -58,6 +63,24 @@ def sources() -> tuple[Source, ...]:
   import prn_jax.data_pipelines.sources  # noqa: F401  (registers the kinds that come with the package)
 
   return tuple(_SOURCES[kind] for kind in sorted(_SOURCES))
+
+
+def listing() -> str:
+  """Every kind of data with what it reads, as the help of commands shows it."""
+  lines = []
+  for source in sources():
+    text = textwrap.wrap(source.says, 116 - _FORM_WIDTH)
+    if len(source.form) >= _FORM_WIDTH:
+      text.insert(0, "")
+    rows = zip_longest([source.form], text, fillvalue="")
+    lines += [f"  {form:<{_FORM_WIDTH}} {line}".rstrip() for form, line in rows]
+  return "\n".join(["SPEC is KIND:PATHS, one of", *lines])
+
+
+def table() -> str:
+  """The same as a table in Markdown, as docs/data.md has it."""
+  rows = [f"| `{source.form}` | {source.says} |".replace("train|valid", "train\\|valid") for source in sources()]
+  return "\n".join(["| SPEC | what it reads |", "|---|---|", *rows]) + "\n"
 
 
 def parse_spec(spec: str) -> tuple[Source, tuple[str, ...]]:

@@ -1,9 +1,10 @@
 """Darknet's label files: one line `class x y w h` per object, centre and size relative to the image.
 
 Segmentations of the same tools are read as boxes: `class x1 y1 x2 y2 x3 y3 ...`, an odd number of values from 7 on, is a
-polygon; its bounding box is the object's, and the polygon is kept where it is asked for. Nothing else is: six values are a detection with its confidence, and seven
-that end in a whole number may be a tracker's, so both are refused. Lines of boxes with keypoints look like polygons;
-where the YAML tells them (`kpt_shape`), their box is read.
+polygon; its bounding box is the object's, and the polygon is kept where it is asked for. Four corners of a turned box
+(YOLO-OBB) are one too. Nothing else is: six values are a detection with its confidence, and seven that end in a whole
+number may be a tracker's, so both are refused. Lines of boxes with keypoints look like polygons; where the YAML tells them
+(`kpt_shape`), their box is read.
 """
 
 from __future__ import annotations

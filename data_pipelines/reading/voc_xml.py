@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from enum import Enum
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -34,7 +34,10 @@ from prn_jax.files.disk import is_file
 from prn_jax.files.structured import MAX_XML_BYTES, decode_xml, load_bytes, load_xml, read_lines
 from prn_jax.files.values import Misfit, shown, truth_of
 
-_CORNERS = ("left_top", "right_top", "right_bottom", "left_bottom")
+_SIDES = ("xmin", "ymin", "xmax", "ymax")
+_CORNERS = tuple(
+  f"{axis}_{corner}" for corner in ("left_top", "right_top", "right_bottom", "left_bottom") for axis in "xy"
+)
 
 
 class Shape(Enum):
@@ -138,7 +141,7 @@ def _box(item: ElementTree.Element) -> tuple[Box, Shape]:
   """The corners of an object as the file counts them, and what they are corners of."""
   turned, polygon = item.find("robndbox"), item.find("polygon")
   if item.find("bndbox") is not None or (turned is None and polygon is None):
-    x1, y1, x2, y2 = (_number(item, key, "bndbox") for key in ("xmin", "ymin", "xmax", "ymax"))
+    x1, y1, x2, y2 = _numbers(item, _SIDES, "bndbox")
     return (x1, y1, x2, y2), Shape.PIXELS
   if turned is not None:
     return around([_corners(turned)]), Shape.TURNED
@@ -153,9 +156,9 @@ def _box(item: ElementTree.Element) -> tuple[Box, Shape]:
 def _corners(turned: ElementTree.Element) -> NDArray[np.float64]:
   """(4, 2) corners of a <robndbox>."""
   if turned.find("cx") is not None:
-    cx, cy, width, height, angle = (_number(turned, key) for key in ("cx", "cy", "w", "h", "angle"))
+    cx, cy, width, height, angle = _numbers(turned, ("cx", "cy", "w", "h", "angle"))
     return turned_corners((cx, cy), (width, height), angle)
-  return np.array([[_number(turned, f"{axis}_{corner}") for axis in "xy"] for corner in _CORNERS])
+  return np.array(_numbers(turned, _CORNERS)).reshape(4, 2)
 
 
 def _points(polygon: ElementTree.Element) -> list[tuple[float, float]]:
@@ -215,6 +218,16 @@ def _number(element: ElementTree.Element, key: str, inside: str = "") -> float:
     return float(text)
   except ValueError:
     raise Misfit(f"<{inside}{'/' if inside else ''}{key}> is {shown(text)}; expected a number") from None
+
+
+def _numbers(element: ElementTree.Element, keys: Sequence[str], inside: str = "") -> list[float]:
+  """`_number` of several children at once."""
+  parent = element.find(inside) if inside else element
+  texts = {} if parent is None else {child.tag: child.text for child in reversed(parent)}
+  try:
+    return [float(texts[key]) for key in keys]  # type: ignore[arg-type]  # nearly always
+  except (KeyError, ValueError, TypeError):
+    return [_number(element, key, inside) for key in keys]  # names the one
 
 
 def _is_difficult(element: ElementTree.Element) -> bool:

@@ -285,7 +285,7 @@ class ArrayRecordDataset:
     self._lock = threading.Lock()
 
 
-@register_source("arrayrecord:DIR:SPLIT")
+@register_source("arrayrecord:DIR:SPLIT", "what prn data prepare wrote")
 def open_arrayrecord(parts: tuple[str, ...], log: ProblemLog) -> ArrayRecordDataset:
   """Opens one split; sizes of the shards are compared, nothing is read yet.
 

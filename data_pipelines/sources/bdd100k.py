@@ -60,7 +60,9 @@ class _Frame(NamedTuple):
   labels: list[Any]
 
 
-@register_source("bdd100k:LABELS:IMAGES_DIR")
+@register_source(
+  "bdd100k:LABELS:IMAGES_DIR", "BDD100K's labels of 2018 (a list, or one JSON an image) and of 2020 (Scalabel)"
+)
 def open_bdd100k(parts: tuple[str, ...], log: ProblemLog) -> RecordList:
   """Reads the labels and looks for the images.
 

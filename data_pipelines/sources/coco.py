@@ -41,7 +41,7 @@ _MAX_ID = 2**63 - 1  # as int64, which is what evaluations number images by
 _MAX_SIDE_PX = 2**31 - 1
 
 
-@register_source("coco:ANNOTATIONS.json:IMAGES_DIR")
+@register_source("coco:ANNOTATIONS.json:IMAGES_DIR", "COCO's object detection JSON")
 def open_coco(parts: tuple[str, ...], log: ProblemLog) -> RecordList:
   """Reads the annotations and looks for the images.
 

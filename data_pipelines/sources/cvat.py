@@ -47,7 +47,7 @@ class _Image(NamedTuple):
   objects: list[Drawn]
 
 
-@register_source("cvat:ANNOTATIONS.xml:IMAGES_DIR")
+@register_source("cvat:ANNOTATIONS.xml:IMAGES_DIR", "CVAT's XML, CVAT for images 1.1: boxes, polygons, ellipses, masks")
 def open_cvat(parts: tuple[str, ...], log: ProblemLog) -> RecordList:
   """Reads the annotations and looks for the images.
 

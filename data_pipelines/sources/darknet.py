@@ -41,7 +41,7 @@ def darknet_label_path(image: Path) -> Path:
   return to_path(text).with_suffix(".txt") if image.name else image  # "/" is no image, which is said elsewhere
 
 
-@register_source("darknet:FILE.data:train|valid")
+@register_source("darknet:FILE.data:train|valid", "Darknet's .data file with its lists and label files")
 def open_darknet(parts: tuple[str, ...], log: ProblemLog) -> RecordList:
   """Reads one of the two lists of a .data file and the labels of its images.
 

@@ -36,7 +36,9 @@ _HORIZONTAL, _ORIENTED = "Horizontal Bounding Boxes", "Oriented Bounding Boxes"
 _PARTS = {"trainval": ("train", "val")}
 
 
-@register_source("dior:ROOT:SPLIT")
+@register_source(
+  "dior:ROOT:SPLIT", "DIOR as downloaded; SPLIT is train, val, trainval or test, with @oriented for the turned boxes"
+)
 def open_dior(parts: tuple[str, ...], log: ProblemLog) -> RecordList:
   """Reads the annotations of one split.
 

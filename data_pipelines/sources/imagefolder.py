@@ -35,7 +35,10 @@ from prn_jax.files.places import is_remote, to_path
 from prn_jax.files.values import shown
 
 
-@register_source("imagefolder:DIR")
+@register_source(
+  "imagefolder:DIR",
+  "one folder per class; DIR may be a .zip, .tar, .tar.gz, .tar.bz2 or .tar.xz of it, read without unpacking",
+)
 def open_imagefolder(parts: tuple[str, ...], log: ProblemLog) -> Dataset:
   """Lists the images of every class folder; the image id is CLASS/FILE.
 

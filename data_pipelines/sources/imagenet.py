@@ -99,7 +99,9 @@ class ImageNet:
     return make_record(image, self._files[index], extent, label=int(self._labels[index]))
 
 
-@register_source("imagenet:ROOT:SPLIT")
+@register_source(
+  "imagenet:ROOT:SPLIT", "ImageNet (ILSVRC2012) in its official archives, read without unpacking; SPLIT is train or val"
+)
 def open_imagenet(parts: tuple[str, ...], log: ProblemLog) -> ImageNet:
   """Lists one split; no image is read yet.
 

@@ -44,7 +44,7 @@ class _Labelled(NamedTuple):
   objects: list[Drawn]
 
 
-@register_source("labelme:DIR")
+@register_source("labelme:DIR", "labelme's JSON files, one an image, beside the images")
 def open_labelme(parts: tuple[str, ...], log: ProblemLog) -> RecordList:
   """Reads all JSON files of a folder.
 

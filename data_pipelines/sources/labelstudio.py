@@ -47,7 +47,9 @@ class _Task(NamedTuple):
   objects: list[Drawn]
 
 
-@register_source("labelstudio:EXPORT.json:IMAGES_DIR")
+@register_source(
+  "labelstudio:EXPORT.json:IMAGES_DIR", "Label Studio's exports JSON and JSON-MIN: rectangles, polygons, ellipses"
+)
 def open_labelstudio(parts: tuple[str, ...], log: ProblemLog) -> RecordList:
   """Reads the tasks and looks for their images.
 

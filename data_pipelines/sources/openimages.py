@@ -37,7 +37,10 @@ _NEEDED = ("ImageID", "LabelName", *_SIDES)
 _MAX_RELATIVE = 2.0  # beyond it numbers are pixels
 
 
-@register_source("openimages:BOXES.csv:CLASSES.csv:IMAGES_DIR")
+@register_source(
+  "openimages:BOXES.csv:CLASSES.csv:IMAGES_DIR",
+  "Open Images' CSV files of boxes and classes, of the images that are in IMAGES_DIR",
+)
 def open_openimages(parts: tuple[str, ...], log: ProblemLog) -> RecordList:
   """Reads the boxes of the images that are there.
 

@@ -36,7 +36,7 @@ _SPLITS = {name: (name,) for name in ("training", "validation", "test")} | {"tra
 _MAX_MAT_BYTES = 1 << 20  # those of the set have some thousand
 
 
-@register_source("oxfordhand:ROOT:SPLIT")
+@register_source("oxfordhand:ROOT:SPLIT", "VGG's hands as downloaded; SPLIT is training, validation, trainval or test")
 def open_oxfordhand(parts: tuple[str, ...], log: ProblemLog) -> RecordList:
   """Reads the annotations of one split.
 

@@ -56,7 +56,7 @@ def several(*sets: str | Mapping[str, Any], names: Sequence[str] = ()) -> str:
   return f"sets:{text}"
 
 
-@register_source("sets:FILE.yaml")
+@register_source("sets:FILE.yaml", "several of these as one")
 def open_sets(parts: tuple[str, ...], log: ProblemLog) -> Joined:
   """Opens all sets.
 

@@ -140,7 +140,7 @@ class TrafficRecords:
     )
 
 
-@register_source("synthetic:traffic:N")
+@register_source("synthetic:traffic:N", "drawn road scenes, nothing to download; traffic:N@valid draws others")
 def open_synthetic(parts: tuple[str, ...], log: ProblemLog) -> TrafficRecords:
   """Opens `synthetic:traffic:N` (training scenes) or `synthetic:traffic:N@valid`; nothing is drawn yet.
 

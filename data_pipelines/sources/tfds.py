@@ -175,7 +175,10 @@ def _image_id(value: Any) -> ImageId:
   return value if isinstance(value, str) else int(value)
 
 
-@register_source("tfds:NAME:SPLIT")
+@register_source(
+  "tfds:NAME:SPLIT",
+  "what TensorFlow Datasets has prepared, without TensorFlow; NAME may be a folder, SPLIT a slice (train[:10%])",
+)
 def open_tfds(parts: tuple[str, ...], log: ProblemLog) -> TfdsDataset:
   """Opens one split of a prepared data set; no record is read yet.
 

@@ -35,7 +35,7 @@ _IGNORED_REGION, _OTHERS = 0, 11
 _FIELDS = "left, top, width, height, score, category, truncation, occlusion"
 
 
-@register_source("visdrone:ROOT")
+@register_source("visdrone:ROOT", "VisDrone-DET as downloaded: ROOT holds images/ and annotations/")
 def open_visdrone(parts: tuple[str, ...], log: ProblemLog) -> RecordList:
   """Reads the annotations of all images of a split.
 

@@ -56,7 +56,7 @@ from prn_jax.files.values import Misfit
 CLASSES_FILE = "classes.txt"
 
 
-@register_source("voc:VOCROOT:SPLIT")
+@register_source("voc:VOCROOT:SPLIT", "Pascal VOC: ImageSets/Main/SPLIT.txt, Annotations/ and JPEGImages/")
 def open_voc(parts: tuple[str, ...], log: ProblemLog) -> RecordList:
   """Reads the annotations of one split.
 

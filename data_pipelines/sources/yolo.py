@@ -34,7 +34,9 @@ def yolo_label_path(image: Path) -> Path:
   return type(image)(*parts).with_suffix(".txt") if image.name else image  # "/" is no image, which is said elsewhere
 
 
-@register_source("yolo:DATA.yaml:SPLIT")
+@register_source(
+  "yolo:DATA.yaml:SPLIT", "a YOLO data.yaml with folders images and labels: boxes, polygons, turned boxes"
+)
 def open_yolo(parts: tuple[str, ...], log: ProblemLog) -> RecordList:
   """Reads one split and the labels of its images.
 

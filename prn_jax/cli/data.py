@@ -17,11 +17,6 @@ if TYPE_CHECKING:
   from prn_jax.data_pipelines.records import Dataset
 
 MOST_LISTED = 20
-SPEC_HELP = """SPEC is KIND:PATHS, one of
-  coco:ANNOTATIONS.json:IMAGES_DIR   voc:VOCROOT:SPLIT          darknet:FILE.data:train|valid
-  yolo:DATA.yaml:SPLIT               imagefolder:DIR            (or a .zip, .tar, .tar.gz of such a folder)
-  arrayrecord:DIR:SPLIT              tfds:NAME:SPLIT            imagenet:ROOT:train|val
-  synthetic:traffic:N or N@valid"""
 EXAMPLES = {
   "inspect": "prn data inspect voc:VOCdevkit/VOC2007:trainval --out look",
   "doctor": data_doctor.EXAMPLE,
@@ -41,8 +36,10 @@ RESULTS = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+  from prn_jax.data_pipelines.spec import listing
+
   examples = "\n  ".join(EXAMPLES.values())
-  parser.epilog = f"Each action has --help, and --json for machines. Examples:\n  {examples}\n\n{SPEC_HELP}"
+  parser.epilog = f"Each action has --help, and --json for machines. Examples:\n  {examples}\n\n{listing()}"
   actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
   _add_inspect(_action(actions, "inspect", "show counts, sizes and problems; with --out also samples and charts"))
   data_doctor.add_arguments(_action(actions, "doctor", data_doctor.SUMMARY))
@@ -56,7 +53,7 @@ def _action(actions: Any, name: str, text: str) -> argparse.ArgumentParser:
     name,
     help=text,
     description=f"{text[0].upper()}{text[1:]}.",
-    epilog=f"{RESULTS[name]}\n\nExample: {EXAMPLES[name]}\n\n{SPEC_HELP}",
+    epilog=f"{RESULTS[name]}\n\nExample: {EXAMPLES[name]}\n\n`prn data --help` lists every kind of SPEC.",
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   parser.add_argument("spec", metavar="SPEC", help="the data, as KIND:PATHS")

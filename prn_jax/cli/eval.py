@@ -31,8 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     "--data",
     metavar="SPEC",
     help="coco:ANNOTATIONS.json:IMAGES, voc:ROOT:SPLIT, darknet:FILE.data:valid, yolo:DATA.yaml:SPLIT, "
-    "imagefolder:DIR, imagenet:ROOT:val, arrayrecord:DIR:SPLIT, tfds:NAME:SPLIT or synthetic:traffic:N@valid. Without it, "
-    "MODEL is the directory of a run, and is evaluated as its training did",
+    "arrayrecord:DIR:SPLIT or another that `prn data --help` lists. Without it, MODEL is the directory of a run, and is "
+    "evaluated as its training did",
   )
   add_weights(parser)
   parser.add_argument(

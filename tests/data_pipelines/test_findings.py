@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from prn_jax.cli.main import main
+from prn_jax.data_pipelines import spec
 from prn_jax.data_pipelines.doctor import checkup
 from prn_jax.data_pipelines.doctor.summary import FEW, TINY_SIDE_PX
 from prn_jax.data_pipelines.findings import Check, Finding, ProblemKind, table
@@ -88,14 +89,15 @@ def test_limits_are_those_of_the_doctor() -> None:
 
 
 def tables() -> dict[str, str]:
-  """Those of the page: what sources find, and what the doctor adds."""
-  return {"checks": table(), "doctor": checkup.table()}
+  """Those of the page: the sources, what they find, and what the doctor adds."""
+  return {"sources": spec.table(), "checks": table(), "doctor": checkup.table()}
 
 
 def test_the_page_has_the_tables() -> None:
   page = PAGE.read_text()
   assert "<!-- checks -->" in page
   assert "<!-- doctor -->" in page
+  assert "<!-- sources -->" in page
   assert filled(page, tables()) == page, "python -m tests.data_pipelines.test_findings writes it"
 
 

@@ -102,6 +102,21 @@ def test_polygons_of_yolo(tmp_path: Path) -> None:
   assert open_spec(f"yolo:{path}:val")[0].polygons_px is None
 
 
+def test_turned_boxes_of_yolo(tmp_path: Path) -> None:
+  """YOLO-OBB: four corners in nine values; a line of five is a box, and one of eight is neither."""
+  write_image(tmp_path / "images" / "val" / "a.jpg")
+  write(tmp_path / "labels" / "val" / "a.txt", "1 0.5 0.1 0.7 0.5 0.5 0.9 0.3 0.5\n0 .5 .5 .2 .4\n")
+  path = write(tmp_path / "data.yaml", "names: [cat, dog]\nval: images/val\n")
+  record = open_spec(f"yolo:{path}:val", keep_polygons=True)[0]
+  np.testing.assert_allclose(record.boxes_xyxy_px, [[30, 5, 70, 45], [40, 15, 60, 35]], atol=1e-5)
+  [[ring], none] = record.polygons_px or ()
+  np.testing.assert_allclose(ring, [[50, 5], [70, 25], [50, 45], [30, 25]])
+  assert none == ()
+  write(tmp_path / "labels" / "val" / "a.txt", "1 0.5 0.1 0.7 0.5 0.5 0.9 0.3\n")
+  with pytest.raises(DataError, match=r"has 8 values; expected 'class x y w h', or a polygon"):
+    open_spec(f"yolo:{path}:val")
+
+
 def test_polygons_of_real_coco(shared: Path) -> None:
   """As many rings and points as the file holds."""
   folder = shared / "data" / "coco_subset"

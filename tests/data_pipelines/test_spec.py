@@ -23,7 +23,7 @@ from prn_jax.data_pipelines.records import (
   make_record,
   with_names,
 )
-from prn_jax.data_pipelines.spec import open_spec, parse_spec, register_source, sources
+from prn_jax.data_pipelines.spec import listing, open_spec, parse_spec, register_source, sources, table
 
 
 def records(*classes: int) -> RecordList:
@@ -40,6 +40,15 @@ def test_parts_may_hold_urls() -> None:
 def test_every_form_names_its_kind_first() -> None:
   forms = [source.form for source in sources()]
   assert {"coco", "voc", "darknet", "yolo", "imagefolder"} <= {form.split(":")[0] for form in forms}
+
+
+def test_every_kind_says_what_it_reads() -> None:
+  listed = listing()
+  for source in sources():
+    assert source.says, source.form
+    assert f"\n  {source.form}" in listed
+    assert f"| `{source.form}` | {source.says} |".replace("train|valid", "train\\|valid") in table()
+  assert max(map(len, listed.splitlines())) <= 120
 
 
 def test_unknown_kind_names_the_nearest() -> None:
