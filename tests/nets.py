@@ -82,8 +82,8 @@ def narrow(graph: Graph, factor: int) -> Graph:
     if changed == layer and isinstance(layer, Conv) and i < last and graph.layers[i + 1].kind not in heads:
       groups = max(1, layer.groups // factor) if layer.groups > 1 else 1
       changed = dataclasses.replace(layer, filters=max(1, layer.filters // factor), groups=groups)
-    elif isinstance(layer, SqueezeExcite) and not layer.squeezed:
-      changed = dataclasses.replace(changed, reduction=1)
+    elif isinstance(layer, SqueezeExcite):
+      changed = dataclasses.replace(changed, squeezed=max(1, layer.hidden(inputs[0].channels) // factor))
     shapes[layer.name] = checked_shape(changed, seen, shapes)
     seen[layer.name] = changed
   return dataclasses.replace(graph, layers=tuple(seen.values()))

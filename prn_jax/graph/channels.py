@@ -70,8 +70,9 @@ class Reads(NamedTuple):
 
   @property
   def is_learned(self) -> bool:
-    """True if weights say how much of each channel of the input arrives."""
-    return any(span.how is How.WEIGH for span in self.spans)
+    """True if weights make the output's channels out of the input's."""
+    found = {span.how for span in self.spans}
+    return How.WEIGH in found and How.KEEP not in found
 
   @property
   def read(self) -> Channels:
@@ -79,8 +80,9 @@ class Reads(NamedTuple):
     return merged((span.start, span.end) for span in self.spans)
 
   def keeps(self, channels: int) -> bool:
-    """True if all `channels` channels of the input come out again, each in its place."""
-    return self.is_one_to_one and all(s.start == s.out_start for s in self.spans) and self.read == ((0, channels),)
+    """True if all `channels` channels of the input come out again, each in its place; weights may scale them."""
+    kept = Reads(tuple(span for span in self.spans if span.how is not How.WEIGH))
+    return kept.is_one_to_one and all(s.start == s.out_start for s in kept.spans) and kept.read == ((0, channels),)
 
   def inputs_of(self, channels: Iterable[tuple[int, int]]) -> Channels:
     """Input channels that any of these output channels come from."""
@@ -130,6 +132,11 @@ def fold(inputs: int, outputs: int) -> Reads:
 def weigh(inputs: int, outputs: int, groups: int = 1) -> Reads:
   """Every output channel comes from all input channels of its group by weights: convolutions, matrix products."""
   return Reads(tuple(_blocks(inputs, outputs, groups, How.WEIGH)))
+
+
+def gate(channels: int) -> Reads:
+  """Output channel i is input channel i times a factor that comes from all of them by weights."""
+  return Reads((*keep(channels).spans, *weigh(channels, channels).spans))
 
 
 def mix(inputs: int, outputs: int, groups: int = 1) -> Reads:

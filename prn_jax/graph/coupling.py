@@ -38,7 +38,7 @@ def coupled_channels(graph: Graph) -> tuple[Coupled, ...]:
 
   - shortcut: a channel of the sum, of the branch, and of each source that reaches so far;
   - route: a channel and its copy; with groups, channels at the same place in each of the equal parts;
-  - depthwise convolution, sam, scale_channels, pools, ...: a channel of the input and of the output;
+  - depthwise convolution, se, sam, scale_channels, pools, ...: a channel of the input and of the output;
   - convolution with groups: all channels that one group reads and makes;
   - layers that share weights: the channels of both, and those that both read.
 

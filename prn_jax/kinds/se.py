@@ -10,10 +10,17 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from prn_jax.graph.channels import Reads, mix
+from prn_jax.graph.channels import Reads, gate, mix
 from prn_jax.graph.graph import Context, Layer, Shape, WeightArray, register_kind
 from prn_jax.graph.section import Section, Wires
-from prn_jax.kinds.activation import LEAKY_SLOPE, activate, check_activation, onnx_activate, read_activation
+from prn_jax.kinds.activation import (
+  ACTIVATIONS,
+  LEAKY_SLOPE,
+  activate,
+  check_activation,
+  onnx_activate,
+  read_activation,
+)
 from prn_jax.kinds.conv import kernel_initializer
 from prn_jax.lazy import jnp, nn
 
@@ -77,10 +84,16 @@ class SqueezeExcite(Layer):
     return None
 
   def reads(self, inputs: Sequence[Shape], output: Shape) -> tuple[Reads, ...]:
-    return (mix(output.channels, output.channels),)
+    if ACTIVATIONS[self.gate].mixes_channels:
+      return (mix(output.channels, output.channels),)
+    return (gate(output.channels),)
 
   def follow(self, before: Sequence[Shape], after: Sequence[Shape]) -> Layer:
-    return dataclasses.replace(self, filters=after[0].channels) if self.filters else self
+    """With fewer channels the hidden width stays, so that weights of the channels that are left fit."""
+    old, new = before[0].channels, after[0].channels
+    if old == new:
+      return self
+    return dataclasses.replace(self, filters=self.filters and new, squeezed=self.hidden(old))
 
   def arrays(self, inputs: Sequence[Shape]) -> tuple[WeightArray, ...]:
     channels = inputs[0].channels

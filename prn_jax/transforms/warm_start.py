@@ -154,14 +154,14 @@ def channel_labels(graph: Graph, numbers: dict[Hashable, int], makers: set[str],
 
 def _origins(graph: Graph, layer: Layer, labels: Labels) -> list[Any]:
   """For each channel of a layer that makes none: the labels of the channels that it is taken from. Where the layer mixes
-  channels it depends on all of them and on their places."""
+  channels it depends on all of them and on their places; weights, as in [se], go with the channels that they read."""
   origins: list[tuple[Hashable, ...]] = [()] * graph.shapes[layer.name].channels
   for name, reads in zip(layer.inputs, graph.reads(layer), strict=True):
     for start, end, out_start, out_end, how in reads.spans:
       for i in range(out_start, out_end):
         if how is How.KEEP:
           origins[i] += (labels[name][i - out_start + start],)
-        else:  # one channel is the same for all that read it
+        elif how is How.MIX:  # one channel is the same for all that read it
           origins[i] += (labels[name][start] if end - start == 1 else (i, labels[name]),)
   return origins
 

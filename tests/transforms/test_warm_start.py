@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import re
 
+import jax
 import numpy as np
 import pytest
 
 from prn_jax.errors import GraphError
 from prn_jax.graph.builder import Builder
+from prn_jax.graph.coupling import coupled_channels
 from prn_jax.graph.graph import Graph
+from prn_jax.model import Model
 from prn_jax.network import init_variables
 from prn_jax.transforms.stages import with_filters
 from prn_jax.transforms.warm_start import warm_start
+from tests.nets import random_model
 
 
 def net(a: int = 4, b: int = 6, groups: int = 1) -> Graph:
@@ -190,3 +194,54 @@ def test_a_softmax_holds_for_all_its_channels_only() -> None:
   np.testing.assert_equal(warm_start(graph, variables, build(4)), variables)
   with pytest.raises(GraphError, match=r"layer 'end' \(conv\) reads 3 channels that it does not read in 'weighed'"):
     warm_start(graph, variables, build(3))
+
+
+def excited() -> Graph:
+  """A depthwise convolution and [se] between two convolutions, and a residual around them."""
+  g = Builder(6, 6, name="excited")
+  g.conv(8, 3, padding=1, activation="relu", name="a")
+  g.depthwise(8, 3, padding=1, batch_normalize=True, activation="h_swish", name="b")
+  g.se(reduction=2, biased=True, name="c")
+  g.shortcut("a", name="d")
+  g.conv(5, name="e")
+  return g.graph()
+
+
+def test_channels_behind_squeeze_and_excitation_go_together() -> None:
+  """Channel i of the convolution, of its filter, of its factor and of the sum; any of them may go."""
+  sets = [each for each in coupled_channels(excited()) if ("a", 3) in each.channels]
+  assert [(each.channels, each.is_fixed) for each in sets] == [(tuple((name, 3) for name in "abcd"), False)]
+
+
+def test_a_network_is_cut_through_squeeze_and_excitation() -> None:
+  """Without channels 1 and 5, whose weights were 0: rows and columns of both products go, and nothing changes."""
+  model = random_model(excited())
+  variables = jax.tree.map(np.array, model.variables)
+  gone, kept = [1, 5], [0, 2, 3, 4, 6, 7]
+  for tree, layer, leaf in (("params", "a", "conv"), ("params", "b", "bn"), ("batch_stats", "b", "bn")):
+    for key, value in variables[tree][layer][leaf].items():
+      value[..., gone] = 1 if key == "var" else 0
+  graph = with_filters(model.graph, {"a": 6})
+  assert (graph["b"].filters, graph["c"].squeezed) == (6, 4)
+  cut = warm_start(model.graph, variables, graph, {"a": kept})
+  np.testing.assert_array_equal(
+    cut["params"]["c"]["reduce"]["kernel"], variables["params"]["c"]["reduce"]["kernel"][kept]
+  )
+  np.testing.assert_array_equal(
+    cut["params"]["c"]["expand"]["kernel"], variables["params"]["c"]["expand"]["kernel"][:, kept]
+  )
+  np.testing.assert_array_equal(cut["params"]["c"]["reduce"]["bias"], variables["params"]["c"]["reduce"]["bias"])
+  x = np.random.default_rng(0).random((2, 6, 6, 3), np.float32)
+  before, after = (np.asarray(Model(*each).forward(x)["e"]) for each in ((model.graph, variables), (graph, cut)))
+  np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-6)
+  assert np.ptp(before) > 0.1
+
+
+def test_a_gate_across_channels_is_not_cut() -> None:
+  g = Builder(6, 6, name="across")
+  g.conv(8, name="a")
+  g.se(gate="normalize_channels_softmax", name="c")
+  g.conv(5, name="e")
+  assert all(each.is_fixed for each in coupled_channels(g.graph()) if each.channels[0][0] in "ac")
+  with pytest.raises(GraphError, match=r"layer 'c' \(se\) reads 6 channels|'c' \(se\)"):
+    warm_start(g.graph(), init_variables(g.graph()), with_filters(g.graph(), {"a": 6}), {"a": [0, 2, 3, 4, 6, 7]})
