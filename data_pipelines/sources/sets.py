@@ -4,6 +4,7 @@
       - spec: coco:instances_train2017.json:train2017   # as on the command line
         weight: 0.5                    # draws of every image in an epoch; default 1
         labels: {motorbike: motorcycle, bench: null}    # its names -> ours; null leaves its objects out
+      keep: [person, car, motorbike] # by its names; default: all classes that `labels` does not leave out
         annotated: [person, car]       # default: all classes that it lists
       - spec: bdd100k:labels.json:images
     names: [person, car, motorcycle]   # default: all, in order of appearance
@@ -32,7 +33,7 @@ from prn_jax.files.places import to_path
 from prn_jax.files.structured import parse_json, read_yaml
 from prn_jax.files.values import Node, shown
 
-KEYS = ("spec", "weight", "labels", "annotated")
+KEYS = ("spec", "weight", "labels", "keep", "annotated")
 MAX_WEIGHT = 1000.0
 
 
@@ -101,19 +102,27 @@ def _open(entry: Node, log: ProblemLog) -> _Set:
   dataset = open_spec(entry["spec"].text(), log.policy, keep_polygons=log.keep_polygons)
   if joined(dataset):
     raise entry["spec"].fault("is a list of sets itself; list all sets in one place")
-  labels = entry["labels"].mapping() if "labels" in entry else {}
-  places = match_names(list(labels), dataset.names)
   names: list[str | None] = list(dataset.names)
-  for (label, node), place in zip(labels.items(), places, strict=True):
-    if place < 0:
-      listed = ", ".join(dataset.names[:20])
-      raise entry["labels"].fault(
-        f"has '{label}'{did_you_mean(label, dataset.names)}, which is no class of this set; it has {listed}"
-      )
+  if "keep" in entry:
+    kept = set(_places(entry["keep"], entry["keep"].texts(), dataset.names))
+    names = [name if index in kept else None for index, name in enumerate(names)]
+  labels = entry["labels"].mapping() if "labels" in entry else {}
+  for place, node in zip(_places(entry.get("labels"), list(labels), dataset.names), labels.values(), strict=True):
     names[place] = None if node.raw is None else node.text()
   if None in names and dataset.task is Task.CLASSIFY:
-    raise entry["labels"].fault("leaves out the class of whole images; only boxes can be left out")
+    raise entry.fault("leaves out classes of whole images; only boxes can be left out")
   return _Set(entry, dataset, tuple(names))
+
+
+def _places(node: Node, given: Sequence[str], names: Sequence[str]) -> tuple[int, ...]:
+  """The indices of the classes of a set that are named; DataError for a name that it does not have."""
+  places = match_names(given, names)
+  for name, place in zip(given, places, strict=True):
+    if place < 0:
+      more = f" and {len(names) - 20} more" if len(names) > 20 else ""
+      known = f"{', '.join(names[:20])}{more}"
+      raise node.fault(f"has '{name}'{did_you_mean(name, names)}, which is no class of this set; it has {known}")
+  return places
 
 
 def _part(one: _Set, known: Sequence[str], *, is_given: bool) -> Part:

@@ -126,7 +126,15 @@ def test_an_epoch_draws_each_set_by_its_weight(sets: list[tuple[int, float]], se
     first += count
 
 
+def test_only_the_classes_that_are_kept(two: tuple[str, str]) -> None:
+  dataset = open_spec(several({"spec": two[1], "keep": ["motorbike", "dog"], "labels": {"dog": "pet"}}))
+  assert dataset.names == ("Motorcycle", "pet")
+  assert shown(dataset) == ["Motorcycle", "pet"]
+  assert len(dataset) == 3  # an image that shows no kept class is background
+
+
 FAULTS = {
+  "a class to keep that is none": ({"keep": ["bus"]}, r"keep has 'bus', which is no class of this set; it has car, m"),
   "an unknown key": ({"wieght": 2}, r"has the key 'wieght' \(did you mean 'weight'\?\); expected some of spec, weight"),
   "a class that is none": (
     {"labels": {"carr": "van"}},
@@ -160,7 +168,7 @@ def test_other_lists_are_refused(two: tuple[str, str], tmp_path: Path) -> None:
   folder = f"imagefolder:{tmp_path}/folder"
   with pytest.raises(DataError, match="some of the sets have boxes, others labels of whole images"):
     open_spec(several(two[0], folder))
-  with pytest.raises(DataError, match="leaves out the class of whole images; only boxes can be left out"):
+  with pytest.raises(DataError, match="leaves out classes of whole images; only boxes can be left out"):
     open_spec(several({"spec": folder, "labels": {"cat": None}}))
   twice = open_spec(several(folder, {"spec": folder, "labels": {"cat": "lion"}}))
   assert [twice.names[twice[index].label or 0] for index in range(4)] == ["cat", "dog", "lion", "dog"]
