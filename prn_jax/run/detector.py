@@ -102,8 +102,8 @@ class Detector:
     self._network = network or Inference(model)
     self._resize = images.Resize(self.options.resize or model.resize)
     self._class_mask = class_mask(model.graph, model.names, self.options.classes)
-    self._postprocess = nms.postprocess
     self._max_candidates = nms.MAX_CANDIDATES
+    self._programs: dict[Any, Any] = {}
 
   @property
   def seconds(self) -> dict[str, float]:
@@ -132,18 +132,8 @@ class Detector:
     start = time.perf_counter()
     heads = jax.block_until_ready(self._network(batch))
     after_network = time.perf_counter()
-    found = self._postprocess(
-      heads,
-      graph,
-      conf=float(options.conf),  # as an integer it would be another program
-      nms_threshold=float(options.nms),
-      max_detections=options.max_detections,
-      class_agnostic=options.class_agnostic,
-      nms_kind=options.nms_kind,
-      box_scale=scale,
-      class_mask=self._class_mask,
-      max_candidates=self._max_candidates,
-    )
+    # As integers the thresholds would be another program.
+    found = self._suppress(heads, scale, float(options.conf), float(options.nms), self._class_mask)
     found = jax.device_get(found)
     self.timing.network += after_network - start
     self.timing.boxes += time.perf_counter() - after_network
@@ -153,6 +143,31 @@ class Detector:
       self._max_candidates *= 2
       return self.run(prepared)
     return found
+
+  def _suppress(self, heads: Any, scale: np.ndarray, *args: Any) -> Any:
+    """`nms.postprocess`, by a program that may be read from disk."""
+    import jax
+
+    from prn_jax.detect import nms
+    from prn_jax.run import traced
+
+    graph, options = self.model.graph, self.options
+    fixed: dict[str, Any] = {
+      "max_detections": options.max_detections,
+      "class_agnostic": options.class_agnostic,
+      "nms_kind": options.nms_kind,
+      "max_candidates": self._max_candidates,
+    }
+    key = len(scale), self._max_candidates
+    if key not in self._programs:
+
+      def run(heads: Any, scale: Any, conf: Any, nms_threshold: Any, class_mask: Any) -> dict[str, Any]:
+        dynamic = {"conf": conf, "nms_threshold": nms_threshold, "box_scale": scale, "class_mask": class_mask}
+        found = nms.postprocess(heads, graph, **dynamic, **fixed)
+        return {field.name: getattr(found, field.name) for field in dataclasses.fields(found)}
+
+      self._programs[key] = traced.kept(jax.jit(run), (heads, scale, *args), graph, ("boxes", fixed))
+    return nms.Suppressed(**self._programs[key](heads, scale, *args))
 
   def __call__(self, images_u8: Sequence[np.ndarray], paths: Sequence[str | None] | None = None) -> list[Detections]:
     """Detects in decoded images.

@@ -12,6 +12,7 @@ from prn_jax import compilation_cache
 from prn_jax.graph.graph import Graph
 from prn_jax.model import Model
 from prn_jax.network import Network, Variables
+from prn_jax.run import traced
 from prn_jax.transforms.fold_batchnorm import fold_batchnorm
 from prn_jax.transforms.fuse_stem import fuse_stem
 
@@ -51,6 +52,7 @@ class Inference:
       return post(heads) if post else heads
 
     self._run = jax.jit(run)
+    self._what = None if post else ("network", str(dtype))
     self._compiled: dict[Any, Any] = {}
 
   @property
@@ -69,7 +71,9 @@ class Inference:
     """
     key = (images.shape, np.dtype(images.dtype))
     if key not in self._compiled:
-      self._compiled[key] = _with_cpu_options(self._run, self._variables, images)
+      args = self._variables, images
+      run = traced.kept(self._run, args, self.graph, self._what) if self._what else self._run
+      self._compiled[key] = _with_cpu_options(run, *args)
     return self._compiled[key](self._variables, images)
 
 
