@@ -97,7 +97,12 @@ def _pixels(path: Path, source: Source) -> Pixels:
       )
     if "pretrained_cfg" in root and "mean" in root["pretrained_cfg"]:
       cfg = root["pretrained_cfg"]
-      mean, std = (tuple(value.number(-10, 10) for value in cfg[key].items()) for key in ("mean", "std"))
+      mean = tuple(value.number(-10, 10) for value in cfg["mean"].items())
+      std = tuple(value.number(1e-3, 10) for value in cfg["std"].items())
+      if (len(mean), len(std)) != (3, 3):
+        raise CheckpointError(
+          f"'{config}' gives a mean of {len(mean)} and a std of {len(std)} numbers; expected 3 of each."
+        )
       return Pixels(mean, std)
   if source.tag:
     if source.tag not in known:

@@ -138,6 +138,11 @@ def test_config_json_beside_the_file_decides(resnet: Path) -> None:
   config.write_text(json.dumps({"pretrained_cfg": {"mean": [0.5, "half", 0.5], "std": [1, 1, 1]}}))
   with pytest.raises(CheckpointError, match=r"config\.json: pretrained_cfg\.mean\[1\] is 'half'; expected a finite"):
     timm.load(resnet, "timm/resnet50")
+  config.write_text(json.dumps({"pretrained_cfg": {"mean": [0.5], "std": [1, 1, 1]}}))
+  with pytest.raises(
+    CheckpointError, match=r"config\.json' gives a mean of 1 and a std of 3 numbers; expected 3 of each\."
+  ):
+    timm.load(resnet, "timm/resnet50")
   config.unlink()
   assert timm.load(resnet, "timm/resnet50")[0].layers[0].mean == IMAGENET.mean
 

@@ -159,6 +159,21 @@ def safetensors_extra(folder: Path) -> tuple[Read, Sequence[bytes]]:
   return read, [json.dumps({"name": "a", "names": ["cat"], "resize": "stretch", "header": {"seen": 1}}).encode()]
 
 
+@reader(JSON)
+def timm_config(folder: Path) -> tuple[Read, Sequence[bytes]]:
+  """The config.json beside weights of timm."""
+  from prn_jax.formats import timm
+
+  source, config = timm.parse_name("timm/resnet50"), folder / "config.json"
+
+  def read(content: bytes) -> object:
+    config.write_bytes(content)
+    return timm._pixels(folder / "model.safetensors", source)
+
+  pixels = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
+  return read, [json.dumps({"architecture": "resnet50", "pretrained_cfg": pixels}).encode()]
+
+
 # -- runs ------------------------------------------------------------------------------------------
 @reader(JSON)
 def manifest(folder: Path) -> tuple[Read, Sequence[bytes]]:
