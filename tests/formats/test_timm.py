@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from prn_jax.loading import load
 from prn_jax.models import build_graph
 from prn_jax.network import Network, expected_variables, unflatten_variables
 from tests.conftest import REPO
-from tests.formats import timm_oracle
+from tests.golden.timm import weights as golden
 
 QUICK_COMPILE = {"xla_backend_optimization_level": 0}
 # Stages -> (timm's module, the name with which our layers of it begin).
@@ -52,26 +53,37 @@ QUICK = (
 )  # the others take minutes together
 
 
+@functools.cache
+def outputs() -> dict[str, np.ndarray]:
+  """What timm's networks put out (tests/golden/timm/make.py)."""
+  with np.load(golden.FOLDER / "outputs.npz") as found:
+    return dict(found)
+
+
+def first_pixels(name: str) -> Pixels:
+  return next(iter(ARCHITECTURES[name].tags.values()))
+
+
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in QUICK)) for n in ARCHITECTURES])
 def test_scores_and_stages_are_timms(name: str, tmp_path: Path) -> None:
-  """An odd size, so that the sides of maps and their padding differ: to 1e-4 of the largest value of each."""
-  network = timm_oracle.random_network(name, num_classes=7)
-  path = timm_oracle.save(network, tmp_path / "model.safetensors")
-  graph, flat = timm.load(path, first_tag(name))
+  """64 values of each, to 1e-4 of the largest value of all."""
+  save_file(golden.arrays(golden.shapes(name)), tmp_path / "model.safetensors")
+  graph, flat = timm.load(tmp_path / "model.safetensors", first_tag(name))
   assert {key: value.shape for key, value in flat.items()} == expected_variables(graph)
-  images = np.random.default_rng(0).random((2, 75, 62, 3), np.float32)
   stages = stages_of(name).values()
   ours = [next(layer.name for layer in reversed(graph.layers) if layer.name.startswith(start)) for _, start in stages]
   graph = graph.resized(62, 75)
   apply = jax.jit(lambda v, x: Network(graph, precision="highest").apply(v, x, layers=[*ours, "head_conv"]),
                   compiler_options=QUICK_COMPILE)  # fmt: skip
-  found = apply(unflatten_variables(flat), images)
-  pixels = next(iter(ARCHITECTURES[name].tags.values()))
-  expected = timm_oracle.outputs(network, images, pixels, [module for module, _ in stages])
-  for layer, wanted in zip([*ours, "head_conv"], expected, strict=True):
-    assert found[layer].shape == wanted.shape, layer
-    np.testing.assert_allclose(found[layer], wanted, rtol=0, atol=1e-4 * np.abs(wanted).max(), err_msg=layer)
-    assert np.ptp(wanted) > 1e-3 * np.abs(wanted).max()
+  expected = outputs()
+  found = apply(unflatten_variables(flat), golden.IMAGES)
+  for layer, module in zip([*ours, "head_conv"], [*(module for module, _ in stages), "scores"], strict=True):
+    key, value = f"{name}/{module}", np.asarray(found[layer])
+    assert value.shape == tuple(expected[f"{key}/shape"]), layer
+    at, largest = golden.places(value.shape, key), expected[f"{key}/largest"]
+    np.testing.assert_allclose(value.reshape(-1)[at], expected[key], rtol=0, atol=1e-4 * largest, err_msg=layer)
+    np.testing.assert_allclose(np.abs(value).max(), largest, rtol=1e-4)
+    assert np.ptp(expected[key]) > 1e-3 * largest
 
 
 def made_up(name: str, classes: int = 3) -> dict[str, np.ndarray]:
@@ -98,17 +110,13 @@ def resnet(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_the_tables_have_timms_names_and_shapes(name: str) -> None:
   """All of them and no others; counters are left out."""
-  network = timm_oracle.random_network(name, num_classes=3)
-  theirs = {key: tuple(value.shape) for key, value in network.state_dict().items() if not key.endswith(timm.COUNTER)}
-  assert {key: value.shape for key, value in made_up(name).items()} == theirs
+  found = {key: value.shape for key, value in made_up(name, classes=golden.CLASSES).items()}
+  assert found == golden.shapes(name)
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_pixels_are_those_that_timm_says(name: str) -> None:
-  models = timm_oracle.import_timm().models
-  for tag, pixels in ARCHITECTURES[name].tags.items():
-    cfg = models.get_pretrained_cfg(f"{name}.{tag}")
-    assert Pixels(cfg.mean, cfg.std) == pixels
+  assert ARCHITECTURES[name].tags == golden.pixels(name)
 
 
 def test_pixels_become_the_layer_in_front(tmp_path: Path) -> None:
@@ -290,10 +298,3 @@ def test_as_with_weights_is_refused(resnet: Path) -> None:
   assert done.returncode == 2
   assert "--as timm/resnet50 says that" in done.stderr
   assert "leave --weights and --partial out" in done.stderr
-
-
-def test_the_oracle_is_not_trivial() -> None:
-  """Statistics of its batch norms are neither 0 nor 1."""
-  network = timm_oracle.random_network("mobilenetv3_small_100")
-  assert 0.05 < float(network.bn1.running_mean.std()) < 0.2
-  assert float(network.bn1.running_var.std()) > 0.1
