@@ -63,7 +63,7 @@ def _pairs(first: Sequence[Photo | None], second: Sequence[Photo | None], *, is_
       equal[position] = Pair(found, position, True)
     elif is_within:
       by_digest[photo.pixels.digest] = position
-  near = (pair for pair in _near_pairs(first, second, is_within) if pair.second not in equal)
+  near = _near_pairs(first, second, is_within, frozenset(equal))
   return sorted([*equal.values(), *near], key=lambda pair: pair.second)
 
 
@@ -75,21 +75,29 @@ def _digests(photos: Sequence[Photo | None]) -> dict[bytes, int]:
   return found
 
 
-def _near_pairs(first: Sequence[Photo | None], second: Sequence[Photo | None], is_within: bool) -> Iterator[Pair]:
-  """Every pair of fingerprints is compared: half a minute for 100,000 images."""
+def _near_pairs(
+  first: Sequence[Photo | None], second: Sequence[Photo | None], is_within: bool, told: frozenset[int]
+) -> Iterator[Pair]:
+  """Every fingerprint is compared with every other, but for those of `second` that are told of already.
+
+  With n images that is n * n / 2 comparisons within a split: 2 s of a core for 20,000 images.
+  """
   places, hashes, thumbs = stacked(first)
-  rows, row_hashes, row_thumbs = (places, hashes, thumbs) if is_within else stacked(second)
-  if not len(places):
-    return
+  rows, row_hashes, row_thumbs = stacked(second)
+  new = np.array([row not in told for row in rows.tolist()], np.bool_)
+  rows, row_hashes, row_thumbs = rows[new], row_hashes[new], row_thumbs[new]
   for start in range(0, len(rows), _CHUNK):
     part = slice(start, start + _CHUNK)
-    bits = np.bitwise_count(row_hashes[part, None, 0] ^ hashes[None, :, 0]).astype(np.int16)
-    bits += np.bitwise_count(row_hashes[part, None, 1] ^ hashes[None, :, 1])
-    for row, column in zip(*np.nonzero(bits <= MAX_BITS), strict=True):
-      if is_within and column >= start + row:
-        bits[row, column] = np.iinfo(np.int16).max
-    for row in np.flatnonzero((bits <= MAX_BITS).any(1)):
-      column = int(bits[row].argmin()) if not is_within else int(bits[row, : start + row].argmin())
+    end = int(np.searchsorted(places, rows[part][-1])) if is_within else len(places)
+    if not end:
+      continue
+    bits = np.bitwise_count(row_hashes[part, None, 0] ^ hashes[None, :end, 0]).astype(np.uint8)
+    bits += np.bitwise_count(row_hashes[part, None, 1] ^ hashes[None, :end, 1])
+    if is_within:
+      bits[places[None, :end] >= rows[part, None]] = np.iinfo(np.uint8).max
+    best = bits.argmin(1)
+    for row in np.flatnonzero(bits[np.arange(len(best)), best] <= MAX_BITS).tolist():
+      column = int(best[row])
       likeness = correlation(thumbs[column], row_thumbs[start + row])
       if likeness >= MIN_CORRELATION:
         yield Pair(int(places[column]), int(rows[start + row]), False, likeness)

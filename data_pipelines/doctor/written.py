@@ -78,14 +78,14 @@ class Written:
       is_plain=keep[keep],
     )
 
-  def in_pixels(self, sizes_wh_px: NDArray[np.int64]) -> Floats:
-    """(k, 4) corners x1, y1, x2, y2; `sizes_wh_px` is (k, 2), of the image of each box."""
-    a, b = self.numbers[:, :2], self.numbers[:, 2:]
+  def _in_pixels(self, numbers: Floats, size_wh: NDArray[np.int64]) -> Floats:
+    """Corners x1, y1, x2, y2 of boxes of one image."""
+    a, b = numbers[:, :2], numbers[:, 2:]
     if self.layout is Layout.XYWH_PX:
       return np.concatenate([a, a + b], 1)
     if self.layout is Layout.XYXY_FROM_1:
       return np.concatenate([a - 1, b], 1)
-    return np.concatenate([(a - b / 2) * sizes_wh_px, (a + b / 2) * sizes_wh_px], 1)
+    return np.concatenate([(a - b / 2) * size_wh, (a + b / 2) * size_wh], 1)
 
   def place(self, image: int, box_xyxy_px: Floats, size_wh: NDArray[np.int64], ordinal: int) -> str | None:
     """Where a box is written, or None where it is not found again.
@@ -96,12 +96,12 @@ class Written:
       size_wh: size of the image by which it was read.
       ordinal: how many boxes of this image equal it before it.
     """
-    rows = np.arange(*np.searchsorted(self.image_of, [image, image + 1]))
-    found = self.in_pixels(size_wh[None])[rows] if len(rows) < len(self.numbers) else self.in_pixels(size_wh[None])
+    first, end = np.searchsorted(self.image_of, [image, image + 1])
+    found = self._in_pixels(self.numbers[first:end], size_wh)
     clipped = np.clip(found, 0, np.tile(size_wh, 2))
     tolerance = _SAME_PX + 1e-5 * np.abs(box_xyxy_px).max()
     is_same = np.minimum(np.abs(found - box_xyxy_px).max(1), np.abs(clipped - box_xyxy_px).max(1)) < tolerance
-    same = rows[is_same]
+    same = first + np.flatnonzero(is_same)
     file = self.files[image]
     if not len(same) or file is None:
       return None

@@ -54,9 +54,10 @@ def outside_frame(split: Split, image: int, size_wh: tuple[int, int]) -> int:
 def unrotated_frame(exam: Exam) -> Iterator[Spot]:
   split = exam.split
   for image, photo in _seen(split):
+    if photo.stored_wh == photo.size_wh:
+      continue
     upright, stored = (outside_frame(split, image, size) for size in (photo.size_wh, photo.stored_wh))
-    only_stored = photo.stored_wh != photo.size_wh and upright and not stored
-    if only_stored or _is_stored_frame(split, image, photo):
+    if (upright and not stored) or _is_stored_frame(split, image, photo):
       said = "the annotations state the stored size" if _is_stored_frame(split, image, photo) else "no size is stated"
       fit = f", and {upright} boxes fit only there" if upright and not stored else ""
       size = f"{photo.stored_wh[0]}x{photo.stored_wh[1]}"
