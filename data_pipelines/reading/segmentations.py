@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from prn_jax.data_pipelines.reading.image_labels import around
 from prn_jax.data_pipelines.records import Box, Rings
 from prn_jax.files.values import Misfit, whole_of
 
@@ -36,11 +34,12 @@ def box_around(segmentation: Any) -> Box | None:
   if not isinstance(segmentation, list):
     raise Misfit("is neither a list of polygons nor a run-length code")
   polygons = segmentation if isinstance(segmentation[0], list | dict) else [segmentation]
-  points = [_points(polygon) for polygon in polygons if polygon]
-  if not points:
+  flat = [_checked(polygon) for polygon in polygons if polygon]
+  if not flat:
     return None
-  x1, y1, x2, y2 = around(points)
-  return x1, y1, x2 - x1, y2 - y1
+  xs, ys = [x for polygon in flat for x in polygon[::2]], [y for polygon in flat for y in polygon[1::2]]
+  x1, y1 = float(min(xs)), float(min(ys))
+  return x1, y1, float(max(xs)) - x1, float(max(ys)) - y1
 
 
 def rings_of(segmentation: Any) -> Rings | None:
@@ -56,21 +55,21 @@ def rings_of(segmentation: Any) -> Rings | None:
   if not isinstance(segmentation, list):
     raise Misfit("is neither a list of polygons nor a run-length code")
   polygons = segmentation if isinstance(segmentation[0], list | dict) else [segmentation]
-  return tuple(_points(polygon) for polygon in polygons if polygon)
+  return tuple(np.array(_checked(polygon), np.float64).reshape(-1, 2) for polygon in polygons if polygon)
 
 
-def _points(polygon: Any) -> NDArray[np.float64]:
-  """(n, 2) points of one polygon."""
+def _checked(polygon: Any) -> list[float]:
+  """One polygon, whose numbers are finite and make points."""
   is_numbers = isinstance(polygon, list) and all(type(value) in (int, float) for value in polygon)
   if not is_numbers or len(polygon) < 6 or len(polygon) % 2:
     raise Misfit("holds a polygon that is not x1, y1, x2, y2, x3, y3, ... in numbers")
   try:
-    points = np.array(polygon, np.float64).reshape(-1, 2)
-  except OverflowError:
-    points = np.array([[math.inf] * 2])
-  if not np.isfinite(points).all():
+    is_finite = math.isfinite(math.fsum(polygon))
+  except (OverflowError, ValueError):  # hundreds of digits; infinities of both signs
+    is_finite = False
+  if not is_finite:
     raise Misfit("holds a polygon with points that are not finite")
-  return points
+  return list(polygon)
 
 
 def _box_of_runs(code: dict[str, Any]) -> Box | None:
