@@ -26,7 +26,7 @@ def relative_texts(boxes_xyxy_px: NDArray[np.float32], size: tuple[int, int]) ->
 
   Returns:
     Four numbers for each box, and how many boxes `label_txt` does not read from them to the last bit: those with an end
-    within some 1e-10 of 0 that is not 0.
+    closer to 0 than some 1e-8 of the side that is not 0.
   """
   low, high = boxes_xyxy_px[:, :2].astype(np.float64), boxes_xyxy_px[:, 2:].astype(np.float64)
   side = np.array(size, np.float64)

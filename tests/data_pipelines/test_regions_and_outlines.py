@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from prn_jax.data_pipelines import spec as spec_module
 from prn_jax.data_pipelines.doctor.report import sample_sheet, text
 from prn_jax.data_pipelines.doctor.summary import summarize
 from prn_jax.data_pipelines.prepared.prepare import prepare
@@ -166,11 +167,11 @@ def test_records_without_ignored_regions_are_written_as_ever(tmp_path: Path) -> 
   assert decode_record(encode_record(record, b"")).ignored_xyxy_px.shape == (0, 4)
 
 
-def test_prepared_data_holds_the_regions(tmp_path: Path) -> None:
+def test_prepared_data_holds_the_regions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
   data = one_image(tmp_path)
-  kind = f"regions{abs(hash(str(tmp_path)))}"
-  register_source(f"{kind}:NAME")(lambda parts, log: data)
-  prepare(f"{kind}:x", tmp_path / "out", options=ShrinkOptions(size=(50, 25)))
+  monkeypatch.setattr(spec_module, "_SOURCES", dict(spec_module._SOURCES))
+  register_source("regions:NAME", "a set of this test")(lambda parts, log: data)
+  prepare("regions:x", tmp_path / "out", options=ShrinkOptions(size=(50, 25)))
   record = open_spec(f"arrayrecord:{tmp_path / 'out'}:train")[0]
   assert record.ignored_xyxy_px.tolist() == [[30, 5, 50, 25], [0.25, 20, 4, 25]]
   assert record.polygons_px is None
