@@ -158,8 +158,8 @@ def _read(file: Path) -> dict[str, Any]:
   """The configuration in a run directory; another program's file of that name is not overwritten."""
   text = file.read_bytes()
   try:
-    old = json.loads(text)
-  except ValueError:
+    old = load_json(text)
+  except Misfit:
     raise ConfigError(f"'{file}' is damaged. Restore it, or use another --workdir.") from None
   if not isinstance(old, dict) or any(key not in old for key in ALWAYS):
     raise ConfigError(f"'{file}' is not the configuration of a run. Give a new --workdir.")
