@@ -159,7 +159,8 @@ class UnbiasedBatchNorm(nn.Module):
     return normalize_unbiased(x) * scale.reshape(1, 1, 1, -1) + bias.reshape(1, 1, 1, -1)
 
 
-def unbiased_batch_norm(x: jax.Array, ctx: Context) -> jax.Array:
+def unbiased_batch_norm(x: jax.Array, ctx: Context, epsilon: float = 0.0) -> jax.Array:
+  assert not epsilon  # Darknet's own
   return UnbiasedBatchNorm(ctx.bn_momentum, name="bn")(x)
 
 
