@@ -166,6 +166,15 @@ def check_programs(model: Model, lengths: range, sizes: int) -> None:
   assert programs(model) == after
 
 
+def test_suppression_is_compiled_once_for_all_thresholds(model: Model, caplog: pytest.LogCaptureFixture) -> None:
+  model(PICTURES[0], conf=CONF)
+  with caplog.at_level("WARNING", logger="jax._src"), jax.log_compiles():
+    model(PICTURES[0], conf=0.3, nms=0.6)
+    model(PICTURES[0], conf=0.4)
+  compiled = [record.getMessage() for record in caplog.records if record.getMessage().startswith("Compiling ")]
+  assert compiled == []
+
+
 def test_thresholds_compile_nothing(model: Model) -> None:
   model(PICTURES[0], conf=CONF)
   check_programs(model, range(1, 3), 1)

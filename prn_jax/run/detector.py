@@ -103,7 +103,6 @@ class Detector:
     self._resize = images.Resize(self.options.resize or model.resize)
     self._class_mask = class_mask(model.graph, model.names, self.options.classes)
     self._max_candidates = nms.MAX_CANDIDATES
-    self._programs: dict[Any, Any] = {}
 
   @property
   def seconds(self) -> dict[str, float]:
@@ -145,7 +144,7 @@ class Detector:
     return found
 
   def _suppress(self, heads: Any, scale: np.ndarray, *args: Any) -> Any:
-    """`nms.postprocess`, by a program that may be read from disk."""
+    """`nms.postprocess`, by a program that all detectors of this network share and that may be read from disk."""
     import jax
 
     from prn_jax.detect import nms
@@ -158,16 +157,17 @@ class Detector:
       "nms_kind": options.nms_kind,
       "max_candidates": self._max_candidates,
     }
-    key = len(scale), self._max_candidates
-    if key not in self._programs:
 
-      def run(heads: Any, scale: Any, conf: Any, nms_threshold: Any, class_mask: Any) -> dict[str, Any]:
-        dynamic = {"conf": conf, "nms_threshold": nms_threshold, "box_scale": scale, "class_mask": class_mask}
-        found = nms.postprocess(heads, graph, **dynamic, **fixed)
-        return {field.name: getattr(found, field.name) for field in dataclasses.fields(found)}
+    def run(heads: Any, scale: Any, conf: Any, nms_threshold: Any, class_mask: Any) -> dict[str, Any]:
+      dynamic = {"conf": conf, "nms_threshold": nms_threshold, "box_scale": scale, "class_mask": class_mask}
+      found = nms.postprocess(heads, graph, **dynamic, **fixed)
+      return {field.name: getattr(found, field.name) for field in dataclasses.fields(found)}
 
-      self._programs[key] = traced.kept(jax.jit(run), (heads, scale, *args), graph, ("boxes", fixed))
-    return nms.Suppressed(**self._programs[key](heads, scale, *args))
+    program = self._network.with_heads(
+      (len(scale), *fixed.values()),
+      lambda: traced.kept(jax.jit(run), (heads, scale, *args), graph, ("boxes", fixed)),
+    )
+    return nms.Suppressed(**program(heads, scale, *args))
 
   def __call__(self, images_u8: Sequence[np.ndarray], paths: Sequence[str | None] | None = None) -> list[Detections]:
     """Detects in decoded images.

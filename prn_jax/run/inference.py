@@ -54,6 +54,7 @@ class Inference:
     self._run = jax.jit(run)
     self._what = None if post else ("network", str(dtype))
     self._compiled: dict[Any, Any] = {}
+    self._with_heads: dict[Any, Any] = {}
 
   @property
   def num_programs(self) -> int:
@@ -75,6 +76,17 @@ class Inference:
       run = traced.kept(self._run, args, self.graph, self._what) if self._what else self._run
       self._compiled[key] = _with_cpu_options(run, *args)
     return self._compiled[key](self._variables, images)
+
+  def with_heads(self, key: Any, make: Callable[[], Callable[..., Any]]) -> Callable[..., Any]:
+    """The program that works on what this network puts out, made once for a key: who runs it next need not compile it.
+
+    Args:
+      key: all that makes it another program.
+      make: called where there is none for the key yet.
+    """
+    if key not in self._with_heads:
+      self._with_heads[key] = make()
+    return self._with_heads[key]
 
 
 def padded_size(count: int, sizes: Sequence[int]) -> int:

@@ -9,6 +9,7 @@ another, or none, gets none of this either.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 from collections.abc import Callable, Sequence
@@ -74,6 +75,7 @@ def _digest(*parts: object) -> str:
   return hashlib.sha256(text.encode()).hexdigest()[:40]
 
 
+@functools.cache  # what runs is what was imported
 def _sources() -> list[tuple[str, int, int]]:
   """Name, time of the last change and size of every source file of the package."""
   root = os.path.dirname(prn_jax.__file__)

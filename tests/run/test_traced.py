@@ -14,7 +14,7 @@ from prn_jax.kinds.conv import Conv
 from prn_jax.model import Model
 from prn_jax.network import Network
 from prn_jax.run import traced
-from prn_jax.run.detector import Detector
+from prn_jax.run.detector import DetectOptions, Detector
 from prn_jax.run.inference import Inference
 from tests.nets import random_model
 
@@ -88,6 +88,19 @@ def test_a_detector_finds_the_same(switched_on: Path, monkeypatch: pytest.Monkey
   again = Detector(model)([image])[0]
   np.testing.assert_array_equal(again.boxes_xyxy_px, first.boxes_xyxy_px)
   np.testing.assert_array_equal(again.scores, first.scores)
+
+
+def test_detectors_of_one_network_share_its_programs(switched_on: Path) -> None:
+  image = (np.random.default_rng(1).random((40, 50, 3)) * 255).astype(np.uint8)
+  model = random_model()
+  network = Inference(model)
+  some, every = (
+    Detector(model, DetectOptions(conf=0.1, classes=classes), network=network)([image])[0] for classes in ([1], None)
+  )
+  assert len(every) > len(some) > 0
+  assert len(list(switched_on.iterdir())) == 2  # a choice of classes is an argument
+  Detector(model, DetectOptions(conf=0.3), network=network)([image])
+  assert len(network._with_heads) == 1
 
 
 def test_nothing_is_kept_of_layers_from_elsewhere(switched_on: Path, monkeypatch: pytest.MonkeyPatch) -> None:
