@@ -20,6 +20,7 @@ from prn_jax.data_pipelines.convert.pictures import Header, Images, key_of, plac
 from prn_jax.data_pipelines.convert.proof import Proof, prove
 from prn_jax.data_pipelines.convert.result import Converted
 from prn_jax.data_pipelines.findings import Check
+from prn_jax.data_pipelines.image_sizes import check_stated_size
 from prn_jax.data_pipelines.images import ImageError
 from prn_jax.data_pipelines.parallel import in_order
 from prn_jax.data_pipelines.prepared.shrink import image_problem
@@ -33,7 +34,6 @@ from prn_jax.data_pipelines.records import (
   RecordList,
   Renumbered,
   box_fault,
-  check_stated_size,
   checked_box,
   count_problems,
   image_name,

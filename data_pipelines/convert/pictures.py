@@ -15,10 +15,11 @@ from pathlib import Path
 
 from PIL import Image
 
+from prn_jax.data_pipelines.image_sizes import image_size
 from prn_jax.data_pipelines.images import ImageError, read_image
 from prn_jax.data_pipelines.images.formats import is_image_name, open_image
 from prn_jax.data_pipelines.images.orientation import orientation_of_header
-from prn_jax.data_pipelines.records import Record, image_name, image_size
+from prn_jax.data_pipelines.records import Record, image_name
 from prn_jax.errors import PrnError
 from prn_jax.files.places import is_remote
 

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from prn_jax.data_pipelines.image_sizes import image_size
 from prn_jax.data_pipelines.images import Resize
-from prn_jax.data_pipelines.records import DataError, Dataset, image_size
+from prn_jax.data_pipelines.records import DataError, Dataset
 
 Floats = NDArray[np.float64]
 

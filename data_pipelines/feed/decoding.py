@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from prn_jax.data_pipelines.augment.sample import IGNORED_CLASS, Sample
+from prn_jax.data_pipelines.image_sizes import check_stated_size
 from prn_jax.data_pipelines.images.orientation import is_turned, upright
 from prn_jax.data_pipelines.images.read import MAX_PIXELS, jpeg_has_end, read_file, read_image
-from prn_jax.data_pipelines.records import Problem, Record, check_stated_size, image_name
+from prn_jax.data_pipelines.records import Problem, Record, image_name
 
 AtLeast = tuple[int, int] | Callable[[int, int], tuple[int, int]] | None
 """(width, height) in pixels that decoding must leave of an image, given so or by its own; None is all of it."""

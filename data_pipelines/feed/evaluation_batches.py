@@ -13,20 +13,11 @@ from numpy.typing import NDArray
 
 from prn_jax.data_pipelines import images
 from prn_jax.data_pipelines.feed.batching import Batch, Size, stop_text, unusable
+from prn_jax.data_pipelines.image_sizes import check_stated_size
 from prn_jax.data_pipelines.images import Placement, Resize
 from prn_jax.data_pipelines.images.channels import to_channels
 from prn_jax.data_pipelines.parallel import OrderedMap, default_threads
-from prn_jax.data_pipelines.records import (
-  DataError,
-  Dataset,
-  ImageId,
-  OnBadData,
-  Problem,
-  Record,
-  Task,
-  check_stated_size,
-  image_name,
-)
+from prn_jax.data_pipelines.records import DataError, Dataset, ImageId, OnBadData, Problem, Record, Task, image_name
 from prn_jax.errors import BucketError, PrnError
 
 _LOG = logging.getLogger(__name__)

@@ -13,17 +13,10 @@ from PIL import Image
 
 from prn_jax.data_pipelines.feed.decoding import read_reduced
 from prn_jax.data_pipelines.findings import Check
+from prn_jax.data_pipelines.image_sizes import StatedSizeError, check_stated_size, image_size
 from prn_jax.data_pipelines.images import ImageError, read_image
 from prn_jax.data_pipelines.images.orientation import orientation
-from prn_jax.data_pipelines.records import (
-  DataError,
-  Problem,
-  Record,
-  StatedSizeError,
-  check_stated_size,
-  image_name,
-  image_size,
-)
+from prn_jax.data_pipelines.records import DataError, Problem, Record, image_name
 from prn_jax.errors import PrnError
 from prn_jax.ranges import between, check
 

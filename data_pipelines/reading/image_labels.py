@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prn_jax.data_pipelines.findings import Check
+from prn_jax.data_pipelines.image_sizes import checked_image_size
 from prn_jax.data_pipelines.images.formats import is_image_name
 from prn_jax.data_pipelines.records import (
   Box,
@@ -22,7 +23,6 @@ from prn_jax.data_pipelines.records import (
   Rings,
   box_fault,
   checked_box,
-  checked_image_size,
   make_record,
 )
 from prn_jax.files.disk import is_folder

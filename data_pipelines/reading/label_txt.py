@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from prn_jax.data_pipelines.findings import Check
+from prn_jax.data_pipelines.image_sizes import checked_image_size
 from prn_jax.data_pipelines.reading.label_files import LabelFiles, LabelPath
 from prn_jax.data_pipelines.records import (
   Box,
@@ -26,7 +27,6 @@ from prn_jax.data_pipelines.records import (
   Record,
   Rings,
   checked_box,
-  checked_image_size,
   image_ids_of,
   make_record,
 )

@@ -17,9 +17,10 @@ from collections.abc import Collection
 from pathlib import Path
 
 from prn_jax.data_pipelines.class_names import plain
+from prn_jax.data_pipelines.image_sizes import checked_image_size
 from prn_jax.data_pipelines.reading.image_labels import images_by_stem
 from prn_jax.data_pipelines.reading.voc_xml import is_same_size, listed, objects_of, parse
-from prn_jax.data_pipelines.records import DataError, ProblemLog, RecordList, checked_image_size, finish, make_record
+from prn_jax.data_pipelines.records import DataError, ProblemLog, RecordList, finish, make_record
 from prn_jax.data_pipelines.spec import register_source
 from prn_jax.errors import did_you_mean
 from prn_jax.files.disk import is_file, is_folder

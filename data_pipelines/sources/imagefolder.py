@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from prn_jax.data_pipelines.findings import Check
+from prn_jax.data_pipelines.image_sizes import checked_image_size, image_size
 from prn_jax.data_pipelines.images.formats import is_image_name
 from prn_jax.data_pipelines.reading.archives import ARCHIVE_SUFFIXES, Archive, is_archive
 from prn_jax.data_pipelines.records import (
@@ -24,9 +25,7 @@ from prn_jax.data_pipelines.records import (
   Record,
   RecordList,
   Task,
-  checked_image_size,
   finish,
-  image_size,
   make_record,
 )
 from prn_jax.data_pipelines.spec import register_source

@@ -22,8 +22,9 @@ from pathlib import Path
 import numpy as np
 
 from prn_jax.data_pipelines.findings import Check
+from prn_jax.data_pipelines.image_sizes import image_size
 from prn_jax.data_pipelines.reading.archives import Archive
-from prn_jax.data_pipelines.records import DataError, Problem, ProblemLog, Record, Task, image_size, make_record
+from prn_jax.data_pipelines.records import DataError, Problem, ProblemLog, Record, Task, make_record
 from prn_jax.data_pipelines.spec import register_source
 from prn_jax.errors import did_you_mean
 from prn_jax.files.places import is_remote, to_path

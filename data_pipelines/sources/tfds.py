@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from prn_jax.data_pipelines.findings import Check
+from prn_jax.data_pipelines.image_sizes import image_size
 from prn_jax.data_pipelines.reading.tfrecord import FilePart, TfRecords
 from prn_jax.data_pipelines.records import (
   DataError,
@@ -33,7 +34,6 @@ from prn_jax.data_pipelines.records import (
   Record,
   Task,
   checked_box,
-  image_size,
   make_record,
 )
 from prn_jax.data_pipelines.spec import register_source

@@ -25,6 +25,7 @@ from pathlib import Path, PurePosixPath
 
 from prn_jax.data_pipelines.class_names import VOC_NAMES
 from prn_jax.data_pipelines.findings import Check
+from prn_jax.data_pipelines.image_sizes import checked_image_size
 from prn_jax.data_pipelines.images.formats import IMAGE_SUFFIXES, is_image_name
 from prn_jax.data_pipelines.reading.named_files import NamedFiles
 from prn_jax.data_pipelines.reading.voc_xml import (
@@ -37,15 +38,7 @@ from prn_jax.data_pipelines.reading.voc_xml import (
   objects_of,
   parse,
 )
-from prn_jax.data_pipelines.records import (
-  DataError,
-  ProblemLog,
-  Record,
-  RecordList,
-  checked_image_size,
-  finish,
-  make_record,
-)
+from prn_jax.data_pipelines.records import DataError, ProblemLog, Record, RecordList, finish, make_record
 from prn_jax.data_pipelines.spec import register_source
 from prn_jax.errors import did_you_mean
 from prn_jax.files.disk import is_file, is_folder

@@ -26,7 +26,7 @@ def resolve(config: TrainConfig, num_images: int, mesh: jax.sharding.Mesh) -> tu
 
   Args:
     config: the user's configuration.
-    num_images: number of training images.
+    num_images: number of training images that an epoch draws.
     mesh: every device must get as many images.
 
   Raises:

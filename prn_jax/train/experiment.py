@@ -128,25 +128,21 @@ def open_experiment(
     dataset = open_spec(config.data.train, config.data.on_bad_data)
   graph, training, resize = build_network(config, len(dataset.names))
   _check_task(config, graph, dataset)
-  notes: tuple[str, ...] = ()
-  if config.fit_anchors:
-    graph, line = with_own_anchors(graph, dataset, resize)
-    notes = (line,)
-  mesh = mesh or make_mesh()
-  asked, (config, chosen) = config, resolve(config, len(dataset), mesh)
+  graph, fitted = with_own_anchors(graph, dataset, resize) if config.fit_anchors else (graph, ())
+  mesh, num_images = mesh or make_mesh(), images_per_epoch(dataset)
+  asked, (config, chosen) = config, resolve(config, num_images, mesh)
   check_batch_size(config.batch_size, config.optim.accumulate, mesh)
   _check_groups(config, mesh)
-  durations = _durations(config, images_per_epoch(dataset))
-  layers = training.layers if training else {}
-  tx, schedule = make_optimizer(config.optim, graph, durations["total"], layers, seed=config.seed)
-  variables, start = _start(config if not is_resumed else dataclasses.replace(config, weights=""), graph, training)
-  main = (graph.width, graph.height)
-  graphs = {main: graph} | {size: _resized(graph, size, f"config.sizes[{i}]") for i, size in enumerate(config.sizes)}
-  recipes = {size: _recipe(config, one, training, tx, objective) for size, one in graphs.items()}
+  durations = _durations(config, num_images)
+  tx, schedule = make_optimizer(
+    config.optim, graph, durations["total"], training.layers if training else {}, seed=config.seed
+  )
+  variables, start = _start(dataclasses.replace(config, weights="") if is_resumed else config, graph, training)
+  recipes = {size: _recipe(config, one, training, tx, objective) for size, one in _by_size(graph, config).items()}
   return Experiment(
     asked=asked,
     config=config,
-    chosen=chosen + notes,
+    chosen=chosen + fitted,
     graph=graph,
     training=training,
     names=dataset.names,
@@ -207,6 +203,12 @@ def build_network(config: TrainConfig, classes: int) -> tuple[Graph, Training | 
   if num_classes(graph) != classes:
     graph = with_num_classes(graph, classes)
   return (with_anchors(graph, config.anchors) if config.anchors else graph), training, resize
+
+
+def _by_size(graph: Graph, config: TrainConfig) -> dict[Size, Graph]:
+  """The network at every size of the run, its own first."""
+  others = {size: _resized(graph, size, f"config.sizes[{i}]") for i, size in enumerate(config.sizes)}
+  return {(graph.width, graph.height): graph} | others
 
 
 def _resized(graph: Graph, size: Size, key: str) -> Graph:

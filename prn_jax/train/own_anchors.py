@@ -10,7 +10,7 @@ from prn_jax.graph.graph import Graph
 from prn_jax.transforms.num_classes import anchors_of, with_anchors
 
 
-def with_own_anchors(graph: Graph, dataset: Dataset, resize: str) -> tuple[Graph, str]:
+def with_own_anchors(graph: Graph, dataset: Dataset, resize: str) -> tuple[Graph, tuple[str]]:
   """The detector with as many anchors, clustered from the boxes of a data set, as its input shows them.
 
   Args:
@@ -19,7 +19,7 @@ def with_own_anchors(graph: Graph, dataset: Dataset, resize: str) -> tuple[Graph
     resize: how images come to the network's size.
 
   Returns:
-    The network, and a line that says how well the new anchors and those that they replace stand for the boxes.
+    The network, and one line that says how well the new anchors and those that they replace stand for the boxes.
 
   Raises:
     PrnError: its heads have no anchors, or lists of their own; the data has too few boxes.
@@ -29,7 +29,7 @@ def with_own_anchors(graph: Graph, dataset: Dataset, resize: str) -> tuple[Graph
   own = fit_anchors(sizes, len(before.sizes_wh_px))
   text = ", ".join(f"{w:g}x{h:g}" for w, h in own.sizes_wh_px)
   line = f"anchors {text}, clustered from {own.num_boxes:,} boxes: {_figures(own)}; those before: {_figures(before)}"
-  return with_anchors(graph, [(float(w), float(h)) for w, h in own.sizes_wh_px]), line
+  return with_anchors(graph, [(float(w), float(h)) for w, h in own.sizes_wh_px]), (line,)
 
 
 def _figures(anchors: Anchors) -> str:

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
+from prn_jax.data_pipelines.image_sizes import image_size
 from prn_jax.data_pipelines.images import ImageError, inputs, read_image
 from prn_jax.data_pipelines.images import formats as image_formats
-from prn_jax.data_pipelines.records import DataError, image_size
+from prn_jax.data_pipelines.records import DataError
 from prn_jax.data_pipelines.spec import open_spec
 from tests.data_pipelines.pictures import write, write_image
 
