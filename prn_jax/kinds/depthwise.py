@@ -56,20 +56,7 @@ class Depthwise(Layer):
 
   def _conv(self, channels: int) -> Conv:
     """The convolution that computes this layer on an input of `channels` channels."""
-    return Conv(
-      name=self.name,
-      inputs=self.inputs,
-      filters=self.filters,
-      size=self.size,
-      stride=self.stride,
-      padding=self.padding,
-      groups=channels,
-      batch_normalize=self.batch_normalize,
-      activation=self.activation,
-      leaky_slope=self.leaky_slope,
-      same=self.same,
-      bn_epsilon=self.bn_epsilon,
-    )
+    return Conv(**{field.name: getattr(self, field.name) for field in dataclasses.fields(self)}, groups=channels)
 
   def detail(self, places: Sequence[str]) -> str:
     return f"{self.filters} {self.size}x{self.size}/{self.stride} {self.activation}"
