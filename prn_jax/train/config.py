@@ -25,6 +25,7 @@ from prn_jax.hosts.group import HostSettings
 from prn_jax.ranges import at_least, below, between, check, check_value, range_of
 from prn_jax.train.losses import LossConfig
 from prn_jax.train.optim import OptimConfig
+from prn_jax.train.sparse import SparseConfig
 
 if TYPE_CHECKING:
   import ml_collections
@@ -190,6 +191,7 @@ class TrainConfig:
   augment: DetectionAugment | ClassificationAugment = DetectionAugment()
   loss: LossConfig = LossConfig()
   optim: OptimConfig = OptimConfig()
+  sparse: SparseConfig = SparseConfig()
   eval: EvalConfig = EvalConfig()
   hosts: HostSettings = HostSettings()
 

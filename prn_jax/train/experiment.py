@@ -36,6 +36,7 @@ from prn_jax.train.losses import FROM_CONFIG, Objective
 from prn_jax.train.optim import frozen_layers, make_optimizer
 from prn_jax.train.own_anchors import with_own_anchors
 from prn_jax.train.sharding import StepFn, check_batch_size, compile_step
+from prn_jax.train.sparse import Sparsity, sparsity_of
 from prn_jax.train.start import StartReport, start_variables
 from prn_jax.train.step import Recipe
 from prn_jax.transforms import partial_residual
@@ -64,6 +65,7 @@ class Experiment:
     resize: how images come to the network's size, here and wherever the trained network is used.
     variables, start: the variables at the start, and what they come from.
     objective: the loss, and what it reads beside the batch.
+    sparsity: the penalty on scales of batch norm; None without one.
   """
 
   asked: TrainConfig
@@ -87,6 +89,7 @@ class Experiment:
   variables: Variables
   start: StartReport
   objective: Objective = FROM_CONFIG
+  sparsity: Sparsity | None = None
 
   @property
   def recipe(self) -> Recipe:
@@ -134,15 +137,15 @@ def open_experiment(
   check_batch_size(config.batch_size, config.optim.accumulate, mesh)
   _check_groups(config, mesh)
   durations = _durations(config, num_images)
-  tx, schedule = make_optimizer(
-    config.optim, graph, durations["total"], training.layers if training else {}, seed=config.seed
-  )
+  layers = training.layers if training else {}
+  sparsity = sparsity_of(config.sparse, graph, durations["total"], frozen_layers(graph, config.optim, layers))
+  tx, schedule = make_optimizer(config.optim, graph, durations["total"], layers, seed=config.seed, sparsity=sparsity)
   variables, start = _start(dataclasses.replace(config, weights="") if is_resumed else config, graph, training)
   recipes = {size: _recipe(config, one, training, tx, objective) for size, one in _by_size(graph, config).items()}
   return Experiment(
     asked=asked,
     config=config,
-    chosen=chosen + fitted,
+    chosen=(*chosen, *fitted, *([sparsity.text(graph)] if sparsity else ())),
     graph=graph,
     training=training,
     names=dataset.names,
@@ -161,6 +164,7 @@ def open_experiment(
     variables=variables,
     start=start,
     objective=objective,
+    sparsity=sparsity,
   )
 
 

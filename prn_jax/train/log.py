@@ -99,6 +99,11 @@ class MetricsLog:
       with Image.open(file) as picture:
         self._writer().add_image(f"examples/{file.stem}", np.asarray(picture.convert("RGB")), step, dataformats="HWC")
 
+  def histograms(self, step: int, values: Mapping[str, np.ndarray]) -> None:
+    """Shows how values are distributed in TensorBoard; an array by name, as "gamma/conv_0"."""
+    for name, array in values.items():
+      self._writer().add_histogram(name, array, step)
+
   def close(self) -> None:
     for file in (self._jsonl, self._csv):
       if file is not None:

@@ -44,6 +44,7 @@ from prn_jax.train.evaluation import Figures
 from prn_jax.train.experiment import Experiment
 from prn_jax.train.export import NAMES as BEST
 from prn_jax.train.export import write_best
+from prn_jax.train.gammas import write_gammas, write_picture
 from prn_jax.train.lock import locked
 from prn_jax.train.log import MetricsLog, Stopwatch, evaluations, last_evaluation, progress_line, say
 from prn_jax.train.outcome import Outcome, Reason
@@ -55,6 +56,7 @@ from prn_jax.train.rundir import STEP_FILE, prepare, record, reported_step, run_
 from prn_jax.train.samples import MOST as MOST_SAMPLES
 from prn_jax.train.samples import write_training_samples, write_validation_samples
 from prn_jax.train.sharding import StepFn, put_constants
+from prn_jax.train.sparse import sparsity_figures
 from prn_jax.train.step_metrics import Totals
 
 STEPS_IN_FLIGHT = 2  # so that a signal, or a step that hangs, is noticed soon
@@ -292,6 +294,9 @@ class _Run:
     self._check_finite()
     values = self.totals.take() | {"learning_rate": float(self.experiment.schedule(done - 1))} | self.watch.lap(done)
     if self.log:
+      if self.experiment.sparsity:
+        values |= sparsity_figures(list(self._scales().values()))
+        values["sparse/strength"] = float(self.experiment.sparsity.strength(done - 1))
       self.log.write(done, {key: value for key, value in values.items() if key != "eta_sec"})
       say(progress_line(done, self.experiment.total_steps, values))
 
@@ -341,8 +346,18 @@ class _Run:
     self._check_finite()
     with self.pause("saving a checkpoint"):
       if self.log:
+        if self.experiment.sparsity:
+          scales = self._scales()
+          self.log.histograms(done, {f"gamma/{name}": values for name, values in scales.items()})
+          write_gammas(self.workdir, done, scales)
         self.log.push()
       self.checkpoints.save(done, self.state, run_metadata(self.experiment, done), **rating)
+
+  def _scales(self) -> dict[str, Any]:
+    """The scales of batch norm that are pressed, averaged where there are averages: what a pruning would see."""
+    assert self.experiment.sparsity is not None
+    scales: dict[str, Any] = jax.device_get(self.experiment.sparsity.scales(steps.eval_variables(self.state)["params"]))
+    return scales
 
   def _finish(self, done: int, is_stopped: bool) -> Reason:
     """The last log line and checkpoint, and, at the end of the run, the report of the evaluation."""
@@ -359,6 +374,8 @@ class _Run:
     if self.log:
       self.log.close()
       write_curves(self.workdir)
+      if self.experiment.sparsity:
+        write_picture(self.workdir, self._scales())
       if not is_stopped and (done > self.start_step or not any((self.workdir / name).exists() for name in BEST)):
         with self.pause("writing the best weights"):
           self._say(f"best weights as one file: {self.workdir / write_best(self.workdir)}")

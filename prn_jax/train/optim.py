@@ -22,6 +22,7 @@ from prn_jax.formats.darknet_training import LayerTraining, NetTraining
 from prn_jax.graph.graph import Graph
 from prn_jax.ranges import at_least, below, check
 from prn_jax.train.schedules import Policy, cosine_schedule, darknet_schedule
+from prn_jax.train.sparse import SparseMethod, Sparsity, add_subgradient, soft_threshold
 
 COSINE = "cosine"
 DECAYED_LEAVES = ("kernel", "vector")
@@ -208,6 +209,7 @@ def make_optimizer(
   layers: Mapping[str, LayerTraining] | None = None,
   *,
   seed: int = 0,
+  sparsity: Sparsity | None = None,
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
   """The optimiser of a network.
 
@@ -219,6 +221,7 @@ def make_optimizer(
       freeze (the latter all layers before, too; above 1 until that update); burnin_update holds until so many
       burn-ins are over. `NO_EFFECT` keys are reported in the log.
     seed: the seed of the policy "random"; other policies have no chance in them.
+    sparsity: a penalty on scales of batch norm, if there is one. It is not clipped with the gradient.
 
   Returns:
     The transformation, which takes mean gradients over the images, and the schedule, for the log. The state is
@@ -240,9 +243,12 @@ def make_optimizer(
     )
   schedule = make_schedule(config, total_steps, seed)
   factors = {name: keys.learning_rate for name, keys in layers.items() if keys.learning_rate != 1}
-  tx = optax.chain(*_update_rule(config, graph), optax.scale_by_schedule(lambda count: -schedule(count)))
+  stages = _update_rule(config, graph, sparsity)
+  tx = optax.chain(*stages, optax.scale_by_schedule(lambda count: -schedule(count)))
   if factors:
     tx = optax.chain(tx, _scale_layers(factors))
+  if sparsity and SparseMethod(sparsity.config.method) is SparseMethod.PROXIMAL:
+    tx = optax.chain(tx, soft_threshold(sparsity, schedule))
   held = _held_steps(graph, config, layers)
   if held:
     tx = _hold(tx, held)
@@ -299,10 +305,14 @@ def _warn_without_effect(layers: Mapping[str, LayerTraining]) -> None:
 # -- update rules ------------------------------------------------------------------------------------------------------
 
 
-def _update_rule(config: OptimConfig, graph: Graph) -> Iterator[optax.GradientTransformation]:
+def _update_rule(
+  config: OptimConfig, graph: Graph, sparsity: Sparsity | None
+) -> Iterator[optax.GradientTransformation]:
   """The stages from the mean gradient to the step before the learning rate."""
   if config.clip_norm:
     yield optax.clip_by_global_norm(config.clip_norm)
+  if sparsity and SparseMethod(sparsity.config.method) is SparseMethod.SUBGRADIENT:
+    yield add_subgradient(sparsity)
   is_decayed = decay_mask(graph)
   decay = optax.add_decayed_weights(config.weight_decay, mask=is_decayed)
   momentum = optax.trace(config.momentum, nesterov=config.nesterov)
