@@ -80,16 +80,46 @@ def resample(
     (height, width, 3) uint8 of the window.
   """
   window = window or Window(0, 0, *size)
+  if (crop.width, crop.height) == size and crop.left % 1 == crop.top % 1 == 0:
+    return _moved(image, int(crop.left), int(crop.top), crop.flip, window, fill, size[0])
   height, width = image.shape[:2]
   columns = _axis(crop.left, crop.width, size[0], width, window.left, window.right, crop.flip)
   rows = _axis(crop.top, crop.height, size[1], height, window.top, window.bottom, False)
   output = np.empty((window.bottom - window.top, window.right - window.left, 3), np.uint8)
   if columns.stop - columns.start < output.shape[1] or rows.stop - rows.start < output.shape[0]:
-    colour = np.array(mean_colour(image) if fill is None else fill, np.uint8)
-    output.reshape(output.shape[0], -1)[...] = np.tile(colour, output.shape[1])  # whole rows: far faster than pixels
+    _fill(output, image, fill)
   if columns.start < columns.stop and rows.start < rows.stop:
     _bilinear(image, columns, rows, output[rows.start : rows.stop, columns.start : columns.stop])
   return output
+
+
+def _moved(
+  image: NDArray[np.uint8],
+  left: int,
+  top: int,
+  flip: bool,
+  window: Window,
+  fill: tuple[int, int, int] | None,
+  width: int,
+) -> NDArray[np.uint8]:
+  """`resample` of a crop as large as its output that starts at a whole pixel: every pixel is one of the image's."""
+  if flip:
+    image, left = image[:, ::-1], image.shape[1] - width - left
+  first_row, first_column = top + window.top, left + window.left
+  rows, columns = window.bottom - window.top, window.right - window.left
+  seen = image[max(0, first_row) : max(0, first_row + rows), max(0, first_column) : max(0, first_column + columns)]
+  if seen.shape[:2] == (rows, columns):
+    return seen.copy()
+  output = np.empty((rows, columns, 3), np.uint8)
+  _fill(output, image, fill)
+  down, right = max(0, -first_row), max(0, -first_column)
+  output[down : down + seen.shape[0], right : right + seen.shape[1]] = seen
+  return output
+
+
+def _fill(output: NDArray[np.uint8], image: NDArray[np.uint8], fill: tuple[int, int, int] | None) -> None:
+  colour = np.array(mean_colour(image) if fill is None else fill, np.uint8)
+  output.reshape(output.shape[0], -1)[...] = np.tile(colour, output.shape[1])  # whole rows: far faster than pixels
 
 
 def mean_colour(image: NDArray[np.uint8]) -> tuple[int, int, int]:

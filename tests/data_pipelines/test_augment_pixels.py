@@ -83,6 +83,18 @@ def test_same_size_copies_and_two_flips_are_none():
   np.testing.assert_array_equal(resample(image, Crop(0, 0, 31, 17), (31, 17)), image)
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+  left=st.integers(-30, 45), top=st.integers(-30, 35), flip=st.booleans(), window=st.sampled_from([(0, 0), (3, 9)])
+)
+def test_a_move_by_whole_pixels_is_exact(left, top, flip, window):
+  image, size = noise(40, 30), (21, 17)
+  whole = exact(image, Crop(left, top, *size, flip), size, (1, 2, 3))
+  part = Window(*window, 20, 16)
+  output = resample(image, Crop(left, top, *size, flip), size, part, fill=(1, 2, 3))
+  np.testing.assert_array_equal(output, whole[part.top : part.bottom, part.left : part.right])
+
+
 @settings(max_examples=30, deadline=None)
 @given(edges=st.tuples(*[st.integers(0, 20)] * 4), flip=st.booleans())
 def test_window_is_a_part_of_the_whole_output(edges, flip):
