@@ -1,4 +1,4 @@
-.PHONY: demo setup test fast cases lint types format lowest
+.PHONY: demo setup test fast cases accelerator lint types format lowest
 
 # A virtual environment in .venv, made once.
 PYTHON := .venv/bin/python
@@ -23,6 +23,11 @@ fast: setup lint types
 # What users reported, from the reference data.
 cases: setup
 	$(PYTHON) -m pytest -n 2 tests/test_cases.py
+
+# On a machine with an NVIDIA GPU and `pip install '.[gpu]'` (with a TPU: DEVICE=tpu): that it computes what the CPU computes.
+DEVICE := cuda
+accelerator: setup
+	JAX_PLATFORMS=$(DEVICE),cpu $(PYTHON) -m pytest tests/accelerator
 
 lint:
 	$(PYTHON) -m ruff check .

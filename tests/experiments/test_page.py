@@ -72,6 +72,7 @@ STATED: tuple[Callable[[], str], ...] = (
   lambda: (
     f"not told apart from residual, {apart('fprn:0.5', RESIDUAL)}; where they drop three quarters it is worse, {apart('fprn:0.75', RESIDUAL)}"
   ),
+  lambda: f"two thirds of residual's parameters and is not told apart from it: {apart('shrink:0.5', RESIDUAL)}",
   lambda: f"From {seeds(FIGURE11)} seeds, Student's t is {t95(seeds(FIGURE11) - 1):.1f}",
   lambda: f"the same {FIGURE11.settings['test_images']:,} images",
   lambda: "a top-1 of {:.0f}% with a standard deviation of {:.1f} points (binomial)".format(*sampling()),
