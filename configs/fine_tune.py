@@ -25,7 +25,7 @@ def get_config(root: str = "data/vehicles") -> ml_collections.ConfigDict:
   config.data.train, config.data.valid = f"yolo:{root}/data.yaml:train", f"yolo:{root}/data.yaml:test"
   config.data.on_bad_data = "skip"
   config.data.cache_mb = 1_000
-  config.fit_anchors = True
+  config.fit_anchors = config.keep_head = True
   config.batch_size = 16
   config.total.epochs = 12.0
   config.log_every.steps = 20

@@ -80,7 +80,7 @@ def resample(
     (height, width, 3) uint8 of the window.
   """
   window = window or Window(0, 0, *size)
-  if (crop.width, crop.height) == size and crop.left % 1 == crop.top % 1 == 0:
+  if crop.width == size[0] and crop.height == size[1] and crop.left % 1 == crop.top % 1 == 0:
     return _moved(image, int(crop.left), int(crop.top), crop.flip, window, fill, size[0])
   height, width = image.shape[:2]
   columns = _axis(crop.left, crop.width, size[0], width, window.left, window.right, crop.flip)

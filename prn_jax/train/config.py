@@ -144,6 +144,7 @@ class TrainConfig:
     anchors: (width, height) pairs in pixels of the input, in place of the model's.
     fit_anchors: cluster the boxes of the training data into anchors, in place of these (`prn data anchors`).
     weights: start from these; weights_model is their network, if it is another one.
+    keep_head: whether heads keep what weights with other classes know of boxes, objects and classes of the same name.
     bn_scope: "global" or "per_device"; bn_momentum is the share of the old rolling statistics; 0: Darknet's 0.99, less
       in a run that is too short for it (`defaults`).
     dtype: the type of the computation, "float32" or "bfloat16". Parameters, statistics, loss and boxes are always float32.
@@ -169,6 +170,7 @@ class TrainConfig:
   fit_anchors: bool = False
   weights: str = ""
   weights_model: str = ""
+  keep_head: bool = False
   bn_scope: str = "global"
   bn_momentum: float = dataclasses.field(
     default=0.0,

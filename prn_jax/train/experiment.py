@@ -140,7 +140,8 @@ def open_experiment(
   layers = training.layers if training else {}
   sparsity = sparsity_of(config.sparse, graph, durations["total"], frozen_layers(graph, config.optim, layers))
   tx, schedule = make_optimizer(config.optim, graph, durations["total"], layers, seed=config.seed, sparsity=sparsity)
-  variables, start = _start(dataclasses.replace(config, weights="") if is_resumed else config, graph, training)
+  from_weights = dataclasses.replace(config, weights="") if is_resumed else config
+  variables, start = _start(from_weights, graph, training, dataset.names)
   recipes = {size: _recipe(config, one, training, tx, objective) for size, one in _by_size(graph, config).items()}
   return Experiment(
     asked=asked,
@@ -293,7 +294,9 @@ def _recipe(
   )
 
 
-def _start(config: TrainConfig, graph: Graph, training: Training | None) -> tuple[Variables, StartReport]:
+def _start(
+  config: TrainConfig, graph: Graph, training: Training | None, names: tuple[str, ...]
+) -> tuple[Variables, StartReport]:
   """The variables to begin with; weights of the network before its transforms will do."""
   original = None
   if config.weights and config.transforms:
@@ -306,6 +309,7 @@ def _start(config: TrainConfig, graph: Graph, training: Training | None) -> tupl
     layers=training.layers if training else {},
     original=original,
     strict=not config.lenient,
+    keep_head=names if config.keep_head else None,
   )
 
 

@@ -1,7 +1,7 @@
 """Where a training starts: random, or from weights of the same network, of another one, or of a part of it.
 
-Layers are matched by name; those whose arrays have other shapes (a head for other classes) stay random. What became of
-every layer stands in a `StartReport`.
+Layers are matched by name; those whose arrays have other shapes (a head for other classes) stay random, or keep what does not
+depend on the classes (`start_head`). What became of every layer stands in a `StartReport`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,11 @@ from prn_jax.files.places import to_path
 from prn_jax.formats import darknet_weights
 from prn_jax.formats.darknet_training import LayerTraining
 from prn_jax.graph.graph import Graph
-from prn_jax.labels import num_classes
+from prn_jax.labels import default_names, num_classes
 from prn_jax.loading import load
 from prn_jax.model import Model
 from prn_jax.network import Variables, flatten_variables, init_variables, unflatten_variables
+from prn_jax.train.start_head import kept_heads
 from prn_jax.transforms.num_classes import with_num_classes
 from prn_jax.transforms.warm_start import warm_start
 
@@ -40,6 +41,8 @@ class StartReport:
     source: the origin of the weights, for people; "" without weights.
     loaded: layers that have them.
     random: layer that is random -> why.
+    kept: layers below a head that keep what it knows of boxes and objects.
+    classes: the classes that these have by name.
     unused: layers of the source that are not in the network, or do not fit.
   """
 
@@ -47,13 +50,18 @@ class StartReport:
   loaded: tuple[str, ...]
   random: Mapping[str, str]
   unused: tuple[str, ...] = ()
+  kept: tuple[str, ...] = ()
+  classes: tuple[str, ...] = ()
 
   def __str__(self) -> str:
     """A few lines: how many layers were loaded, which are random and why, which were not used."""
-    total = len(self.loaded) + len(self.random)
+    total = len(self.loaded) + len(self.random) + len(self.kept)
     if not self.source:
       return f"start: random weights in all {total} layers"
     lines = [f"start: {len(self.loaded)} of {total} layers from {self.source}"]
+    if self.kept:
+      classes = f"the classes {_listed(self.classes)} by name" if self.classes else "no class (none has a known name)"
+      lines.append(f"  keep boxes and objects of other classes, and {classes}: {_listed(self.kept)}")
     for reason, names in _grouped(self.random):
       lines.append(f"  random, {reason}: {_listed(names)}")
     if self.unused:
@@ -68,6 +76,7 @@ class _Source:
   text: str
   graph: Graph
   arrays: dict[str, Any]
+  names: Sequence[str] = ()
 
   @property
   def layers(self) -> list[str]:
@@ -86,6 +95,7 @@ def start_variables(
   layers: Mapping[str, LayerTraining] | None = None,
   original: Graph | None = None,
   strict: bool = True,
+  keep_head: Sequence[str] | None = None,
 ) -> tuple[Variables, StartReport]:
   """The variables that a training starts from.
 
@@ -101,6 +111,7 @@ def start_variables(
     original: what `graph` was before its transforms, if there were any: the weights may be those of either network, and
       those of the original are cut to the channels that are left (`transforms.warm_start`).
     strict: whether the cfg that `weights_model` names is read strictly; see `formats.darknet_cfg.parse`.
+    keep_head: names of the classes, where heads shall keep what weights with other classes know; see `start_head`.
 
   Returns:
     {"params": ..., "batch_stats": ...} of numpy arrays, complete, and the report.
@@ -117,6 +128,8 @@ def start_variables(
   source = _open_one_of(graphs, to_path(weights), other, partial, layers or {})
   chosen, report = _match(graph, source) if original is None else _match_or_cut(graph, original, source)
   _check_any_fits(graph, source, report)
+  if keep_head is not None:
+    chosen, report = _with_kept_heads(graph, keep_head, flat, source, chosen, report)
   _check_finite(chosen, source.text)
   return unflatten_variables(flat | chosen), report
 
@@ -143,7 +156,7 @@ def _open(
     if other is not None:
       raise PrnError(f"'{path}' carries its own network; leave weights_model ('{other.graph.name}') empty.")
     saved = load(path)
-    return _source(f"'{path}'", saved.graph, saved.variables, saved.missing)
+    return _source(f"'{path}'", saved.graph, saved.variables, saved.missing, saved.names)
   what = ""
   if other is not None:
     graph, layers, what = other.graph, other.training.layers if other.training else {}, f" of '{other.graph.name}'"
@@ -159,9 +172,12 @@ def _open(
     return found
 
 
-def _source(text: str, graph: Graph, variables: Variables, missing: tuple[str, ...]) -> _Source:
+def _source(
+  text: str, graph: Graph, variables: Variables, missing: tuple[str, ...], names: Sequence[str] = ()
+) -> _Source:
   flat = flatten_variables(variables)
-  return _Source(text, graph, {key: value for key, value in flat.items() if key.split("/")[1] not in missing})
+  held = {key: value for key, value in flat.items() if key.split("/")[1] not in missing}
+  return _Source(text, graph, held, names or default_names(graph))
 
 
 def _read(path: Path, graph: Graph, partial: bool | None, layers: Mapping[str, LayerTraining], what: str) -> _Source:
@@ -242,6 +258,29 @@ def _match(graph: Graph, source: _Source) -> tuple[dict[str, Any], StartReport]:
     chosen |= {array.key(layer.name): source.arrays[key] for key, array in keys.items()}
   used = {names.get(name, name) for name in loaded}
   return chosen, StartReport(text, tuple(loaded), random, tuple(name for name in stored if name not in used))
+
+
+def _with_kept_heads(
+  graph: Graph,
+  names: Sequence[str],
+  random: Mapping[str, Any],
+  source: _Source,
+  chosen: dict[str, Any],
+  report: StartReport,
+) -> tuple[dict[str, Any], StartReport]:
+  """Layers below heads that are random take over what the pretrained ones know."""
+  heads = kept_heads(graph, names, random, source.graph, source.names, source.arrays)
+  heads = [head for head in heads if head.layer in report.random]
+  if not heads:
+    return chosen, report
+  kept, used = tuple(head.layer for head in heads), {head.source for head in heads}
+  return chosen | {key: value for head in heads for key, value in head.arrays.items()}, dataclasses.replace(
+    report,
+    random={name: why for name, why in report.random.items() if name not in kept},
+    unused=tuple(name for name in report.unused if name not in used),
+    kept=kept,
+    classes=heads[0].classes,
+  )
 
 
 def _check_any_fits(graph: Graph, source: _Source, report: StartReport) -> None:

@@ -38,7 +38,7 @@ def with_num_classes(graph: Graph, num_classes: int) -> Graph:
       new = dataclasses.replace(head, classes=num_classes)
       changed[head.name] = new
       outputs = graph.shapes[head.name].channels // head.entries * new.entries
-    source = _last_layer(graph, head)
+    source = result_layer(graph, head)
     changed[source.name] = dataclasses.replace(source, **{source.width_field: outputs})  # type: ignore[arg-type]
   return _replaced(graph, changed)
 
@@ -98,8 +98,12 @@ def _replaced(graph: Graph, changed: dict[str, Layer]) -> Graph:
   return dataclasses.replace(graph, layers=tuple(changed.get(layer.name, layer) for layer in graph))
 
 
-def _last_layer(graph: Graph, head: Layer) -> Layer:
-  """The layer with weights whose outputs `head` reads; nothing else may read them."""
+def result_layer(graph: Graph, head: Layer) -> Layer:
+  """The layer with weights whose outputs `head` reads.
+
+  Raises:
+    GraphError: there is none, or something else reads them too.
+  """
   layer = head
   while not (layer.kernel and layer.width_field):
     source = layer.inputs[0] if len(layer.inputs) == 1 else INPUT

@@ -277,3 +277,40 @@ def test_an_empty_file_is_no_backbone(tmp_path: Path) -> None:
   (tmp_path / "net.weights").write_bytes(Header().pack())
   with pytest.raises(WeightsError, match="It ends exactly before layer 0 'stem'"):
     start_variables(tiny_detector(), tmp_path / "net.weights")
+
+
+def test_heads_keep_what_other_classes_do_not_change(tmp_path: Path) -> None:
+  """Boxes and objects come out as before, the class of the same name too; only the new class is random."""
+  model = dataclasses.replace(random_model(tiny_detector(classes=7)), names=tuple("abcdefg"))
+  model.save(tmp_path / "model")
+  graph = tiny_detector(classes=2)
+  variables, report = start_variables(graph, tmp_path / "model", keep_head=("zebra", "C"))
+  assert (report.kept, report.classes, report.random, report.unused) == (HEADS, ("C",), {}, ())
+  assert str(report).splitlines()[1:] == [
+    "  keep boxes and objects of other classes, and the classes C by name: p5_out, p4_out"
+  ]
+  x = np.random.default_rng(0).random((1, 32, 32, 3), np.float32)
+  before, after = (one.forward(x) for one in (model, Model(graph, variables)))
+  random = Model(graph, start_variables(graph, tmp_path / "model")[0]).forward(x)
+  for head, value in after.items():
+    old, new, other = (np.asarray(v[head]).reshape(*value.shape[:3], 3, -1) for v in (before, after, random))
+    np.testing.assert_allclose(new[..., :5], old[..., :5], rtol=1e-5)
+    np.testing.assert_allclose(new[..., 6], old[..., 5 + 2], rtol=1e-5)
+    np.testing.assert_allclose(new[..., 5], other[..., 5], rtol=1e-5)
+    assert np.abs(new[..., :5] - other[..., :5]).max() > 1e-3
+
+
+def test_heads_without_names_or_of_another_form(tmp_path: Path) -> None:
+  random_model(tiny_detector(classes=7)).save(tmp_path / "x.weights")
+  report = start_variables(tiny_detector(classes=2), tmp_path / "x.weights", keep_head=("zebra", "fox"))[1]
+  assert "  keep boxes and objects of other classes, and no class (none has a known name): p5_out, p4_out" in str(report)
+  g = tiny_detector(classes=2)
+  fewer = {
+    name: dataclasses.replace(g[name], **fields)
+    for name, fields in (("p5_out", {"filters": 14}), ("p5_yolo", {"mask": (0, 1)}))
+  }
+  other = dataclasses.replace(g, layers=tuple(fewer.get(layer.name, layer) for layer in g))
+  random_model(tiny_detector(classes=7)).save(tmp_path / "model")
+  report = start_variables(other, tmp_path / "model", keep_head=("zebra", "fox"))[1]
+  assert report.kept == ("p4_out",)
+  assert list(report.random) == ["p5_out"]
