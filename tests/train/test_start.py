@@ -303,7 +303,9 @@ def test_heads_keep_what_other_classes_do_not_change(tmp_path: Path) -> None:
 def test_heads_without_names_or_of_another_form(tmp_path: Path) -> None:
   random_model(tiny_detector(classes=7)).save(tmp_path / "x.weights")
   report = start_variables(tiny_detector(classes=2), tmp_path / "x.weights", keep_head=("zebra", "fox"))[1]
-  assert "  keep boxes and objects of other classes, and no class (none has a known name): p5_out, p4_out" in str(report)
+  assert "  keep boxes and objects of other classes, and no class (none has a known name): p5_out, p4_out" in str(
+    report
+  )
   g = tiny_detector(classes=2)
   fewer = {
     name: dataclasses.replace(g[name], **fields)
