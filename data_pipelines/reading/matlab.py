@@ -1,4 +1,4 @@
-"""MATLAB's files of version 5 to 7: numbers, cells and structs. SciPy reads more of them, but damaged ones can end its
+"""MATLAB's files of version 5 to 7: numbers, text, cells and structs. SciPy reads more of them, but damaged ones can end its
 process; this reader bounds what it takes and raises `Misfit`.
 
 Source: MathWorks, "MAT-File Format", version 5.
@@ -22,16 +22,17 @@ _HEADER_BYTES = 128
 _HEAD_BYTES = 40  # of a matrix of two dimensions without a name
 _MAX_DEPTH = 8
 _MATRIX, _COMPRESSED = 14, 15
-_CELL, _STRUCT, _NUMBERS = 1, 2, range(6, 16)
+_CELL, _STRUCT, _TEXT, _NUMBERS = 1, 2, 4, range(6, 16)
 _TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
+_LETTERS = {1: "latin-1", 2: "latin-1", 4: "utf-16", 16: "utf-8", 17: "utf-16", 18: "utf-32"}
 
 
 def load_mat(data: bytes) -> dict[str, Any]:
   """The variables of a file by their names.
 
   Returns:
-    Numbers as arrays of MATLAB's shape, cells as lists, structs as lists of dicts (one each), column by column; None for
-    all else, such as text.
+    Numbers as arrays of MATLAB's shape, a row of text as str and several as a list of them, cells as lists, structs as
+    lists of dicts (one each), column by column; None for all else.
 
   Raises:
     Misfit: it is no such file, or damaged; the text goes on after the name.
@@ -95,6 +96,9 @@ def _matrix(data: bytes, order: str, depth: int) -> tuple[str, Any]:
   if kind in _NUMBERS:
     stored, content, _ = _element(data, position, order)
     value = np.frombuffer(content, f"{order}{_TYPES.get(stored, 'V0')}", count).reshape(shape, order="F")
+  elif kind == _TEXT:
+    stored, content, _ = _element(data, position, order)
+    value = _rows(content.decode(_letters(stored, order)), shape)
   elif kind == _CELL:
     value, _ = _matrices(data, position, order, depth, count)
   elif kind == _STRUCT:
@@ -105,6 +109,23 @@ def _matrix(data: bytes, order: str, depth: int) -> tuple[str, Any]:
     values, _ = _matrices(data, position, order, depth, count * len(names))
     value = [dict(zip(names, values[i * len(names) :], strict=False)) for i in range(count)]
   return name, value
+
+
+def _letters(stored: int, order: str) -> str:
+  """Python's name of an encoding; that of wide letters says their order."""
+  name = _LETTERS.get(stored)
+  if name is None:
+    raise Misfit(f"is a damaged MATLAB file: type {stored} is none of text")
+  return name + {"<": "-le", ">": "-be"}[order] if name in ("utf-16", "utf-32") else name
+
+
+def _rows(text: str, shape: tuple[int, ...]) -> str | list[str]:
+  """A matrix of letters, which lie column by column. A letter outside of 16 bits counts as two for MATLAB."""
+  if len(shape) != 2 or shape[0] == 1 or not text:
+    return text
+  if len(text) != math.prod(shape):
+    raise Misfit(f"is a damaged MATLAB file: {len(text)} letters of {shape[0]}x{shape[1]}")
+  return [text[row :: shape[0]] for row in range(shape[0])]
 
 
 @functools.lru_cache(256)

@@ -12,22 +12,24 @@ Images stay where they lie in the archives and are read one by one; their sizes 
 
 from __future__ import annotations
 
-import io
 import re
 import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from prn_jax.data_pipelines.findings import Check
 from prn_jax.data_pipelines.image_sizes import image_size
 from prn_jax.data_pipelines.reading.archives import Archive
+from prn_jax.data_pipelines.reading.matlab import load_mat
 from prn_jax.data_pipelines.records import DataError, Problem, ProblemLog, Record, Task, make_record
 from prn_jax.data_pipelines.spec import register_source
 from prn_jax.errors import did_you_mean
 from prn_jax.files.places import is_remote, to_path
+from prn_jax.files.values import Misfit, text_of, whole_of
 
 TRAIN, VAL, DEVKIT = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz"
 GROUND_TRUTH, META = "ILSVRC2012_validation_ground_truth.txt", "meta.mat"
@@ -196,8 +198,6 @@ def _finished(
 
 
 def _read_devkit(path: Path) -> _Devkit:
-  from scipy.io import loadmat  # comes with JAX
-
   wanted = {GROUND_TRUTH: b"", META: b""}
   archive = Archive(path, lambda name: name.rsplit("/", 1)[-1] in wanted, ProblemLog("stop"))
   for name in archive.names:
@@ -205,13 +205,29 @@ def _read_devkit(path: Path) -> _Devkit:
   for name, data in wanted.items():
     if not data:
       raise DataError(f"{path} holds no data/{name}; expected ILSVRC2012's {DEVKIT}")
+  name = META
   try:
-    synsets = np.atleast_1d(loadmat(io.BytesIO(wanted[META]), squeeze_me=True)["synsets"])
-    leaves = [one for one in synsets if int(one["num_children"]) == 0]  # the others are groups of classes
-    wnids = {int(one["ILSVRC2012_ID"]): str(one["WNID"]) for one in leaves}
-    truths = tuple(map(int, wanted[GROUND_TRUTH].split()))
-  except Exception as error:  # what scipy raises on a damaged file is not a closed list
-    raise DataError(f"{path}: {META} or {GROUND_TRUTH} cannot be read ({error}). Download it again.") from None
+    wnids = _wnids(wanted[META])
+    name = GROUND_TRUTH
+    truths = tuple(whole_of(word) for word in wanted[GROUND_TRUTH].decode("utf-8", "replace").split())
+  except Misfit as error:
+    raise DataError(f"{path}: {name} {error}. Download it again.") from None
   if unknown := sorted(set(truths) - set(wnids)):
     raise DataError(f"{path}: {GROUND_TRUTH} has class {unknown[0]}, which {META} does not know. Download it again.")
   return _Devkit(truths, wnids)
+
+
+def _wnids(meta: bytes) -> dict[int, str]:
+  """The WordNet id of every number of a class. Groups of classes, which have children, are none."""
+  synsets = load_mat(meta).get("synsets")
+  if not isinstance(synsets, list) or not all(isinstance(one, dict) for one in synsets):
+    raise Misfit("has no struct 'synsets'")
+  leaves = [one for one in synsets if _whole(one, "num_children") == 0]
+  return {_whole(one, "ILSVRC2012_ID"): text_of(one.get("WNID")) for one in leaves}
+
+
+def _whole(synset: dict[str, Any], field: str) -> int:
+  value = synset.get(field)
+  if not isinstance(value, np.ndarray) or value.size != 1:
+    raise Misfit(f"has a synset whose {field} is no number")
+  return whole_of(value.item())

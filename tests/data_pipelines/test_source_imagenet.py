@@ -7,6 +7,7 @@ import json
 import pickle
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ def tar_bytes(files: dict[str, bytes]) -> bytes:
   return buffer.getvalue()
 
 
-def meta_mat(synsets: tuple[tuple[int, str, int], ...] = SYNSETS) -> bytes:
+def meta_mat(synsets: tuple[tuple[Any, Any, Any], ...] = SYNSETS) -> bytes:
   rows = np.zeros(
     (len(synsets), 1),
     [("ILSVRC2012_ID", object), ("WNID", object), ("words", object), ("gloss", object), ("num_children", object)],
@@ -42,6 +43,12 @@ def meta_mat(synsets: tuple[tuple[int, str, int], ...] = SYNSETS) -> bytes:
     row[0] = (number, wnid, f"words of {wnid}", "", children)
   buffer = io.BytesIO()
   savemat(buffer, {"synsets": rows})
+  return buffer.getvalue()
+
+
+def other_mat() -> bytes:
+  buffer = io.BytesIO()
+  savemat(buffer, {"others": np.zeros(3)})
   return buffer.getvalue()
 
 
@@ -144,7 +151,12 @@ def test_damage(root: Path) -> None:
   with pytest.raises(DataError, match=r"ILSVRC2012_img_train\.tar.* is truncated, damaged or no tar"):
     open_spec(f"imagenet:{root}:train")
   for name, data, message in (
-    ("meta.mat", b"no", r"meta\.mat or .* cannot be read"),
+    ("meta.mat", b"no", r"meta\.mat is no MATLAB file of version 5 to 7\. Download it again"),
+    ("meta.mat", meta_mat()[:-40], r"meta\.mat is a damaged MATLAB file: it ends too early\. Download it again"),
+    ("meta.mat", other_mat(), r"meta\.mat has no struct 'synsets'"),
+    ("meta.mat", meta_mat(((1, "n03333333", "many"),)), r"meta\.mat has a synset whose num_children is no number"),
+    ("meta.mat", meta_mat(((1, 7, 0),)), r"meta\.mat is .*7.*; expected text"),
+    ("ILSVRC2012_validation_ground_truth.txt", b"1\nx\n", r"ground_truth\.txt is 'x'; expected a whole number"),
     (
       "ILSVRC2012_validation_ground_truth.txt",
       b"1\n9\n",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,8 @@ def plain(value: Any) -> Any:
     return [{name: plain(one[name]) for name in value.dtype.names} for one in value.ravel(order="F")]
   if value.dtype == object:
     return [plain(one) for one in value.ravel(order="F")]
+  if value.dtype.kind == "U":
+    return value.tolist() if value.size > 1 else "".join(value.ravel())
   return value if value.dtype.kind in "fiu" else None
 
 
@@ -145,7 +148,9 @@ NUMBERS = st.sampled_from(["f8", "f4", "i1", "u1", "i2", "u2", "i4", "u4", "i8",
 )
 NAMES = st.text("abcdefgh", min_size=1, max_size=9)
 CELLS = st.recursive(
-  NUMBERS | st.text("xyz", max_size=4),
+  NUMBERS
+  | st.text("xyzä漢", max_size=4)
+  | st.lists(st.text("xyz", min_size=3, max_size=3), min_size=2, max_size=3).map(np.array),
   lambda inner: (
     st.dictionaries(NAMES, inner, min_size=1, max_size=3) | st.lists(inner, min_size=1, max_size=3).map(cell)
   ),
@@ -173,8 +178,8 @@ def same(found: Any, expected: Any) -> None:
     assert len(found) == len(expected)
     for one, other in zip(found, expected, strict=True):
       same(one, other)
-  elif expected is None:
-    assert found is None
+  elif expected is None or isinstance(expected, str):
+    assert found == expected
   else:
     np.testing.assert_array_equal(found, expected)
     assert found.shape == expected.shape
@@ -185,3 +190,34 @@ def test_a_matlab_file_that_unpacks_to_too_much() -> None:
   savemat(buffer, {"a": np.zeros((3000, 1000))}, do_compression=True)
   with pytest.raises(Misfit, match="unpacks to more than 16,777,216 bytes"):
     load_mat(buffer.getvalue())
+
+
+def letters(kind: int, content: bytes, rows: int, columns: int) -> bytes:
+  """A file with one matrix of text in an encoding that SciPy does not write."""
+
+  def element(kind: int, content: bytes) -> bytes:
+    return struct.pack("<II", kind, len(content)) + content + b"\0" * (-len(content) % 8)
+
+  head = [(6, struct.pack("<II", 4, 0)), (5, struct.pack("<ii", rows, columns)), (1, b"t"), (kind, content)]
+  return b" " * 124 + struct.pack("<H", 0x100) + b"IM" + element(14, b"".join(element(*one) for one in head))
+
+
+@pytest.mark.parametrize(
+  ("kind", "encoding"), [(2, "latin-1"), (4, "utf-16-le"), (16, "utf-8"), (17, "utf-16-le"), (18, "utf-32-le")]
+)
+def test_encodings_of_matlab_text(kind: int, encoding: str) -> None:
+  assert load_mat(letters(kind, "naïf".encode(encoding), 1, 4)) == {"t": "naïf"}
+  assert load_mat(letters(kind, "acbd".encode(encoding), 2, 2)) == {"t": ["ab", "cd"]}
+
+
+@pytest.mark.parametrize(
+  ("data", "message"),
+  [
+    (letters(9, b"12345678", 1, 1), "type 9 is none of text"),
+    (letters(16, b"abc", 2, 2), "3 letters of 2x2"),
+    (letters(16, b"\xff\xff", 1, 2), "is a damaged MATLAB file"),
+  ],
+)
+def test_damaged_matlab_text(data: bytes, message: str) -> None:
+  with pytest.raises(Misfit, match=message):
+    load_mat(data)

@@ -6,6 +6,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from prn_jax.data_pipelines.sources import imagenet
+from tests.data_pipelines.test_archives import pack
+from tests.data_pipelines.test_source_imagenet import meta_mat
 from tests.data_pipelines.test_source_oxfordhand import HAND, mat
 from tests.fuzz.mutate import mutated_text
 from tests.fuzz.readers import BYTES, JSON, TEXT, Read, opener, picture, reader
@@ -122,3 +125,15 @@ def labelstudio(folder: Path) -> tuple[Read, Sequence[bytes]]:
   flat = [{"id": 1, "image": "a.jpg", "label": [size | value for value in (box, ring)]}]
   seeds = [json.dumps(one).encode() for one in (whole, flat)]
   return opener(f"labelstudio:{folder / 'a.json'}:{folder}", folder / "a.json"), seeds
+
+
+@reader(BYTES)
+def imagenet_meta(folder: Path) -> tuple[Read, Sequence[bytes]]:
+  pack(folder / imagenet.VAL, {"ILSVRC2012_val_00000001.JPEG": picture("jpeg")})
+  read = opener(f"imagenet:{folder}:val", folder / imagenet.META)
+
+  def packed(content: bytes) -> object:
+    pack(folder / imagenet.DEVKIT, {f"data/{imagenet.GROUND_TRUTH}": b"1\n", f"data/{imagenet.META}": content})
+    return read(content)
+
+  return packed, [meta_mat()]
