@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import functools
+from typing import Any
 
 from prn_jax.cli.common import add_json, print_json
 from prn_jax.errors import PrnError
@@ -46,7 +48,9 @@ def run(args: argparse.Namespace) -> int:
   parser = full_parser()
   for one in _all(parser):
     for action in one._actions:
-      if action.dest in FILES and action.choices is None:
+      if action.metavar == "SPEC":
+        action.complete = _kinds()  # type: ignore[attr-defined]
+      elif action.dest in FILES and action.choices is None:
         action.complete = shtab.FILE  # type: ignore[attr-defined]
   script = shtab.complete(parser, args.shell)
   if args.json:
@@ -54,6 +58,23 @@ def run(args: argparse.Namespace) -> int:
   else:
     print(script)
   return 0
+
+
+@functools.cache
+def _kinds() -> dict[str, Any]:
+  """How each shell completes a SPEC: by the kinds of data, and in bash, for which a colon ends a word, by files too."""
+  from prn_jax.data_pipelines.spec import sources
+
+  kinds = " ".join(f"{source.kind}:" for source in sources())
+  return {
+    "bash": "_prn_data_kinds",
+    "zsh": "_prn_data_kinds",
+    "fish": f"(string split ' ' -- '{kinds}')",
+    "preamble": {
+      "bash": f'_prn_data_kinds() {{\n  compgen -W "{kinds}" -- "$1"\n  compgen -f -- "$1"\n}}',
+      "zsh": f"_prn_data_kinds() {{\n  compadd -S '' -- {kinds}\n}}",
+    },
+  }
 
 
 def _all(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:

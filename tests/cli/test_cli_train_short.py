@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -86,4 +88,15 @@ def test_completion_knows_commands_and_options(shell: str, capsys: pytest.Captur
   assert all(command in script for command in COMMANDS)
   assert "max-detections" in script  # an option of predict
   assert "max-side" in script  # of an action of data
+  assert "openimages: " in script  # a kind of data
   assert completion.EPILOG
+
+
+@pytest.mark.parametrize("words", [["data", "inspect"], ["train", "--data"]])
+def test_bash_completes_kinds_of_data(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+  assert main(["completion", "bash"]) == 0
+  (tmp_path / "prn.sh").write_text(capsys.readouterr().out)
+  line = ["prn", *words, "label"]
+  ask = f"COMP_WORDS=({' '.join(line)}); COMP_CWORD={len(line) - 1}; _shtab_prn; echo ${{COMPREPLY[*]}}"
+  done = subprocess.run(["bash", "-c", f". ./prn.sh; {ask}"], cwd=tmp_path, capture_output=True, text=True, check=True)
+  assert done.stdout.split() == ["labelme:", "labelstudio:"], done.stderr
