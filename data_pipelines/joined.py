@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
@@ -129,7 +130,7 @@ class Joined:
 def _kept(record: Record, classes: NDArray[np.int32]) -> Record:
   """The record with other classes, without the objects that are left out."""
   keep = classes != LEFT_OUT
-  area, xywh, polygons = record.area_px, record.boxes_xywh_px, record.polygons_px
+  area, xywh, polygons, places = record.area_px, record.boxes_xywh_px, record.polygons_px, record.places
   return replace(
     record,
     boxes_xyxy_px=record.boxes_xyxy_px[keep],
@@ -138,7 +139,8 @@ def _kept(record: Record, classes: NDArray[np.int32]) -> Record:
     is_difficult=record.is_difficult[keep],
     area_px=None if area is None else area[keep],
     boxes_xywh_px=None if xywh is None else xywh[keep],
-    polygons_px=None if polygons is None else tuple(polygons[i] for i in np.flatnonzero(keep)),
+    polygons_px=None if polygons is None else tuple(itertools.compress(polygons, keep)),
+    places=None if places is None else tuple(itertools.compress(places, keep)),
   )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,19 @@ ImageId = int | str
 Box = tuple[float, float, float, float]
 Rings = tuple[NDArray[np.float64], ...]
 """The outline of an object: rings of (k, 2) points x, y in pixels, each closed without repeating its first point."""
+
+
+class Place(NamedTuple):
+  """Where an entry stands: its file, its line where the format has lines, and what messages call it ("box 3: ").
+
+  `way` leads to it where the line is known only to who reads the file again (`reading.lines`): in XML its tag and which of
+  that tag it is, from 1; in JSON keys, and positions from 0.
+  """
+
+  file: Path
+  line: int | None = None
+  prefix: str = ""
+  way: tuple[str | int, ...] = ()
 
 
 def no_boxes() -> NDArray[np.float32]:
@@ -94,13 +107,16 @@ class ProblemLog:
     policy: stop or skip.
     keep_polygons: what a source is also told: whether its records shall hold outlines. Only a conversion needs them,
       and those of a large set fill half a gigabyte.
+    keep_places: likewise, whether records shall say where each box stands. Only a doctor who has found something asks.
   """
 
-  def __init__(self, policy: OnBadData | str = OnBadData.STOP, *, keep_polygons: bool = False) -> None:
+  def __init__(
+    self, policy: OnBadData | str = OnBadData.STOP, *, keep_polygons: bool = False, keep_places: bool = False
+  ) -> None:
     if policy not in list(OnBadData):
       raise DataError(f"on_bad_data is {policy!r}; expected 'stop' or 'skip'")
     self.policy = OnBadData(policy)
-    self.keep_polygons = keep_polygons
+    self.keep_polygons, self.keep_places = keep_polygons, keep_places
     self.problems: list[Problem] = []
     self.notes: list[Finding] = []
 
@@ -154,6 +170,8 @@ class Record:
     polygons_px: for each of the n objects the rings of its outline as the source has them, not clipped; () for an
       object that has a box alone. None where no object of the image has an outline, or `open_spec` was not asked to
       keep them. Prepared data holds none.
+    places: where each of the n boxes stands; None unless `open_spec` was asked to keep them, and of sources of which
+      `doctor.written` reads the files again.
     annotated: (number of classes,) bool, False for classes of which the image may show objects that the data set has no
       boxes for, as in several sets that are used as one; None: all are annotated.
   """
@@ -171,12 +189,14 @@ class Record:
   label: int | None = None
   ignored_xyxy_px: NDArray[np.float32] = field(default_factory=no_boxes)
   polygons_px: tuple[Rings, ...] | None = None
+  places: tuple[Place, ...] | None = None
   annotated: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)
 class Object:
-  """One labelled object while a source is being read; `polygon_px` is () where it has a box alone."""
+  """One labelled object while a source is being read; `polygon_px` is () where it has a box alone, `place` None where
+  nobody asks for it."""
 
   box_xyxy_px: Box
   class_index: int
@@ -185,6 +205,7 @@ class Object:
   area_px: float | None = None
   box_xywh_px: Box | None = None
   polygon_px: Rings = ()
+  place: Place | None = None
 
 
 def make_record(
@@ -198,6 +219,7 @@ def make_record(
   """A record from its objects and ignored regions; `size` is (width, height), or None where unknown."""
   has_area = bool(objects) and all(item.area_px is not None for item in objects)
   has_polygons = any(item.polygon_px for item in objects)
+  places = tuple(item.place for item in objects if item.place is not None)
   has_xywh = bool(objects) and all(item.box_xywh_px is not None for item in objects)
   return Record(
     image=image,
@@ -213,6 +235,7 @@ def make_record(
     label=label,
     ignored_xyxy_px=np.array(ignored_xyxy_px, np.float32).reshape(-1, 4),
     polygons_px=tuple(item.polygon_px for item in objects) if has_polygons else None,
+    places=places if places and len(places) == len(objects) else None,
   )
 
 
@@ -427,21 +450,20 @@ def checked_box(
   box_xyxy_px: Box,
   size: tuple[int, int] | None,
   log: ProblemLog,
-  where: tuple[Path, int | None, str],
+  where: Place,
 ) -> Box | None:
   """The box itself, its part inside the image, or None where nothing usable is left; faults go to the log.
 
   Args:
     box_xyxy_px, size: the arguments of `box_fault`.
     log: follows the policy.
-    where: file, line and a prefix of the message such as "annotation 12: ".
+    where: for the message.
   """
   fault = box_fault(box_xyxy_px, size)
   if fault is None:
     return box_xyxy_px
-  path, line, prefix = where
   consequence = "the box is left out" if fault.clipped is None else "the box is clipped to the image"
-  log.report(path, line, prefix + fault.reason, fault.check, consequence)
+  log.report(where.file, where.line, where.prefix + fault.reason, fault.check, consequence)
   return fault.clipped
 
 

@@ -109,6 +109,7 @@ def open_spec(
   names: Sequence[str] | None = None,
   *,
   keep_polygons: bool = False,
+  keep_places: bool = False,
 ) -> Dataset:
   """Opens annotated images.
 
@@ -118,6 +119,7 @@ def open_spec(
     names: class names in the order of the network that will use the data; classes are numbered by it. None keeps
       the data set's own order.
     keep_polygons: whether records hold the outlines of objects (`Record.polygons_px`), where the source has any.
+    keep_places: whether they say where each box stands (`Record.places`).
 
   Returns:
     The data set; its annotations have been read and checked, no image has been decoded.
@@ -128,5 +130,5 @@ def open_spec(
   """
   source, parts = parse_spec(spec)
   with listed_once():
-    dataset = source.open(parts, ProblemLog(on_bad_data, keep_polygons=keep_polygons))
+    dataset = source.open(parts, ProblemLog(on_bad_data, keep_polygons=keep_polygons, keep_places=keep_places))
   return dataset if names is None or tuple(names) == dataset.names else with_names(dataset, names)

@@ -28,6 +28,7 @@ from prn_jax.data_pipelines.records import (
   DataError,
   Dataset,
   OnBadData,
+  Place,
   Problem,
   ProblemLog,
   Record,
@@ -164,7 +165,7 @@ class Job:
     for row, box in enumerate(corners.tolist()):
       if box_fault(tuple(box), size) is None:
         continue
-      usable = checked_box(tuple(box), size, self._log, (where, None, ""))
+      usable = checked_box(tuple(box), size, self._log, Place(where))
       keep[row] = usable is not None
       if usable is not None:
         corners[row] = usable

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import io
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,20 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from prn_jax.data_pipelines.images import ImageError, read_image
+from prn_jax.data_pipelines.images import read_image
 from prn_jax.data_pipelines.images.formats import open_image
 from prn_jax.data_pipelines.images.orientation import orientation_of_header
-from prn_jax.data_pipelines.parallel import default_threads, in_order
-from prn_jax.data_pipelines.prepared.shrink import image_problem, named_bytes
-from prn_jax.data_pipelines.records import DataError, Dataset, Problem, Record
+from prn_jax.data_pipelines.prepared.shrink import named_bytes
+from prn_jax.data_pipelines.records import Record
 
 THUMB_PX = 32
 _GREY_TOLERANCE = 3  # of 255, between the channels of a grey photo that was stored in colour
 _FLAT_TOLERANCE = 4
 _HASH_SIDE = 8
 _COSINES = np.cos(np.pi / THUMB_PX * (np.arange(THUMB_PX) + 0.5) * np.arange(1, _HASH_SIDE + 1)[:, None])
-
-Progress = Callable[[Iterable[Any], int], Iterable[Any]]
 
 
 @dataclass(frozen=True)
@@ -79,55 +75,12 @@ class Photo:
     return (height, width) if self.orientation >= 5 else (width, height)
 
 
-@dataclass(frozen=True)
-class Seen:
-  """An entry of a data set: its position, its record (images in memory are taken out), and its photo if it can be used."""
+def photo_of(record: Record, decode: bool) -> Photo:
+  """What is seen of the image of a record; without `decode` only its header is read.
 
-  index: int
-  record: Record
-  photo: Photo | None
-
-
-def look(
-  dataset: Dataset, spec: str, *, decode: bool, num_threads: int | None = None, progress: Progress | None = None
-) -> tuple[list[Seen], list[Problem]]:
-  """Reads all images in threads; gives the entries that can be read, and why images cannot be used.
-
-  Args:
-    dataset: any.
-    spec: what names images in memory.
-    decode: decode pixels; else only headers are read.
-    num_threads: by default one per core.
-    progress: passes images on, to show how far they are; also gets their number.
+  Raises:
+    ImageError: it cannot be used.
   """
-  seen: list[Seen] = []
-  problems: list[Problem] = []
-  see = functools.partial(_see, dataset, spec, decode)
-  with in_order(see, range(len(dataset)), num_threads or default_threads()) as results:
-    for item, problem in progress(results, len(dataset)) if progress else results:
-      if problem is not None:
-        problems.append(problem)
-      if item is not None:
-        seen.append(item)
-  return seen, problems
-
-
-def _see(dataset: Dataset, spec: str, decode: bool, index: int) -> tuple[Seen | None, Problem | None]:
-  record = None
-  try:
-    record = dataset[index]
-    photo = _photo(record, decode)
-  except (ImageError, DataError) as error:
-    item = None if record is None else Seen(index, _light(record), None)
-    return item, image_problem(error, record, spec)
-  return Seen(index, _light(record), photo), None
-
-
-def _light(record: Record) -> Record:
-  return replace(record, image=b"") if isinstance(record.image, bytes) else record
-
-
-def _photo(record: Record, decode: bool) -> Photo:
   if not decode and isinstance(record.image, Path):
     try:
       with record.image.open("rb") as file:

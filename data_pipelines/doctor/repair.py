@@ -23,7 +23,8 @@ from prn_jax.data_pipelines.convert.losses import Loss, Losses
 from prn_jax.data_pipelines.convert.pictures import Header, Images, key_of, place, stems, suffix_of
 from prn_jax.data_pipelines.doctor.checks.files import outside_frame
 from prn_jax.data_pipelines.doctor.photos import Photo
-from prn_jax.data_pipelines.doctor.split import Floats, Split
+from prn_jax.data_pipelines.doctor.split import Split
+from prn_jax.data_pipelines.doctor.table import Floats
 from prn_jax.data_pipelines.findings import Check
 from prn_jax.data_pipelines.records import DataError, Record
 from prn_jax.files.disk import write_text

@@ -5,17 +5,18 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from prn_jax.data_pipelines.doctor.table import Floats, Progress, Seen, Table, columns, looked_at
 from prn_jax.data_pipelines.findings import Check, Finding
-from prn_jax.data_pipelines.images import ImageError, read_image
-from prn_jax.data_pipelines.parallel import default_threads, in_order
-from prn_jax.data_pipelines.prepared.shrink import checked_size, image_problem, named_bytes
+from prn_jax.data_pipelines.images import read_image
+from prn_jax.data_pipelines.prepared.shrink import checked_size, named_bytes
 from prn_jax.data_pipelines.records import (
   DataError,
   Dataset,
@@ -23,69 +24,38 @@ from prn_jax.data_pipelines.records import (
   Problem,
   ProblemLog,
   Record,
-  Task,
   count_problems,
   source_notes,
 )
-from prn_jax.data_pipelines.sources.arrayrecord import ArrayRecordDataset
 
-Floats = NDArray[np.float64]
 SMALL_SIDE_PX, MEDIUM_SIDE_PX = 32, 96  # COCO: small is an area below 32 x 32 pixels, medium below 96 x 96
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 FEW = 10  # examples; a class with fewer can hardly be learnt
 TINY_SIDE_PX = 4
 MOST_NAMED = 8
 
-Progress = Callable[[Iterable[Any], int], Iterable[Any]]
 
-
-@dataclass(frozen=True)
-class Summary:
-  """What a data set holds. n images, m objects; images that cannot be used are left out.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Summary(Table):
+  """What a data set holds; images that cannot be used are left out.
 
   Attributes:
-    spec: the SPEC that it was opened by.
-    names, category_ids: the names and ids of the classes.
-    indices: (n,) positions in the data set.
-    image_ids: n.
+    category_ids: the ids of the classes.
     sizes_wh_px: (n, 2) of the images.
-    task: the task of the data set.
-    labels: (n,) class of the image; -1 for detection.
-    image_of: (m,) which image an object is in, 0..n-1.
-    classes: (m,) of the objects.
-    boxes_xyxy_px: (m, 4).
     areas_px: (m,) COCO's area of the segmentation, elsewhere of the box.
-    is_crowd, is_difficult: (m,).
     ignored_of: (k,) which image each of k ignored regions is in.
-    problems: what was left out.
     same_files: image ids of files that are equal byte by byte.
     was_decoded: whether the pixels were looked at.
     source_notes: what the source understood, but is worth a look.
   """
 
-  spec: str
-  names: tuple[str, ...]
   category_ids: tuple[int, ...]
-  indices: NDArray[np.int64]
-  image_ids: tuple[int | str, ...]
   sizes_wh_px: NDArray[np.int64]
-  task: Task
-  labels: NDArray[np.int64]
-  image_of: NDArray[np.int64]
-  classes: NDArray[np.int64]
-  boxes_xyxy_px: Floats
   areas_px: Floats
-  is_crowd: NDArray[np.bool_]
-  is_difficult: NDArray[np.bool_]
   ignored_of: NDArray[np.int64]
-  problems: tuple[Problem, ...]
   same_files: tuple[tuple[int | str, ...], ...]
   was_decoded: bool
   source_notes: tuple[Finding, ...] = ()
-
-  @property
-  def is_classification(self) -> bool:
-    return self.task is Task.CLASSIFY
 
   @functools.cached_property
   def objects_per_class(self) -> NDArray[np.int64]:
@@ -98,14 +68,6 @@ class Summary:
       return np.bincount(self.labels, minlength=len(self.names))
     pairs = np.unique(np.stack([self.image_of, self.classes]), axis=1)
     return np.bincount(pairs[1], minlength=len(self.names))
-
-  @functools.cached_property
-  def objects_per_image(self) -> NDArray[np.int64]:
-    return np.bincount(self.image_of, minlength=len(self.image_ids))
-
-  @functools.cached_property
-  def box_sizes_wh_px(self) -> Floats:
-    return self.boxes_xyxy_px[:, 2:] - self.boxes_xyxy_px[:, :2]
 
   @functools.cached_property
   def sides_rel(self) -> Floats:
@@ -186,13 +148,10 @@ def _quantiles(values: NDArray[Any]) -> dict[str, float] | None:
 # -- looking at everything ---------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Seen:
-  """One image that can be used."""
+class _Image(NamedTuple):
+  """Width and height in pixels, and the digest of the file where it was decoded."""
 
-  index: int
-  record: Record
-  size: tuple[int, int]
+  size_wh_px: tuple[int, int]
   digest: bytes | None
 
 
@@ -220,66 +179,49 @@ def summarize(
     DataError: a problem (policy stop), or no image can be used.
   """
   log = ProblemLog(on_bad_data)
-  if decode and isinstance(dataset, ArrayRecordDataset):
-    dataset.check_shards(log)
-  seen: list[_Seen] = []
-  look = functools.partial(_look, dataset, spec, decode)
-  with in_order(look, range(len(dataset)), num_threads or default_threads()) as results:
-    for item in progress(results, len(dataset)) if progress else results:
-      if isinstance(item, Problem):
-        log.report(item.path, item.line, item.reason, item.check, "the image is left out")
-      else:
+  see = functools.partial(_see, decode=decode)
+  seen: list[Seen[_Image]] = []
+  shards = log if decode else None
+  looked = looked_at(dataset, spec, see, shards=shards, num_threads=num_threads, progress=progress)
+  with closing(looked):
+    for item, problem in looked:
+      if problem is not None:
+        log.report(problem.path, problem.line, problem.reason, problem.check, "the image is left out")
+      elif item is not None:
         seen.append(item)
-  problems = (*dataset.problems, *log.problems)  # those of sources that read as they go are complete now
   if not seen:
-    raise DataError(f"data '{spec}': none of {len(dataset)} images can be used; the first because of {problems[0]}")
-  return _collected(dataset, spec, seen, problems, decode)
+    first = (*dataset.problems, *log.problems)[0]
+    raise DataError(f"data '{spec}': none of {len(dataset)} images can be used; the first because of {first}")
+  return _collected(dataset, spec, seen, log.problems, decode)
 
 
-def _look(dataset: Dataset, spec: str, decode: bool, index: int) -> _Seen | Problem:
-  record = None
-  try:
-    record = dataset[index]
-    name, data = named_bytes(record)
-    size = checked_size(record, name, data)
-    if decode:
-      read_image(data, name=name)
-  except (ImageError, DataError) as error:
-    return image_problem(error, record, spec)
-  digest = hashlib.blake2b(data, digest_size=16).digest() if decode else None
-  return _Seen(index, replace(record, image=b""), size, digest)
+def _see(record: Record, decode: bool) -> _Image:
+  name, data = named_bytes(record)
+  size = checked_size(record, name, data)
+  if decode:
+    read_image(data, name=name)
+  return _Image(size, hashlib.blake2b(data, digest_size=16).digest() if decode else None)
 
 
 def _collected(
-  dataset: Dataset, spec: str, seen: Sequence[_Seen], problems: tuple[Problem, ...], decode: bool
+  dataset: Dataset, spec: str, seen: Sequence[Seen[_Image]], problems: Sequence[Problem], decode: bool
 ) -> Summary:
-  records = [item.record for item in seen]
+  records, images = [item.record for item in seen], [item.image for item in seen if item.image is not None]
   by_digest: dict[bytes, list[int | str]] = defaultdict(list)
-  for item in seen:
-    if item.digest is not None:
-      by_digest[item.digest].append(item.record.image_id)
-  boxes = np.concatenate([record.boxes_xyxy_px for record in records]).astype(np.float64)
-  own_areas = [
-    record.area_px if record.area_px is not None else np.full(len(record.classes), np.nan) for record in records
-  ]
-  areas = np.concatenate(own_areas)
+  for record, image in zip(records, images, strict=True):
+    if image.digest is not None:
+      by_digest[image.digest].append(record.image_id)
+  common = columns(spec, dataset, seen, problems)
+  boxes = common["boxes_xyxy_px"]
+  areas = np.concatenate(
+    [record.area_px if record.area_px is not None else np.full(len(record.classes), np.nan) for record in records]
+  )
   return Summary(
-    spec=spec,
-    names=dataset.names,
+    **common,
     category_ids=dataset.category_ids,
-    indices=np.array([item.index for item in seen]),
-    image_ids=tuple(record.image_id for record in records),
-    sizes_wh_px=np.array([item.size for item in seen]),
-    task=dataset.task,
-    labels=np.array([-1 if record.label is None else record.label for record in records]),
-    image_of=np.repeat(np.arange(len(records)), [len(record.classes) for record in records]),
-    classes=np.concatenate([record.classes for record in records]).astype(np.int64),
-    boxes_xyxy_px=boxes,
+    sizes_wh_px=np.array([image.size_wh_px for image in images]),
     areas_px=np.where(np.isnan(areas), (boxes[:, 2:] - boxes[:, :2]).prod(1), areas),
-    is_crowd=np.concatenate([record.is_crowd for record in records]),
-    is_difficult=np.concatenate([record.is_difficult for record in records]),
     ignored_of=np.repeat(np.arange(len(records)), [len(record.ignored_xyxy_px) for record in records]),
-    problems=problems,
     same_files=tuple(tuple(ids) for ids in by_digest.values() if len(ids) > 1),
     was_decoded=decode,
     source_notes=source_notes(dataset),

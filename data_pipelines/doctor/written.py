@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prn_jax.data_pipelines.reading.label_files import LabelFiles
-from prn_jax.data_pipelines.reading.voc_xml import line_of
+from prn_jax.data_pipelines.reading.lines import line_of
 from prn_jax.data_pipelines.records import DataError, ImageId
 from prn_jax.data_pipelines.sources.darknet import darknet_label_path
 from prn_jax.data_pipelines.sources.yolo import yolo_label_path

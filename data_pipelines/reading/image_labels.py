@@ -18,6 +18,7 @@ from prn_jax.data_pipelines.records import (
   Box,
   ImageId,
   Object,
+  Place,
   ProblemLog,
   Record,
   Rings,
@@ -28,14 +29,6 @@ from prn_jax.data_pipelines.records import (
 from prn_jax.files.disk import is_folder
 
 Size = tuple[int, int]
-
-
-class Place(NamedTuple):
-  """Where an entry stands: its file, its line where the format has lines, and what messages call it ("box 3: ")."""
-
-  file: Path
-  line: int | None = None
-  prefix: str = ""
 
 
 @dataclass
@@ -79,7 +72,8 @@ class ImageLabels:
     usable = checked_box(box or box_xyxy_px, self.size, self.log, place)
     if usable is not None:
       kept = rings if self.log.keep_polygons else ()
-      self.objects.append(Object(usable, class_index, is_crowd=is_crowd, polygon_px=kept))
+      known = place if self.log.keep_places else None
+      self.objects.append(Object(usable, class_index, is_crowd=is_crowd, polygon_px=kept, place=known))
 
   def ignore(self, box_xyxy_px: Box, place: Place) -> None:
     """Adds an ignored region, as far as it lies in the image."""

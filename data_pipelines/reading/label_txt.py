@@ -23,6 +23,7 @@ from prn_jax.data_pipelines.records import (
   Box,
   DataError,
   Object,
+  Place,
   ProblemLog,
   Record,
   Rings,
@@ -183,7 +184,7 @@ class LabelReader:
       return None
     width, height = size
     in_pixels = (x1 * width, y1 * height, x2 * width, y2 * height)
-    usable = checked_box(in_pixels, size, self._log, (path, number, f"{said}: "))
+    usable = checked_box(in_pixels, size, self._log, Place(path, number, f"{said}: "))
     if usable is None:
       return None
     self._num_objects += 1

@@ -21,7 +21,6 @@ from enum import Enum
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 from xml.etree import ElementTree
-from xml.parsers import expat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,9 +28,10 @@ from numpy.typing import NDArray
 from prn_jax.data_pipelines.findings import Check
 from prn_jax.data_pipelines.images.formats import is_image_name
 from prn_jax.data_pipelines.reading.image_labels import Size, around, clipped, turned_corners
-from prn_jax.data_pipelines.records import Box, DataError, Object, ProblemLog, Rings, box_fault, checked_box
+from prn_jax.data_pipelines.reading.lines import line_of
+from prn_jax.data_pipelines.records import Box, DataError, Object, Place, ProblemLog, Rings, box_fault, checked_box
 from prn_jax.files.disk import is_file
-from prn_jax.files.structured import MAX_XML_BYTES, decode_xml, load_bytes, load_xml, read_lines
+from prn_jax.files.structured import MAX_XML_BYTES, load_bytes, load_xml, read_lines
 from prn_jax.files.values import Misfit, shown, truth_of
 
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
@@ -189,20 +189,6 @@ def _said_size(root: ElementTree.Element) -> tuple[int, int] | None:
   return (width, height) if width > 0 and height > 0 else None
 
 
-def line_of(path: Path, tag: str, number: int) -> int | None:
-  """The line in which the element `tag` begins for the `number`th time; only problems need it."""
-  lines: list[int] = []
-  parser = expat.ParserCreate()
-
-  def start(name: str, attributes: dict[str, str]) -> None:
-    if name == tag:
-      lines.append(parser.CurrentLineNumber)
-
-  parser.StartElementHandler = start
-  parser.Parse(decode_xml(load_bytes(path, MAX_XML_BYTES)), True)
-  return lines[number - 1] if number <= len(lines) else None
-
-
 def _text(element: ElementTree.Element, key: str, inside: str = "") -> str:
   """The text of a child, or of a child of the child `inside`: a path to it would cost ten times as much."""
   parent = element.find(inside) if inside else element
@@ -279,9 +265,11 @@ def objects_of(
     if element.shape is Shape.TURNED:
       corners = clipped(corners, size) or corners
     line = line_of(path, "object", element.number) if box_fault(corners, size) else None
-    usable = checked_box(corners, size, log, (path, line, prefix))
+    place = Place(path, line, prefix, ("object", element.number))
+    usable = checked_box(corners, size, log, place)
     if usable is not None:
-      objects.append(Object(usable, index, is_difficult=element.is_difficult, polygon_px=element.polygon))
+      known = place if log.keep_places else None
+      objects.append(Object(usable, index, is_difficult=element.is_difficult, polygon_px=element.polygon, place=known))
   return objects
 
 
@@ -292,7 +280,7 @@ def ignored_of(path: Path, parsed: Parsed, size: Size, log: ProblemLog) -> list[
     x1, y1, x2, y2 = element.box
     corners = (x1 - 1, y1 - 1, x2, y2)
     line = line_of(path, "ignored", element.number) if box_fault(corners, size) else None
-    usable = checked_box(corners, size, log, (path, line, f"ignored region {element.number}: "))
+    usable = checked_box(corners, size, log, Place(path, line, f"ignored region {element.number}: "))
     if usable is not None:
       regions.append(usable)
   return regions

@@ -23,7 +23,7 @@ curves in short straight lines.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,9 +32,9 @@ from numpy.typing import NDArray
 
 from prn_jax.data_pipelines.findings import Check
 from prn_jax.data_pipelines.images.formats import is_image_name
-from prn_jax.data_pipelines.reading.image_labels import ImageLabels, Place, around, labels_of
+from prn_jax.data_pipelines.reading.image_labels import ImageLabels, around, labels_of
 from prn_jax.data_pipelines.reading.named_files import NamedFiles
-from prn_jax.data_pipelines.records import Box, DataError, ProblemLog, RecordList, Rings, finish, image_ids_of
+from prn_jax.data_pipelines.records import Box, DataError, Place, ProblemLog, RecordList, Rings, finish, image_ids_of
 from prn_jax.data_pipelines.spec import register_source
 from prn_jax.files.disk import is_folder
 from prn_jax.files.places import to_path
@@ -52,12 +52,13 @@ _SIDES = ("x1", "y1", "x2", "y2")
 
 
 class _Frame(NamedTuple):
-  """One image: the file that labels it, its name and video as written there, and its labels."""
+  """One image: the file that labels it, its name and video as written there, its labels, and the way to them in JSON."""
 
   file: Path
   name: str
   video: str
   labels: list[Any]
+  way: tuple[str | int, ...]
 
 
 @register_source(
@@ -96,7 +97,7 @@ def _frames(path: Path, log: ProblemLog) -> Iterator[_Frame]:
     raise DataError(f"the folder {path} holds no .json file; expected BDD100K's labels")
   for file in files:
     try:
-      entries = list(_entries(load_json(load_text(file, MAX_DATA_BYTES))))
+      way, labels, entries = _entries(load_json(load_text(file, MAX_DATA_BYTES)))
     except Misfit as error:
       if file == path:
         place = path if error.line is None else f"{path}:{error.line}"
@@ -105,7 +106,7 @@ def _frames(path: Path, log: ProblemLog) -> Iterator[_Frame]:
       continue
     for position, entry in enumerate(entries, 1):
       try:
-        frame = _frame(file, entry)
+        frame = _frame(file, entry, (*way, position - 1, labels))
       except Misfit as error:
         log.report(file, None, f"image number {position}: {error}", Check.IMAGE_MALFORMED, "the image is left out")
         continue
@@ -118,21 +119,21 @@ def _frames(path: Path, log: ProblemLog) -> Iterator[_Frame]:
       yield frame
 
 
-def _entries(content: Any) -> Iterable[Any]:
-  """The images of one file, in the form of 2018."""
+def _entries(content: Any) -> tuple[tuple[str, ...], str, list[Any]]:
+  """The images of one file in the form of 2018, behind the way to their list and the key of their labels."""
   if isinstance(content, list):
-    return content
+    return (), "labels", content
   frames = content.get("frames") if isinstance(content, dict) else None
   if not isinstance(frames, list):
     raise Misfit("has no list of frames; expected BDD100K's labels, a list of images with name and labels")
   if "name" not in content:
-    return frames
+    return ("frames",), "labels", frames
   if len(frames) != 1 or not isinstance(frames[0], dict):
     raise Misfit(f"has {len(frames)} frames of one image; expected one")
-  return [{"name": content["name"], "labels": frames[0].get("objects")}]
+  return ("frames",), "objects", [{"name": content["name"], "labels": frames[0].get("objects")}]
 
 
-def _frame(file: Path, entry: Any) -> _Frame:
+def _frame(file: Path, entry: Any, way: tuple[str | int, ...]) -> _Frame:
   if not isinstance(entry, dict):
     raise Misfit(f"it is {shown(entry)}; expected name and labels")
   texts = []
@@ -145,7 +146,7 @@ def _frame(file: Path, entry: Any) -> _Frame:
   if labels is not None and not isinstance(labels, list):
     raise Misfit(f"labels is {shown(labels)}; expected a list")
   name = texts[0] if is_image_name(texts[0]) else f"{texts[0]}.jpg"
-  return _Frame(file, name, texts[1], labels or [])
+  return _Frame(file, name, texts[1], labels or [], way)
 
 
 def _files(frames: list[_Frame], folder: Path, log: ProblemLog) -> list[Path]:
@@ -161,7 +162,7 @@ def _files(frames: list[_Frame], folder: Path, log: ProblemLog) -> list[Path]:
 
 def _add(labels: ImageLabels, frame: _Frame, position: int, label: Any) -> bool:
   """Adds what a label says; whether it is an object with a polygon alone."""
-  place = Place(frame.file, None, f"image {frame.name}, label {position}: ")
+  place = Place(frame.file, None, f"image {frame.name}, label {position}: ", (*frame.way, position - 1))
 
   def refuse(reason: object, check: Check = Check.LABEL_MALFORMED) -> bool:
     labels.log.report(frame.file, None, f"{place.prefix}{reason}", check, "the label is left out")

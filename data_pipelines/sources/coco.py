@@ -24,6 +24,7 @@ from prn_jax.data_pipelines.records import (
   Box,
   DataError,
   Object,
+  Place,
   ProblemLog,
   RecordList,
   Rings,
@@ -240,7 +241,7 @@ def _object(
   x, y, width, height = (_float(value) for value in box)
   if all(0 <= value <= 1 for value in (x, y, width, height)) and width > 0 and height > 0:
     return refuse(f"bbox {shown(box)} looks relative to the image; expected pixels", Check.LABEL_UNIT)
-  usable = checked_box((x, y, x + width, y + height), _size(image), log, (path, None, prefix))
+  usable = checked_box((x, y, x + width, y + height), _size(image), log, Place(path, None, prefix))
   if usable is None:
     return None, False
   x1, y1, x2, y2 = usable
@@ -272,7 +273,7 @@ def _regions(image_id: int, image: dict[str, Any], path: Path, log: ProblemLog) 
       log.report(path, None, reason, Check.LABEL_MALFORMED, "the region is left out")
       continue
     x, y, width, height = (_float(value) for value in region)
-    usable = checked_box((x, y, x + width, y + height), _size(image), log, (path, None, prefix))
+    usable = checked_box((x, y, x + width, y + height), _size(image), log, Place(path, None, prefix))
     if usable is not None:
       regions.append(usable)
   return regions

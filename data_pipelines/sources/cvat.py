@@ -20,7 +20,6 @@ import numpy as np
 from prn_jax.data_pipelines.findings import Check
 from prn_jax.data_pipelines.reading.image_labels import (
   Drawn,
-  Place,
   Size,
   around,
   drawn_record,
@@ -28,7 +27,7 @@ from prn_jax.data_pipelines.reading.image_labels import (
   turned_corners,
 )
 from prn_jax.data_pipelines.reading.named_files import NamedFiles
-from prn_jax.data_pipelines.records import DataError, ProblemLog, RecordList, finish, image_ids_of
+from prn_jax.data_pipelines.records import DataError, Place, ProblemLog, RecordList, finish, image_ids_of
 from prn_jax.data_pipelines.spec import register_source
 from prn_jax.files.disk import is_folder
 from prn_jax.files.places import to_path
@@ -85,6 +84,7 @@ def open_cvat(parts: tuple[str, ...], log: ProblemLog) -> RecordList:
 def _images(root: ElementTree.Element, path: Path, passed: Counter[str], log: ProblemLog) -> list[_Image]:
   """All images, each once; counts the shapes that are passed over."""
   images: dict[str, _Image] = {}
+  ways = _ways(root) if log.keep_places else {}
   for number, item in enumerate(root.iterfind("image"), 1):
     name = item.get("name", "").strip()
     if not name or name in images:
@@ -94,7 +94,7 @@ def _images(root: ElementTree.Element, path: Path, passed: Counter[str], log: Pr
       continue
     objects = []
     for position, shape in enumerate(item, 1):
-      place = Place(path, None, f"image {shown(name)}, shape {position}: ")
+      place = Place(path, None, f"image {shown(name)}, shape {position}: ", ways.get(shape, ()))
       if shape.tag not in _SHAPES:
         passed[shape.tag if shape.tag in _OTHERS else "others"] += 1
         continue
@@ -104,6 +104,17 @@ def _images(root: ElementTree.Element, path: Path, passed: Counter[str], log: Pr
         log.report(path, None, f"{place.prefix}<{shape.tag}> {error}", Check.LABEL_MALFORMED, "the shape is left out")
     images[name] = _Image(name, _size(item), objects)
   return list(images.values())
+
+
+def _ways(root: ElementTree.Element) -> dict[ElementTree.Element, tuple[str | int, ...]]:
+  """The way to every shape (`Place.way`)."""
+  seen: Counter[str] = Counter()
+  found: dict[ElementTree.Element, tuple[str | int, ...]] = {}
+  for element in root.iter():
+    seen[element.tag] += 1
+    if element.tag in _SHAPES:
+      found[element] = (element.tag, seen[element.tag])
+  return found
 
 
 def _names(root: ElementTree.Element, images: list[_Image]) -> list[str]:

@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prn_jax.data_pipelines.findings import Check
-from prn_jax.data_pipelines.reading.image_labels import Drawn, Place, Size, around, drawn_record, images_by_stem
+from prn_jax.data_pipelines.reading.image_labels import Drawn, Size, around, drawn_record, images_by_stem
 from prn_jax.data_pipelines.reading.named_files import NamedFiles
-from prn_jax.data_pipelines.records import Box, DataError, ProblemLog, RecordList, Rings, finish, image_ids_of
+from prn_jax.data_pipelines.records import Box, DataError, Place, ProblemLog, RecordList, Rings, finish, image_ids_of
 from prn_jax.data_pipelines.spec import register_source
 from prn_jax.files.disk import is_folder
 from prn_jax.files.places import to_path
@@ -109,7 +109,7 @@ class _Reader:
   def _objects(self, file: Path, shapes: list[Any]) -> list[Drawn]:
     groups: dict[tuple[str, int], list[Drawn]] = defaultdict(list)
     for number, shape in enumerate(shapes, 1):
-      place = Place(file, None, f"shape {number}: ")
+      place = Place(file, None, f"shape {number}: ", ("shapes", number - 1))
       try:
         drawn, group = _drawn(shape, place)
       except Misfit as error:

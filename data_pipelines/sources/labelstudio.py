@@ -26,9 +26,9 @@ import numpy as np
 
 from prn_jax.data_pipelines.findings import Check
 from prn_jax.data_pipelines.images.formats import is_image_name
-from prn_jax.data_pipelines.reading.image_labels import Drawn, Place, Size, around, drawn_record, ellipse_box, turned
+from prn_jax.data_pipelines.reading.image_labels import Drawn, Size, around, drawn_record, ellipse_box, turned
 from prn_jax.data_pipelines.reading.named_files import NamedFiles
-from prn_jax.data_pipelines.records import DataError, ProblemLog, RecordList, finish, image_ids_of
+from prn_jax.data_pipelines.records import DataError, Place, ProblemLog, RecordList, finish, image_ids_of
 from prn_jax.data_pipelines.spec import register_source
 from prn_jax.files.disk import is_folder
 from prn_jax.files.places import to_path

@@ -24,8 +24,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from prn_jax.data_pipelines.findings import Check
-from prn_jax.data_pipelines.reading.image_labels import ImageLabels, Place, images_by_stem, labels_of
-from prn_jax.data_pipelines.records import DataError, ProblemLog, RecordList, finish
+from prn_jax.data_pipelines.reading.image_labels import ImageLabels, images_by_stem, labels_of
+from prn_jax.data_pipelines.records import DataError, Place, ProblemLog, RecordList, finish
 from prn_jax.data_pipelines.spec import register_source
 from prn_jax.files.disk import is_folder
 from prn_jax.files.places import to_path

@@ -17,14 +17,13 @@ from numpy.typing import NDArray
 
 from prn_jax.data_pipelines.findings import Check
 from prn_jax.data_pipelines.reading.image_labels import (
-  Place,
   around,
   images_by_stem,
   labels_of,
   report_unlabelled,
 )
 from prn_jax.data_pipelines.reading.matlab import load_mat
-from prn_jax.data_pipelines.records import DataError, ProblemLog, RecordList, finish, image_ids_of
+from prn_jax.data_pipelines.records import DataError, Place, ProblemLog, RecordList, finish, image_ids_of
 from prn_jax.data_pipelines.spec import register_source
 from prn_jax.errors import did_you_mean
 from prn_jax.files.disk import is_folder

@@ -99,7 +99,7 @@ def _check_keys(node: Node, known: Sequence[str]) -> None:
 
 def _open(entry: Node, log: ProblemLog) -> _Set:
   _check_keys(entry, KEYS)
-  dataset = open_spec(entry["spec"].text(), log.policy, keep_polygons=log.keep_polygons)
+  dataset = open_spec(entry["spec"].text(), log.policy, keep_polygons=log.keep_polygons, keep_places=log.keep_places)
   if joined(dataset):
     raise entry["spec"].fault("is a list of sets itself; list all sets in one place")
   names: list[str | None] = list(dataset.names)

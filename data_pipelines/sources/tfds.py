@@ -29,6 +29,7 @@ from prn_jax.data_pipelines.records import (
   ImageId,
   Object,
   OnBadData,
+  Place,
   Problem,
   ProblemLog,
   Record,
@@ -154,7 +155,7 @@ class TfdsDataset:
         continue
       y1, x1, y2, x2 = (float(value) for value in box)
       corners = (x1 * width, y1 * height, x2 * width, y2 * height)
-      usable = checked_box(corners, size, log, (self._folder, None, prefix))
+      usable = checked_box(corners, size, log, Place(self._folder, None, prefix))
       if usable is not None:
         area = get(layout.area)
         found.append(

@@ -20,8 +20,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from prn_jax.data_pipelines.findings import Check
-from prn_jax.data_pipelines.reading.image_labels import ImageLabels, Place, images_by_stem, labels_of, report_unlabelled
-from prn_jax.data_pipelines.records import DataError, ProblemLog, RecordList, finish
+from prn_jax.data_pipelines.reading.image_labels import ImageLabels, images_by_stem, labels_of, report_unlabelled
+from prn_jax.data_pipelines.records import DataError, Place, ProblemLog, RecordList, finish
 from prn_jax.data_pipelines.spec import register_source
 from prn_jax.files.disk import is_folder
 from prn_jax.files.places import to_path

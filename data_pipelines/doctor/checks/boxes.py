@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prn_jax.data_pipelines.doctor.checkup import Exam, Needs, Severity, Spot, register_check
-from prn_jax.data_pipelines.doctor.split import Floats, Split, box_text
+from prn_jax.data_pipelines.doctor.split import Split, box_text
 from prn_jax.data_pipelines.doctor.summary import TINY_SIDE_PX
+from prn_jax.data_pipelines.doctor.table import Floats
 from prn_jax.data_pipelines.findings import Check
 from prn_jax.data_pipelines.records import EDGE_TOLERANCE_PX
 
@@ -28,7 +29,7 @@ def pairs_above(split: Split, min_iou: float) -> tuple[NDArray[np.int64], NDArra
   """
   boxes = split.boxes_xyxy_px
   order = np.lexsort([boxes[:, 0], split.image_of])
-  image, x1, width = split.image_of[order], boxes[order, 0], split.box_wh_px[order, 0]
+  image, x1, width = split.image_of[order], boxes[order, 0], split.box_sizes_wh_px[order, 0]
   reach = width * (1 - min_iou) / min_iou + 1e-6
   firsts, seconds, ious = [], [], []
   left = np.arange(len(order))
@@ -117,8 +118,8 @@ def nested(exam: Exam) -> Iterator[Spot]:
 @register_check(Check.BOX_TINY, Severity.LOOK, needs=Needs.BOXES)
 def tiny(exam: Exam) -> Iterator[Spot]:
   split = exam.split
-  for box in np.flatnonzero(split.box_wh_px.min(1, initial=np.inf) < TINY_SIDE_PX).tolist():
-    width, height = split.box_wh_px[box]
+  for box in np.flatnonzero(split.box_sizes_wh_px.min(1, initial=np.inf) < TINY_SIDE_PX).tolist():
+    width, height = split.box_sizes_wh_px[box]
     yield _spot(split, box, f"{_named(split, box)} is {width:.3g} x {height:.3g} pixels")
 
 
@@ -129,7 +130,7 @@ def tiny(exam: Exam) -> Iterator[Spot]:
 def whole_image(exam: Exam) -> Iterator[Spot]:
   split = exam.split
   area = split.sizes_wh_px[split.image_of].prod(1)
-  share = split.box_wh_px.prod(1) / np.maximum(area, 1)
+  share = split.box_sizes_wh_px.prod(1) / np.maximum(area, 1)
   for box in np.flatnonzero((share >= WHOLE_IMAGE) & (area > 0)).tolist():
     yield _spot(split, box, f"{_named(split, box)} covers {min(share[box], 1):.1%} of its image")
 
@@ -140,7 +141,7 @@ def whole_image(exam: Exam) -> Iterator[Spot]:
 )  # fmt: skip
 def thin(exam: Exam) -> Iterator[Spot]:
   split = exam.split
-  wide, high = split.box_wh_px.T
+  wide, high = split.box_sizes_wh_px.T
   for box in np.flatnonzero(np.maximum(wide, high) > MAX_ASPECT * np.minimum(wide, high)).tolist():
     yield _spot(split, box, f"{_named(split, box)} is {wide[box]:.3g} x {high[box]:.3g} pixels")
 

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prn_jax.data_pipelines.doctor.checkup import Exam, Needs, Severity, Spot, register_check
-from prn_jax.data_pipelines.doctor.split import Floats, Split
+from prn_jax.data_pipelines.doctor.split import Split
+from prn_jax.data_pipelines.doctor.table import Floats
 from prn_jax.data_pipelines.doctor.written import Layout, Written
 
 MIN_BOXES = 8  # fewer numbers prove nothing

@@ -8,7 +8,7 @@ import numpy as np
 
 from prn_jax.data_pipelines.doctor.anchors import score_anchors
 from prn_jax.data_pipelines.doctor.checkup import Exam, Needs, Severity, Spot, register_check
-from prn_jax.data_pipelines.doctor.split import Floats
+from prn_jax.data_pipelines.doctor.table import Floats
 from prn_jax.data_pipelines.images import Resize
 
 MIN_SIDE_PX = 2
@@ -28,7 +28,7 @@ def _sizes(exam: Exam) -> Floats:
   scale = np.divide(size, images, out=np.zeros_like(images), where=images > 0)
   if exam.network.resize == Resize.LETTERBOX:
     scale = np.repeat(scale.min(1, keepdims=True), 2, 1)
-  return exam.split.box_wh_px * scale
+  return exam.split.box_sizes_wh_px * scale
 
 
 def _box_spots(exam: Exam, limits_px: tuple[float, float], what: str) -> Iterator[Spot]:
