@@ -210,7 +210,8 @@ def settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
   kept = {name: getattr(config, f"jax_{name}") for name in names}
   for name, value in zip(names, (None, 1.0, 0), strict=True):
     config.update(f"jax_{name}", value)
-  monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+  for variable in ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):
+    monkeypatch.delenv(variable, raising=False)
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
   yield config
   for name, value in kept.items():

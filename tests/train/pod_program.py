@@ -23,6 +23,7 @@ import numpy as np
 from prn_jax.cli.main import main
 from prn_jax.run import eval_program
 from prn_jax.train import loop
+from tests.train.blank import draw_nothing
 
 
 def row_hashes(batch: dict[str, jax.Array]) -> dict[int, str]:
@@ -71,6 +72,7 @@ def slowly(process: str) -> Callable[..., Any]:
 
 
 if __name__ == "__main__":
+  draw_nothing()
   compiled = loop.compiled
   of_step, _, of_evaluation = os.environ.get("SLOW_COMPILE", "").partition(":")
   loop.compiled, eval_program.compiled = slowly(of_step), slowly(of_evaluation)

@@ -35,7 +35,7 @@ from tests.train.checkpoint_states import (
 from tests.train.test_checkpoint import start_two
 
 RUN = "gs://bucket/run/checkpoints"
-KILLS = int(os.environ.get("PRN_BUCKET_KILLS", "8"))
+KILLS = int(os.environ.get("PRN_BUCKET_KILLS", "4"))
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import errno
 import json
 import logging
 import multiprocessing
+import os
 import resource
 import socket
 import time
@@ -37,10 +38,12 @@ from tests.train.checkpoint_states import (
   state_of,
 )
 
+KILLS = int(os.environ.get("PRN_KILLS", "6"))  # more of them make the drill longer
+
 
 @pytest.fixture(scope="module")
 def programs() -> Any:
-  """Starts child processes from one that has imported JAX already: 20 of them cost seconds, not half a minute."""
+  """Starts child processes from one that has imported JAX already: that costs seconds, not half a minute."""
   context = multiprocessing.get_context("forkserver")
   context.set_forkserver_preload(["tests.train.checkpoint_states"])
   return context
@@ -201,10 +204,10 @@ def test_going_back_is_refused(checkpoints: Checkpoints) -> None:
 
 
 @pytest.mark.slow
-def test_kill_at_any_time_20_times(tmp_path: Path, programs: Any) -> None:
+def test_kill_at_any_time(tmp_path: Path, programs: Any) -> None:
   rng = np.random.default_rng(0)
   finished, started, bests, pace_sec = 0, 0, [], 0.0
-  for _ in range(21):  # the last one only resumes
+  for _ in range(KILLS + 1):  # the last one only resumes
     ours, theirs = multiprocessing.Pipe(duplex=False)
     process = programs.Process(target=save_forever, args=(tmp_path, theirs), daemon=True)
     process.start()
@@ -231,7 +234,7 @@ def test_kill_at_any_time_20_times(tmp_path: Path, programs: Any) -> None:
       except EOFError:
         break
     ours.close()
-  assert finished > 15  # the kills hit saves, not start-ups
+  assert finished > 3 * KILLS // 4  # the kills hit saves, not start-ups
   assert bests[-1] == 10.0
 
 

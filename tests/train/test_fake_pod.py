@@ -15,15 +15,16 @@ from prn_jax.formats import darknet_cfg
 from prn_jax.hosts.exit_codes import HOST_LOST, NO_START, PREEMPTED
 from prn_jax.train.log import EVAL, read_metrics
 from tests.conftest import REPO
-from tests.nets import smooth_detector, tiny_detector
+from tests.nets import smooth_detector
 
 RUN_SEC = 300.0
+SMOOTH = ("--config.optim.learning_rate=3e-4", "--config.loss.head.ignore_thresh=1.0")  # see smooth_detector
 
 
 @pytest.fixture(scope="session")
 def detector_cfg(tmp_path_factory: pytest.TempPathFactory) -> Path:
-  path = tmp_path_factory.mktemp("pod") / "tiny.cfg"
-  path.write_text(darknet_cfg.dump(tiny_detector(64, classes=4)))
+  path = tmp_path_factory.mktemp("pod") / "smooth.cfg"
+  path.write_text(darknet_cfg.dump(smooth_detector()))
   return path
 
 
@@ -42,7 +43,8 @@ def train(
     *(supervisor if supervised else []), sys.executable, "-m", "tests.train.pod_program", "--config=default", f"--config.model={cfg}",
     "--config.data.train=synthetic:traffic:24", "--config.data.valid=synthetic:traffic:9@valid", "--config.batch_size=8",
     f"--config.total.steps={steps}", "--config.log_every.steps=1", "--config.checkpoint_every.steps=4",
-    "--config.eval.conf=0.05", "--config.hosts.silence_timeout_sec=10.0", f"--workdir={workdir}", *more,
+    "--config.eval.conf=0.05", "--config.eval.num_pictures=0", "--config.data.cache_mb=50", *SMOOTH,
+    "--config.hosts.silence_timeout_sec=10.0", f"--workdir={workdir}", *more,
   ]  # fmt: skip
   environ = dict(os.environ) | {
     "PYTHONPATH": str(REPO), "BATCH_LOG": f"{workdir}.batches", "PRN_JOIN_TIMEOUT_SEC": "120",
@@ -87,14 +89,11 @@ def alone(detector_cfg: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_two_processes_train_like_one_device(tmp_path: Path) -> None:
+def test_two_processes_train_like_one_device(detector_cfg: Path, tmp_path: Path) -> None:
   """Two processes with two devices each, and one device that has it all."""
-  cfg = tmp_path / "smooth.cfg"
-  cfg.write_text(darknet_cfg.dump(smooth_detector()))
-  smooth = ("--config.optim.learning_rate=3e-4", "--config.loss.head.ignore_thresh=1.0")  # see smooth_detector
   one, two = tmp_path / "one", tmp_path / "two"
   for workdir, processes, devices in ((one, 1, 1), (two, 2, 2)):
-    with train(cfg, workdir, processes, devices, 50, *smooth) as pod:
+    with train(detector_cfg, workdir, processes, devices, 50) as pod:
       assert set(pod.wait(timeout_sec=RUN_SEC).values()) == {0}, pod.lines
   assert set(rows(one)) == {(step, row) for step in range(50) for row in range(8)}
   assert all(len(hashes) == 1 for hashes in rows(one).values())
@@ -159,18 +158,16 @@ def test_supervised_hosts_go_on_by_themselves(alone: Path, detector_cfg: Path, t
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("is_resumed", [False, True])
 def test_processes_meet_after_compiling_however_long_one_of_them_takes(
-  is_resumed: bool, alone: Path, detector_cfg: Path, tmp_path: Path
+  alone: Path, detector_cfg: Path, tmp_path: Path
 ) -> None:
-  """Gloo waits 30 s. One process needs 35 s more for the step, then the other for the evaluation: as after a restart,
-  when only process 0 finds the programs in its cache."""
+  """Gloo waits 30 s. One process needs 35 s more for the first step of a run, and for that after a restart, when only
+  process 0 finds the programs in its cache; then the other for the evaluation."""
   workdir = tmp_path / "slow"
-  if is_resumed:
-    with train(detector_cfg, workdir, 2, 2, 12) as pod:
-      assert pod.wait_for_line("step 6/12  loss", RUN_SEC), pod.lines
-      pod.signal(signal.SIGKILL)
-      pod.wait()
+  with train(detector_cfg, workdir, 2, 2, 12, slow=("1:", 35.0)) as pod:
+    assert pod.wait_for_line("step 6/12  loss", RUN_SEC), pod.lines
+    pod.signal(signal.SIGKILL)
+    pod.wait()
   with train(detector_cfg, workdir, 2, 2, 12, slow=("1:0", 35.0)) as pod:
     assert pod.wait(timeout_sec=RUN_SEC) == {0: 0, 1: 0}, pod.lines
   assert rows(workdir) == rows(alone)

@@ -16,6 +16,7 @@ import numpy as np
 
 from prn_jax.cli.main import main
 from prn_jax.train import loop
+from tests.train.blank import draw_nothing
 
 
 def sha256(batch: dict[str, Any]) -> str:
@@ -39,6 +40,7 @@ def recorded(*args: Any, **kwargs: Any) -> Iterator[Iterator[tuple[int, Any]]]:
 
 
 if __name__ == "__main__":
+  draw_nothing()
   on_devices = loop.on_devices
   loop.on_devices = recorded
   sys.exit(main(["train", *sys.argv[1:]]))
