@@ -15,10 +15,10 @@ demo: setup
 	.venv/bin/prn train --config=demo --workdir=demo
 
 test: setup lint types
-	$(PYTHON) -m pytest -n 2
+	$(PYTHON) -m pytest -n 2 --dist worksteal
 
 fast: setup lint types
-	$(PYTHON) -m pytest -n 2 -m 'not slow'
+	$(PYTHON) -m pytest -n 2 --dist worksteal -m 'not slow'
 
 # What users reported, from the reference data.
 cases: setup

@@ -82,7 +82,7 @@ def test_shipped_configuration_is_whole(name: str) -> None:
     assert "ot yet run" in words, "published networks say whether they were run"
 
 
-@pytest.mark.parametrize("name", ["bdd100k", "visdrone", "dior", "oxfordhand"])
+@pytest.mark.parametrize("name", ["bdd100k", "visdrone", "dior", "oxfordhand", "openimages"])
 def test_configuration_of_a_data_set_takes_place_network_and_anchors(name: str) -> None:
   module = importlib.import_module(f"prn_jax.configs.{name}")
   usual, other = typed(module.get_config()), typed(module.get_config("/some/where,yolov3-tiny-prn,model"))
@@ -94,7 +94,7 @@ def test_configuration_of_a_data_set_takes_place_network_and_anchors(name: str) 
     module.get_config(",,owm")
   with pytest.raises(ValueError, match=r"has 4 parts; expected ROOT,MODEL,ANCHORS"):
     module.get_config("a,b,own,d")
-  if name == "visdrone":
+  if name in ("visdrone", "openimages"):
     with pytest.raises(ValueError, match=r"network 'yolov3' has 9 anchors; published are lists of no number"):
       module.get_config(",yolov3,published")
   else:

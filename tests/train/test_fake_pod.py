@@ -186,5 +186,5 @@ def test_a_start_that_always_fails_the_same_way_is_given_up(detector_cfg: Path, 
     assert sum(line.startswith(f"[{process}] supervise: restart") for line in pod.lines) == 2, pod.lines
   said = "\n".join(pod.lines)
   assert "this was start number 3 in a row of this run that ended before its first step" in said
-  assert "no progress for 10 s while waiting for the first step at 64x64" in said
+  assert "no progress for 10 s while waiting for the first step at 32x32" in said
   assert not (workdir / "starts.json").exists(), "the next start counts from one"
