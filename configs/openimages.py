@@ -6,7 +6,7 @@ the images in train/ and validation/. A shorter copy of the file of classes choo
 too: rows without an image are passed over. All 14.6 million boxes of train are held in memory (opening took 4.7 CPU s per
 200,000, docs/speed.md): choose from them where that is too much. Anchors are clustered by us at the start; those of the
 cfg are COCO's (`model`). Labels that nobody verified in an image count as absent (see `sources.openimages`).
-Expected: not yet run; the cfg's own figures are by another protocol.
+Expected: not yet run.
 Run: prn train --config=openimages:ROOT,yolov3-tiny-prn --workdir=runs/openimages
 """
 
