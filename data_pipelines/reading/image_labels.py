@@ -91,7 +91,7 @@ def clipped(box_xyxy_px: Box, size: Size) -> Box | None:
   """The part of a box inside an image of `size`; None where there is none, or a corner is not finite."""
   x1, y1, x2, y2 = box_xyxy_px
   inside = (max(x1, 0.0), max(y1, 0.0), min(x2, float(size[0])), min(y2, float(size[1])))
-  is_finite = all(abs(value) < np.inf for value in box_xyxy_px)
+  is_finite = math.isfinite(x1 + y1 + x2 + y2)
   return inside if is_finite and inside[2] > inside[0] and inside[3] > inside[1] else None
 
 
@@ -128,7 +128,9 @@ def images_by_stem(folders: Iterable[Path], *, deep: bool = False) -> dict[str, 
   """The image of every stem in some folders, with `deep` in those below them too; of two with one stem the first."""
   found: dict[str, Path] = {}
   for folder in folders:
-    for file in sorted(folder.rglob("*") if deep else folder.iterdir()) if is_folder(folder) else ():
+    if not is_folder(folder):
+      continue
+    for file in sorted(folder.rglob("*")) if deep else sorted(folder.iterdir(), key=lambda file: file.name):
       if is_image_name(file):
         found.setdefault(file.stem, file)
   return found

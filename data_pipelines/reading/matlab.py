@@ -86,12 +86,11 @@ def _matrix(data: bytes, order: str, depth: int) -> tuple[str, Any]:
   if not data:
     return "", None
   try:  # of most matrices this is all, and nearly all have the same
-    kind, shape, name, position = _head(data[:_HEAD_BYTES], order)
+    kind, shape, count, name, position = _head(data[:_HEAD_BYTES], order)
   except (Misfit, struct.error):
-    kind, shape, name, position = _head.__wrapped__(data, order)
+    kind, shape, count, name, position = _head.__wrapped__(data, order)
   value: Any = None
-  count = math.prod(shape)
-  if min(shape, default=0) < 0 or count > len(data):
+  if not 0 <= count <= len(data):
     raise Misfit(f"holds a matrix of {'x'.join(map(str, shape))}, more than its bytes")
   if kind in _NUMBERS:
     stored, content, _ = _element(data, position, order)
@@ -129,14 +128,15 @@ def _rows(text: str, shape: tuple[int, ...]) -> str | list[str]:
 
 
 @functools.lru_cache(256)
-def _head(data: bytes, order: str) -> tuple[int, tuple[int, ...], str, int]:
-  """The class, shape and name of a matrix, and where its content begins."""
+def _head(data: bytes, order: str) -> tuple[int, tuple[int, ...], int, str, int]:
+  """The class, shape, number of elements (-1 where a side is negative) and name of a matrix, and where its content begins."""
   _, flags, position = _element(data, 0, order)
   kind = struct.unpack_from(f"{order}I", flags)[0] & 0xFF
   _, sides, position = _element(data, position, order)
   shape = tuple(int(side) for side in np.frombuffer(sides, f"{order}i4"))
   _, name, position = _element(data, position, order)
-  return kind, shape, name.decode("ascii", "replace"), position
+  count = -1 if min(shape, default=0) < 0 else math.prod(shape)
+  return kind, shape, count, name.decode("ascii", "replace"), position
 
 
 def _matrices(data: bytes, position: int, order: str, depth: int, count: int) -> tuple[list[Any], int]:

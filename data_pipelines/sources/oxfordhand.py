@@ -86,9 +86,7 @@ def _corners(data: bytes) -> list[NDArray[np.float64]]:
 
 def _quadrilateral(hand: object) -> NDArray[np.float64]:
   fields = hand.values() if isinstance(hand, dict) else ()
-  corners = [
-    value.ravel()[::-1] for value in fields if isinstance(value, np.ndarray) and value.size == 2
-  ]  # row, column
+  corners = [value.ravel() for value in fields if isinstance(value, np.ndarray) and value.size == 2]  # row, column
   if len(corners) < 4:
     raise Misfit(f"holds a hand with {len(corners)} corners; expected four of two numbers, row and column")
-  return np.stack(corners[:4]).astype(np.float64)
+  return np.array(corners[:4], np.float64)[:, ::-1]

@@ -349,9 +349,9 @@ def load_xml(data: bytes) -> ElementTree.Element:
   level = [root]
   for _ in range(MAX_DEPTH):
     level = [child for parent in level for child in parent]
-  if level:
-    raise Misfit(f"is nested more than {MAX_DEPTH} levels deep")
-  return root
+    if not level:
+      return root
+  raise Misfit(f"is nested more than {MAX_DEPTH} levels deep")
 
 
 def read_xml(

@@ -59,6 +59,17 @@ class Repeated:
   unused: str
   unused_line: int
 
+  @property
+  def is_of_training(self) -> bool:
+    """Whether only a training asks for it: Darknet's own cfgs give `decay` or `batch` twice."""
+    return self.section in ("net", "network") and self.key not in ("width", "height", "channels")
+
+  def text(self, file: str) -> str:
+    return (
+      f"cfg {file}:{self.unused_line} [{self.section}] {self.key}={self.unused} is not used: the first counts, as in Darknet, "
+      f"which is {self.key}={self.used} in line {self.line}. Remove the one that you do not mean."
+    )
+
 
 @dataclasses.dataclass(frozen=True)
 class DarknetCfg:
@@ -127,7 +138,11 @@ def parse(text: str, file: str = "<cfg>", strict: bool = True) -> DarknetCfg:
   layers = _read_layers(rest, kinds, names[1:], training, (width, height, channels))
   graph = Graph(tuple(layers), width, height, channels, network or Path(file).stem)
   settings = Training(net_training, training.sections, training.layers, training.extra)
-  return DarknetCfg(graph, settings, tuple(_repeated(sections)))
+  repeated = tuple(_repeated(sections))
+  for one in repeated:
+    if not one.is_of_training:
+      logging.getLogger(__name__).warning("%s", one.text(file))
+  return DarknetCfg(graph, settings, repeated)
 
 
 def _repeated(sections: list[Section]) -> Iterator[Repeated]:

@@ -37,7 +37,7 @@ def check_hosts(experiment: Experiment, hosts: Hosts) -> None:
       "ids of the validation images": "" if valid is None else ids_digest(valid),
       "classes": ",".join(experiment.names),
       "steps": experiment.total_steps,
-      "constants of the loss": _arrays_digest(experiment.objective.constants),
+      "constants of the loss": arrays_digest(experiment.objective.constants),
     }
   )
 
@@ -82,7 +82,7 @@ def _id(dataset: Dataset, index: int) -> ImageId | None:
     return None
 
 
-def _arrays_digest(arrays: Any) -> str:
+def arrays_digest(arrays: Any) -> str:
   """12 digits that follow from the names, types, shapes and values of a pytree; "" if it has no arrays."""
   found = hashlib.sha256()
   leaves = jax.tree_util.tree_flatten_with_path(arrays)[0]

@@ -109,11 +109,8 @@ def warn_of_unused(config: TrainConfig) -> None:
   for one in cfg.repeated:
     if one.key == "batch" and config.batch_size not in (1, cfg.training.net.batch):
       continue  # given otherwise
-    _LOG.warning(
-      "cfg %s:%d [%s] %s=%s is not used: the first counts, as in Darknet, which is %s=%s in line %d. Remove the one "
-      "that you do not mean.",
-      *(config.model, one.unused_line, one.section, one.key, one.unused, one.key, one.used, one.line),
-    )
+    if one.is_of_training:  # of the others every reader of the cfg is told
+      _LOG.warning("%s", one.text(config.model))
   if config.batch_size == 1:
     _LOG.warning(
       "config.batch_size is 1 (batch=%d of cfg %s): every update learns from a single image, and Darknet refuses such a "

@@ -20,14 +20,14 @@ from prn_jax.errors import PrnError
 from prn_jax.formats import darknet_cfg
 from prn_jax.formats.darknet_training import HeadTraining, LayerTraining, RegionTraining, Training
 from prn_jax.graph.graph import Graph, Layer
-from prn_jax.train.agreement import ids_digest
+from prn_jax.train.agreement import arrays_digest, ids_digest
 from prn_jax.train.config import DATA_KEYS
 from prn_jax.train.experiment import Experiment
 from prn_jax.train.losses import LossConfig, head_settings
 
 FILE = "effective.json"
 NETWORK, LOSS, LAYERS, CLASSES, TRAIN, VALID = "network", "loss", "layers", "classes", "train", "valid"
-BATCH, MOMENTUM = "batch_size", "bn_momentum"
+BATCH, MOMENTUM, CONSTANTS = "batch_size", "bn_momentum", "constants"
 # Keys of the configuration that say where something lies, or leave a number open, and the parts that came from there.
 # Where those are equal, it was moved, or is the same number.
 PLACES = {
@@ -52,6 +52,7 @@ def effective(experiment: Experiment) -> _Table:
     VALID: _data(evaluator.dataset) if evaluator else None,
     BATCH: experiment.config.batch_size,
     MOMENTUM: experiment.config.bn_momentum,
+    CONSTANTS: arrays_digest(experiment.objective.constants),
     "total_steps": experiment.total_steps,
   }
   return _json(found)
@@ -104,7 +105,11 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any], asked: Mapping[str, 
     for key in (BATCH, MOMENTUM)
     if key in old and old[key] != new[key] and not asked[key]
   ]
-  return [*(f"{model}: {line}" for line in of_model), *(f"{data}: {line}" for line in of_data), *chosen]
+  of_constants = []
+  if CONSTANTS in old and old[CONSTANTS] != new[CONSTANTS]:
+    texts = (f"arrays with the digest {one[CONSTANTS]}" if one[CONSTANTS] else "none" for one in (old, new))
+    of_constants.append(f"constants of the loss, such as the weights of a teacher: {', now '.join(texts)}")
+  return [*(f"{model}: {line}" for line in of_model), *(f"{data}: {line}" for line in of_data), *chosen, *of_constants]
 
 
 def moved(config_key: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:

@@ -13,6 +13,7 @@ from prn_jax.errors import CfgError, OutOfScopeError, PrnError, WeightsError
 from prn_jax.export import convert
 from prn_jax.formats import darknet_cfg, darknet_weights
 from prn_jax.formats.darknet_weights import Header
+from prn_jax.kinds.conv import Conv
 from prn_jax.loading import with_weights
 from prn_jax.network import flatten_variables
 from tests.nets import random_model
@@ -95,6 +96,19 @@ def test_values_that_do_not_count_are_listed() -> None:
     2,
     "64",
     4,
+  )
+
+
+def test_a_value_of_a_layer_that_does_not_count_is_told_with_both_lines(caplog: pytest.LogCaptureFixture) -> None:
+  text = f"{NET}[convolutional]\nfilters=4\nsize=1\nfilters=8\n[avgpool]\n"
+  (conv, _) = darknet_cfg.parse(text, "a.cfg").graph
+  assert isinstance(conv, Conv)
+  assert conv.filters == 4
+  line = text[: text.index("filters=8")].count("\n") + 1
+  (told,) = caplog.messages
+  assert told == (
+    f"cfg a.cfg:{line} [convolutional] filters=8 is not used: the first counts, as in Darknet, which is filters=4 in "
+    f"line {line - 2}. Remove the one that you do not mean."
   )
 
 

@@ -22,7 +22,7 @@ from prn_jax.network import Network, init_variables
 from prn_jax.run.mesh import AXIS, make_mesh, put_batch, put_state
 from prn_jax.train import loop
 from prn_jax.train.agreement import check_hosts
-from prn_jax.train.config import DataConfig, Duration, TrainConfig
+from prn_jax.train.config import ConfigError, DataConfig, Duration, TrainConfig
 from prn_jax.train.diagnose import Suspect, diagnosis
 from prn_jax.train.experiment import open_experiment
 from prn_jax.train.losses import FROM_CONFIG, LossConfig, Objective
@@ -33,6 +33,8 @@ from prn_jax.train.step import Batch, Constants, LossFn, Metrics, Recipe, init_s
 from tests.train.test_agreement import Noted
 from tests.train.test_step import assert_close, batch_of, classifier
 from tests.train.test_train_cli import classifier_files
+
+pytestmark = pytest.mark.usefixtures("blank_pictures")
 
 SPECS = {"whole": WHOLE, "divided": PartitionSpec(AXIS)}
 
@@ -221,6 +223,10 @@ def test_a_run_learns_from_a_teacher_and_goes_on_with_it(tmp_path: Path) -> None
   losses = [json.loads(line)["loss"] for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
   assert len(losses) == 4
   assert losses[-1] < losses[0]
+  other = open_experiment(config_in(tmp_path, 4), objective=objective_for(graph, 1))
+  said = r"constants of the loss, such as the weights of a teacher: arrays with the digest \w{12}, now arrays with the digest"
+  with pytest.raises(ConfigError, match=said):
+    loop.train(other, tmp_path / "parts")
   usual = open_experiment(config_in(tmp_path, 4))
   assert usual.objective.constants == ()
   assert loop.train(usual, tmp_path / "usual").digest != whole.digest
