@@ -56,7 +56,10 @@ def strict_jax() -> None:
 
 # Tests of these compile programs that run for a second: the compiler need not try hard. What compares with figures of
 # another program runs as users have it.
-COMPILED_FAST = ("tests.train.", "tests.detect.")
+COMPILED_FAST = (
+  "tests.train.", "tests.detect.", "tests.experiments.", "tests.test_cases", "tests.test_extensions", "tests.cli.test_process",
+  "tests.cli.test_cli_train",
+)  # fmt: skip
 AS_USERS_HAVE_IT = ("tests.train.test_train_goldens", "tests.detect.test_decode", "tests.detect.metrics.test_golden")
 
 

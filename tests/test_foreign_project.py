@@ -19,6 +19,7 @@ from setuptools import find_packages
 from tests.conftest import REPO
 
 FOREIGN = 'raise RuntimeError("the user\'s own module was taken for one of prn_jax")\n'
+WITHOUT_COMPILING = "--hardware=v5e:4"
 DETECT = "import prn_jax; model = prn_jax.load('traffic-tiny-prn'); print(len(model(prn_jax.example_image())) > 5)"
 
 
@@ -46,7 +47,7 @@ def test_a_script_beside_modules_of_our_names_detects(project: Path) -> None:
 
 
 def test_commands_find_our_configurations_and_readers(project: Path) -> None:
-  summary = run(project, "-m", "prn_jax.cli.main", "plan", "--config=demo")
+  summary = run(project, "-m", "prn_jax.cli.main", "plan", "--config=demo", WITHOUT_COMPILING)
   assert "traffic-nano-prn" in summary or "3,200 steps" in summary
   assert "car" in run(project, "-m", "prn_jax.cli.main", "data", "inspect", "synthetic:traffic:2")
 
@@ -58,7 +59,7 @@ def test_a_configuration_may_import_the_users_own_modules(tmp_path: Path) -> Non
     '"""A configuration."""\nimport configs\nfrom prn_jax.configs import demo\n\n\ndef get_config():\n'
     "  config = demo.get_config()\n  config.model = configs.MODEL\n  return config\n"
   )
-  assert "traffic-nano-prn" in run(tmp_path, "-m", "prn_jax.cli.main", "plan", f"--config={own}")
+  assert "traffic-nano-prn" in run(tmp_path, "-m", "prn_jax.cli.main", "plan", f"--config={own}", WITHOUT_COMPILING)
 
 
 def test_an_installation_has_one_top_level_package() -> None:

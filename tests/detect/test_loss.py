@@ -207,6 +207,7 @@ loss_settings = st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None, derandomize=True)
 @given(loss=loss_settings, is_gaussian=st.booleans(), seed=st.integers(0, 99))
 def test_any_combination_of_keys_equals_plain_loops(loss: HeadTraining, is_gaussian: bool, seed: int) -> None:
@@ -232,6 +233,7 @@ def test_the_list_ends_at_the_first_x_of_zero_and_other_classes_are_skipped() ->
   np.testing.assert_array_equal(run_deltas(raw, foreign, head, loss, mask)[0], expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("loss_kind", "fields"),
   [
@@ -397,6 +399,7 @@ def test_clean_classes_and_objectness_are_darknet_for_other_losses() -> None:
   assert (np.sign(clean[:, 2:4]) * np.sign(darknet[:, 2:4])).sum() > 0  # the same way, mostly, if not as far
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("fields", "keys"),
   [
@@ -441,6 +444,7 @@ def test_clean_gaussian_is_darknet_times_the_slope_of_the_sigmoid() -> None:
   np.testing.assert_allclose(clean, darknet * slope, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("style", "loss_kind", "weight"), [("darknet", "mse", 1.0), ("darknet", "ciou", 0.02), ("autodiff", "ciou", 1.0)]
 )

@@ -16,6 +16,8 @@ from prn_jax.train import bad_data
 from prn_jax.train.bad_data import FILE, BadData
 from tests.train.test_train_cli import arguments, classifier_files, detector_cfg
 
+pytestmark = pytest.mark.usefixtures("blank_pictures")
+
 __all__ = ["detector_cfg"]
 SPECS = {"train": "coco:a.json:images", "valid": "coco:b.json:images"}
 

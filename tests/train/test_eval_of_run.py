@@ -14,6 +14,8 @@ from tests.data_pipelines.pipeline_data import jpeg
 from tests.nets import random_model
 from tests.train.test_evaluation import classifier
 
+pytestmark = pytest.mark.usefixtures("blank_pictures")
+
 ASSETS = Path(__file__).parents[2] / "prn_jax" / "assets"
 
 

@@ -15,7 +15,9 @@ from prn_jax.train.experiment import open_experiment
 from prn_jax.train.log import evaluations, read_metrics
 from prn_jax.train.loop import train
 from prn_jax.train.outcome import Outcome, Reason
-from tests.nets import tiny_detector
+from tests.nets import smooth_detector
+
+pytestmark = pytest.mark.usefixtures("blank_pictures")
 
 FIGURES = {2: 0.1, 4: 0.3, 6: 0.3, 8: 0.2, 10: 0.9}
 
@@ -23,8 +25,8 @@ FIGURES = {2: 0.1, 4: 0.3, 6: 0.3, 8: 0.2, 10: 0.9}
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
   """Trains with evaluations that give `FIGURES`."""
-  cfg = tmp_path / "tiny.cfg"
-  cfg.write_text(darknet_cfg.dump(tiny_detector(32, classes=4)))
+  cfg = tmp_path / "smooth.cfg"
+  cfg.write_text(darknet_cfg.dump(smooth_detector()))
   step = [0]
   original = evaluation.Validation.__call__
 
@@ -37,7 +39,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
   def go(patience: int, stop_after: int | None = None) -> Outcome:
     config = TrainConfig(
       model=str(cfg), batch_size=8, bn_momentum=0.9, total=Duration(steps=10), checkpoint_every=Duration(steps=2),
-      data=DataConfig(train="synthetic:traffic:8", valid="synthetic:traffic:2@valid"),
+      data=DataConfig(train="synthetic:traffic:8", valid="synthetic:traffic:2@valid", cache_mb=50),
       eval=EvalConfig(every=Duration(steps=2), patience=patience, num_pictures=0),
     )  # fmt: skip
     with monkeypatch.context() as patch:

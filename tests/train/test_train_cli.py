@@ -36,7 +36,8 @@ from prn_jax.train.loop import train
 from prn_jax.train.outcome import Outcome, Reason
 from tests.conftest import REPO
 from tests.nets import smooth_detector
-from tests.train.blank import empty
+
+pytestmark = pytest.mark.usefixtures("blank_pictures")  # `run` has real ones
 
 
 @pytest.fixture(scope="session")
@@ -44,13 +45,6 @@ def detector_cfg(tmp_path_factory: pytest.TempPathFactory) -> Path:
   path = tmp_path_factory.mktemp("cfg") / "smooth.cfg"
   path.write_text(darknet_cfg.dump(smooth_detector()))
   return path
-
-
-@pytest.fixture(autouse=True)
-def blank_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-  """Of the runs in this process; `run` has real ones."""
-  for module in ("detect.metrics.plots", "train.curves", "run.classification_report"):
-    monkeypatch.setattr(f"prn_jax.{module}.save_png", empty)
 
 
 def train_now(cfg: Path, workdir: Path) -> Outcome:

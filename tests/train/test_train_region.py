@@ -24,6 +24,8 @@ from prn_jax.train.log import read_metrics
 from prn_jax.train.losses import LossConfig, head_settings, make_loss
 from prn_jax.train.step import Recipe, TrainState, with_images_seen
 
+pytestmark = pytest.mark.usefixtures("blank_pictures")
+
 CFG = """
 [net]
 width=64
