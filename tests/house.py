@@ -49,6 +49,7 @@ ORDER = (  # the lowest first; a room imports itself and those before it
   Room(("classify", "detect"), "losses, boxes, suppression, results, metrics"),
   Room(("run",), "networks at work on photos and data sets"),
   Room(("export",), "models for other programs, each with its proof"),
+  Room(("quantize",), "networks in few bits: ranges, rounding, integers, and what it cost"),
   Room(("api",), "`load`, `build` and `Model`, as `import prn_jax` shows them"),
   Room(("zoo",), "published weights"),
   Room(("hosts",), "processes that work as one; knows nothing of training"),

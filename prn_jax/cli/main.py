@@ -1,6 +1,6 @@
 """Entry point of `prn`: finds the command, maps errors to exit codes.
 
-0 ok, 1 the answer is "no" (verify, data doctor), 2 bad input (message, no traceback), 3 internal error, 130 interrupted.
+0 ok, 1 the answer is "no" (verify, data doctor, quantize), 2 bad input (message, no traceback), 3 internal error, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ COMMANDS = {
   "eval": "score a model on annotated data, with tables and plots",
   "data": "look at annotated data, find its faults, prepare it for training, cluster anchors",
   "convert": "convert between Darknet, Orbax and safetensors, or to ONNX, with a proof",
+  "quantize": "a trained network in 8 bits or fewer, and what that cost",
   "verify": "check whether two models compute the same",
   "completion": "completion of the command line for bash, zsh or fish",
 }

@@ -203,6 +203,15 @@ class Layer:
     """True if batch norm stands behind its `kernel`, by a field `batch_normalize`."""
     return False
 
+  def fixed_form(self) -> Layer:
+    """The layer for `fixed_arrays`: itself, but for kinds whose kernel is rounded where it is used."""
+    return self
+
+  def fixed_arrays(self, own: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Of the layer's arrays by path those that `fixed_form` has in their place, before a factor is multiplied into its
+    kernel: the rounded kernel, and "kernel_scale", its step for each channel of the output."""
+    return {}
+
   # -- text ----------------------------------------------------------------------------------------
   def detail(self, places: Sequence[str]) -> str:
     """The few fields that tell layers of one kind apart, for tables; `places` are the inputs' numbers."""

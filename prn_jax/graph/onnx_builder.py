@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+
+
+class Grid(NamedTuple):
+  """What a quantised tensor was rounded to.
+
+  Attributes:
+    scale: float32.
+    zero: its zero point, of the type of its integers (int8 or uint8).
+  """
+
+  scale: float
+  zero: np.ndarray
+
 
 Extent = int | str  # a side of a map: a number, or the name of an int64 tensor of shape (1,)
 
@@ -18,6 +31,7 @@ class OnnxBuilder:
       file layout (OIHW for kernels), without batch norm (fold it first).
 
   Attributes:
+    grids: name of a tensor that has just been quantised -> its grid.
     any_size: height and width of the layer's input are left open: no node may hold a number that follows from them.
   """
 
@@ -26,6 +40,7 @@ class OnnxBuilder:
 
     self._helper, self._numpy = helper, numpy_helper
     self.variable = variable
+    self.grids: dict[str, Grid] = {}
     self.any_size = False
     self.layer = ""
     self.nodes: list[Any] = []
@@ -58,6 +73,22 @@ class OnnxBuilder:
     """Adds an int64 constant, as shapes and axes need."""
     return self._constant(np.asarray(value, np.int64))
 
+  def integers(self, value: np.ndarray) -> str:
+    """Adds a constant of its own type: int8, uint8 or int32."""
+    return self._constant(value)
+
+  def quantized(self, x: str, grid: Grid) -> str:
+    """Rounds a tensor to a grid and gives it back as floats: the pair of nodes that runtimes turn into integers."""
+    arrays = [self._scalar(np.float32(grid.scale)), self._scalar(grid.zero)]
+    y = self.op("DequantizeLinear", [self.op("QuantizeLinear", [x, *arrays]), *arrays])
+    self.grids[y] = grid
+    return y
+
+  def as_before(self, y: str, x: str) -> str:
+    """`y`, which holds values of `x` and zeros in other places: on the grid of `x` if it has one, so that what follows
+    stays in integers. No value changes."""
+    return self.quantized(y, self.grids[x]) if x in self.grids else y
+
   def slice(self, x: str, start: int, stop: int, axis: int, step: int = 1) -> str:
     return self.op("Slice", [x, *map(self.ints, ([start], [stop], [axis], [step]))])
 
@@ -80,6 +111,12 @@ class OnnxBuilder:
 
   def over(self, extent: Extent, divisor: int) -> Extent:
     return extent // divisor if isinstance(extent, int) else self.op("Div", [extent, self.ints([divisor])])
+
+  def _scalar(self, value: Any) -> str:
+    """A constant without axes; with one of length 1 onnxruntime leaves additions in floats."""
+    name = f"{self.layer}/const_{len(self.constants)}"
+    self.constants.append(self._numpy.from_array(np.asarray(value), name))
+    return name
 
   def _constant(self, value: np.ndarray) -> str:
     name = f"{self.layer}/const_{len(self.constants)}"

@@ -9,7 +9,10 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from prn_jax.errors import OutOfScopeError, did_you_mean
 from prn_jax.graph.channels import Reads, keep
@@ -209,6 +212,12 @@ class Activation(Layer):
 
   def lower(self, xs: Sequence[Array], ctx: Context) -> Array:
     return activate(xs[0], self.activation, self.leaky_slope)
+
+  def on_host(self, values: NDArray[Any]) -> NDArray[Any]:
+    """The function of a list of values, as numpy; those whose channels depend on each other see one channel."""
+    if self.activation == "leaky":  # the usual one, without JAX
+      return np.where(values > 0, values, self.leaky_slope * values)
+    return np.asarray(activate(jnp.asarray(values, jnp.float32)[:, None], self.activation, self.leaky_slope))[:, 0]
 
   def onnx(self, xs: Sequence[str], o: OnnxBuilder) -> str:
     return onnx_activate(o, xs[0], self.activation, self.leaky_slope)

@@ -176,7 +176,7 @@ class Conv(Layer):
     )
     return Shape(height, width, self.filters)
 
-  def _padding(self, height: int, width: int) -> list[tuple[int, int]]:
+  def zeros_around(self, height: int, width: int) -> list[tuple[int, int]]:
     """Rows of zeros above and below a map of this size, and columns left and right of it."""
     if not self.same:
       return [(self.padding * self.dilation,) * 2] * 2
@@ -274,21 +274,18 @@ class Conv(Layer):
 
   # -- Flax ----------------------------------------------------------------------------------------
   def lower(self, xs: Sequence[Array], ctx: Context) -> Array:
-    from prn_jax.ops.depthwise import depthwise_by_taps, depthwise_for_training
-
-    by_taps = depthwise_for_training if ctx.train else depthwise_by_taps
     x = nn.Conv(
       self.filters,
       (self.size, self.size),
       strides=(1, 1) if self.antialiasing else self.strides,
-      padding=self._padding(*xs[0].shape[1:3]),
+      padding=self.zeros_around(*xs[0].shape[1:3]),
       kernel_dilation=self.dilation,
       feature_group_count=self.groups,
       use_bias=not self.batch_normalize,
       dtype=ctx.dtype or jnp.float32,
       precision=ctx.precision,
       kernel_init=kernel_initializer(ctx),
-      conv_general_dilated=by_taps if self._sums_taps(xs[0]) else lax.conv_general_dilated,
+      conv_general_dilated=self.product(xs[0], ctx),
       name="conv",
     )(xs[0])
     if self.batch_normalize:
@@ -296,15 +293,22 @@ class Conv(Layer):
     x = activate(x, self.activation, self.leaky_slope)
     return blur(x, self.antialiasing, self.strides) if self.antialiasing else x
 
+  def product(self, x: Array, ctx: Context) -> Callable[..., Array]:
+    """What computes the products of the map `x` with the kernel, of the form of `lax.conv_general_dilated`."""
+    from prn_jax.ops.depthwise import depthwise_by_taps, depthwise_for_training
+
+    if not self._sums_taps(x):
+      return lax.conv_general_dilated
+    return depthwise_for_training if ctx.train else depthwise_by_taps
+
   def _sums_taps(self, x: Array) -> bool:
     """True for a depthwise convolution on CPU, where a sum of taps wins; other backends have kernels of their own."""
     return self.is_depthwise(x.shape[-1]) and self.dilation == 1 and jax.default_backend() == "cpu"
 
   def onnx(self, xs: Sequence[str], o: OnnxBuilder) -> str:
-    arrays = [o.const(o.variable(f"conv/{leaf}")) for leaf in ("kernel", "bias")]
     x = o.op(
       "Conv",
-      [xs[0], *arrays],
+      [xs[0], *self.onnx_arrays(xs[0], o)],
       kernel_shape=[self.size] * 2,  # OpenCV demands it though the kernel says it
       strides=[1, 1] if self.antialiasing else list(self.strides),
       **self._onnx_padding(o),
@@ -314,8 +318,12 @@ class Conv(Layer):
     x = onnx_activate(o, x, self.activation, self.leaky_slope)
     return onnx_blur(o, x, self.antialiasing, self.strides, self.filters) if self.antialiasing else x
 
+  def onnx_arrays(self, x: str, o: OnnxBuilder) -> list[str]:
+    """Kernel and bias, for a convolution of the tensor `x`."""
+    return [o.const(o.variable(f"conv/{leaf}")) for leaf in ("kernel", "bias")]
+
   def _onnx_padding(self, o: OnnxBuilder) -> dict[str, Any]:
     if self.same and o.any_size:
       return {"auto_pad": "SAME_UPPER"}
-    (top, bottom), (left, right) = self._padding(*o.shape[1:])
+    (top, bottom), (left, right) = self.zeros_around(*o.shape[1:])
     return {"pads": [top, left, bottom, right]}

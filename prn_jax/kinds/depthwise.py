@@ -54,7 +54,7 @@ class Depthwise(Layer):
   def has_batchnorm(self) -> bool:
     return self.batch_normalize
 
-  def _conv(self, channels: int) -> Conv:
+  def conv(self, channels: int) -> Conv:
     """The convolution that computes this layer on an input of `channels` channels."""
     return Conv(**{field.name: getattr(self, field.name) for field in dataclasses.fields(self)}, groups=channels)
 
@@ -66,30 +66,30 @@ class Depthwise(Layer):
     (x,) = inputs
     if self.filters % x.channels:
       raise ValueError(f"filters={self.filters}; expected a multiple of the {x.channels} input channels.")
-    return self._conv(x.channels).shape(inputs)
+    return self.conv(x.channels).shape(inputs)
 
   def macs(self, inputs: Sequence[Shape], output: Shape) -> int:
-    return self._conv(inputs[0].channels).macs(inputs, output)
+    return self.conv(inputs[0].channels).macs(inputs, output)
 
   def flops(self, inputs: Sequence[Shape], output: Shape) -> int:
-    return self._conv(inputs[0].channels).flops(inputs, output)
+    return self.conv(inputs[0].channels).flops(inputs, output)
 
   def window(self, inputs: Sequence[Shape], output: Shape) -> Window:
-    return self._conv(inputs[0].channels).window(inputs, output)
+    return self.conv(inputs[0].channels).window(inputs, output)
 
   # -- channels ------------------------------------------------------------------------------------
   def reads(self, inputs: Sequence[Shape], output: Shape) -> tuple[Reads, ...]:
     channels = inputs[0].channels
     if self.filters == channels:
       return activated(self.activation, output, keep(channels))
-    return self._conv(channels).reads(inputs, output)
+    return self.conv(channels).reads(inputs, output)
 
   def follow(self, before: Sequence[Shape], after: Sequence[Shape]) -> Layer:
     return dataclasses.replace(self, filters=self.filters // before[0].channels * after[0].channels)
 
   # -- weights -------------------------------------------------------------------------------------
   def arrays(self, inputs: Sequence[Shape]) -> tuple[WeightArray, ...]:
-    return self._conv(inputs[0].channels).arrays(inputs)
+    return self.conv(inputs[0].channels).arrays(inputs)
 
   # -- cfg -----------------------------------------------------------------------------------------
   @classmethod
@@ -120,7 +120,7 @@ class Depthwise(Layer):
 
   # -- Flax ----------------------------------------------------------------------------------------
   def lower(self, xs: Sequence[Array], ctx: Context) -> Array:
-    return self._conv(xs[0].shape[-1]).lower(xs, ctx)
+    return self.conv(xs[0].shape[-1]).lower(xs, ctx)
 
   def onnx(self, xs: Sequence[str], o: OnnxBuilder) -> str:
-    return self._conv(o.shape[0]).onnx(xs, o)
+    return self.conv(o.shape[0]).onnx(xs, o)

@@ -85,5 +85,5 @@ class Route(Layer):
     if self.groups > 1:
       counts = [channels // self.groups for channels, _, _ in o.input_shapes]
       ends = zip(xs, counts, strict=True)
-      parts = [o.slice(x, self.group_id * n, (self.group_id + 1) * n, axis=1) for x, n in ends]
+      parts = [o.as_before(o.slice(x, self.group_id * n, (self.group_id + 1) * n, axis=1), x) for x, n in ends]
     return o.op("Concat", parts, axis=1) if len(parts) > 1 else parts[0]

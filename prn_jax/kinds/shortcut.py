@@ -202,7 +202,8 @@ class Shortcut(Layer):
     factors = self._onnx_factors(o) if self.weights_type != "none" else None
     if factors is not None:
       y = o.op("Mul", [y, o.const(factors[0])])
-    for i, (x, (source_c, source_h, _)) in enumerate(zip(sources, shapes, strict=True), 1):
+    for i, (source, (source_c, source_h, _)) in enumerate(zip(sources, shapes, strict=True), 1):
+      x = source
       if source_c > c:
         x = o.slice(x, 0, c, axis=1)
       x = onnx_match_size(o, x, min(c, source_c), source_h, height)
@@ -210,7 +211,7 @@ class Shortcut(Layer):
         x = o.op("Mul", [x, o.const(factors[i][:, : min(c, source_c)])])
       if source_c < c:
         x = o.op("Pad", [x, o.ints([0, 0, 0, 0, 0, c - source_c, 0, 0])])
-      y = o.op("Add", [y, x])
+      y = o.op("Add", [y, x if x == source or factors is not None else o.as_before(x, source)])
     return onnx_activate(o, y, self.activation, self.leaky_slope)
 
   def _onnx_factors(self, o: OnnxBuilder) -> np.ndarray:

@@ -21,9 +21,20 @@ from prn_jax.run.mesh import compiled, jit, put_batch, put_state, replicated, sp
 
 
 class EvalProgram:
-  """The network and what makes results of its heads, compiled for the batches of one evaluator."""
+  """The network and what makes results of its heads, compiled for the batches of one evaluator.
 
-  def __init__(self, graph: Graph, names: Sequence[str], mesh: Mesh, options: DetectOptions | None) -> None:
+  Args:
+    network: computes the heads from variables and images instead, such as another runtime with a file of this network.
+  """
+
+  def __init__(
+    self,
+    graph: Graph,
+    names: Sequence[str],
+    mesh: Mesh,
+    options: DetectOptions | None,
+    network: Callable[[Variables, jax.Array], Mapping[str, Any]] | None = None,
+  ) -> None:
     self.graph, self.mesh, self.options = graph, mesh, options
     self.timing = Timing()
     self._variables: Variables = {}
@@ -34,7 +45,7 @@ class EvalProgram:
       self._thresholds = put_state(
         {"conf": np.float32(options.conf), "nms": np.float32(options.nms), "mask": mask}, mesh
       )
-    self._network: Any = None
+    self._network: Any = network
     self._finishes: dict[int, Any] = {}  # by the number of candidates that they have room for
     self._room = nms.MAX_CANDIDATES
 

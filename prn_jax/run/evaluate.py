@@ -159,6 +159,7 @@ class Evaluator:
     resize: how images come to the size of a detector, where `options` leaves it open.
     batch_size: images per run, over all devices; rounded up to as many for each.
     on_bad_data: "stop" at an image that cannot be decoded or has another size than its annotations say, or "skip" it.
+    network: computes the heads instead of the graph; see `EvalProgram`.
 
   Attributes:
     problems: images that the last run left out (policy skip), of those that this process read.
@@ -174,6 +175,7 @@ class Evaluator:
     resize: Resize | str = Resize.STRETCH,
     batch_size: int = 1,
     on_bad_data: OnBadData | str = OnBadData.STOP,
+    network: Callable[[Variables, jax.Array], Mapping[str, Any]] | None = None,
   ) -> None:
     check_channels(graph.channels, graph.name)
     _check_task(graph, dataset)
@@ -185,7 +187,7 @@ class Evaluator:
       raise PrnError(f"batch_size={batch_size}; expected at least 1.")
     self.batch_size = -(-batch_size // mesh.size) * mesh.size
     self._on_bad_data = OnBadData(on_bad_data)
-    self._program = EvalProgram(graph, dataset.names, mesh, self.options)
+    self._program = EvalProgram(graph, dataset.names, mesh, self.options, network)
 
   def __call__(
     self,
@@ -294,10 +296,18 @@ def run_model(
   batch_size: int = 1,
   on_bad_data: OnBadData | str = "stop",
   on_batch: Callable[[int], None] = lambda images: None,
+  network: Callable[[Variables, jax.Array], Mapping[str, Any]] | None = None,
 ) -> Run:
   """Runs a detector or classifier over every image of a data set, on all devices; arguments and errors of `Evaluator`."""
   evaluator = Evaluator(
-    model.graph, dataset, make_mesh(), options, resize=model.resize, batch_size=batch_size, on_bad_data=on_bad_data
+    model.graph,
+    dataset,
+    make_mesh(),
+    options,
+    resize=model.resize,
+    batch_size=batch_size,
+    on_bad_data=on_bad_data,
+    network=network,
   )
   return evaluator(model.variables, on_batch=on_batch)
 

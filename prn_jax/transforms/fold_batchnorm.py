@@ -13,6 +13,7 @@ import numpy as np
 
 from prn_jax.graph.graph import Graph, Layer
 from prn_jax.kinds.batchnorm import EPSILON
+from prn_jax.nested import flattened
 
 Variables = dict[str, Any]
 
@@ -24,29 +25,31 @@ def fold_batchnorm(graph: Graph, variables: Variables) -> tuple[Graph, Variables
   """
   stats = variables.get("batch_stats", {})
   params: Variables = {}
+  kept: Variables = {}
   layers = []
   for layer in graph:
     folds = layer.has_batchnorm
-    layers.append(dataclasses.replace(layer, batch_normalize=False) if folds else layer)  # type: ignore[call-arg]
+    form = dataclasses.replace(layer.fixed_form(), batch_normalize=False) if folds else layer  # type: ignore[call-arg]
+    layers.append(form)
     if layer.name in variables["params"]:
       own = variables["params"][layer.name]
-      params[layer.name] = folded(layer, own, stats[layer.name]) if folds else own
-  kept = {name: value for name, value in stats.items() if not graph[name].kernel}
+      params[layer.name], steps = folded(layer, own, stats[layer.name]) if folds else (own, {})
+      kept |= {layer.name: steps} if steps else {}
+    if layer.name in stats and not folds:
+      kept[layer.name] = stats[layer.name]
   return dataclasses.replace(graph, layers=tuple(layers)), {"params": params} | ({"batch_stats": kept} if kept else {})
 
 
-def folded(layer: Layer, params: Variables, stats: Variables) -> Variables:
-  """Kernel and bias of one layer."""
+def folded(layer: Layer, params: Variables, stats: Variables) -> tuple[Variables, Variables]:
+  """Kernel and bias of one layer; and where its kernel lies on a grid, the steps of the grid."""
   module = layer.kernel
-  kernel = np.asarray(params[module]["kernel"], np.float64)
+  fixed = layer.fixed_arrays(flattened(params) | flattened(stats))
+  kernel = np.asarray(fixed.get(f"{module}/kernel", params[module]["kernel"]), np.float64)
   scale, bias, mean, var = (
     np.asarray(source["bn"][key], np.float64)
     for source, key in ((params, "scale"), (params, "bias"), (stats, "mean"), (stats, "var"))
   )
   factor = scale / np.sqrt(var + (layer.bn_epsilon or EPSILON))  # type: ignore[attr-defined]
-  return {
-    module: {
-      "kernel": (kernel * factor).astype(np.float32),
-      "bias": (bias - mean * factor).astype(np.float32),
-    }
-  }
+  steps = {key: (value * np.abs(factor)).astype(np.float32) for key, value in fixed.items() if key == "kernel_scale"}
+  arrays = {"kernel": (kernel * factor).astype(np.float32), "bias": (bias - mean * factor).astype(np.float32)}
+  return {module: arrays}, steps

@@ -119,6 +119,27 @@ def depthwise(d: Draft) -> None:
   )  # fmt: skip
 
 
+def quantize(d: Draft) -> None:
+  draw = d.draw
+  method = draw(st.sampled_from(["range", "range", "lsq", "tqt", "dorefa"]))
+  d.add(
+    "quantize", bits=draw(st.sampled_from([2, 4, 8])), signed=draw(st.booleans()), method=method,
+    symmetric=method != "range" or draw(st.booleans()), pow2=draw(st.sampled_from(["none", "ceil", "floor", "nearest"])),
+    momentum=draw(st.floats(0, 1)), freeze_after=draw(st.integers(0, 9)),
+  )  # fmt: skip
+
+
+def quantized_conv(d: Draft) -> None:
+  draw = d.draw
+  method = draw(st.sampled_from(["max", "stored", "lsq", "tqt", "dorefa", "bwn", "bnn", "ternary"]))
+  d.add(
+    "quantized_conv", draw(st.integers(1, 4)), size=draw(st.integers(1, 3)), batch_normalize=draw(st.booleans()),
+    padding=draw(st.integers(0, 2)), bits=draw(st.sampled_from([2, 4] if method == "dorefa" else [2, 4, 8])),
+    per_channel=draw(st.booleans()), weights_pow2=draw(st.sampled_from(["none", "ceil", "nearest"])), method=method,
+    **d.activation(),
+  )  # fmt: skip
+
+
 def squeeze_excite(d: Draft) -> None:
   draw, channels = d.draw, d.here.channels
   d.add(
@@ -307,6 +328,8 @@ DRAW: dict[str, Callable[[Draft], None]] = {
   "local_avgpool": pool("local_avgpool"),
   "maxpool": pool("maxpool"),
   "normalize": normalize,
+  "quantize": quantize,
+  "quantized_conv": quantized_conv,
   "region": region,
   "reorg": reorg,
   "reorg3d": reorg3d,

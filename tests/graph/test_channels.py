@@ -93,6 +93,12 @@ def channel_by_channel(g: Builder, rng: random.Random, factor: int = 1, **fields
   return g.depthwise(factor * g.shape().channels, 3, **fields)
 
 
+def quantized_conv(g: Builder, rng: random.Random, **fields: object) -> str:
+  """Rounded to 8 bits, few of which are 0."""
+  groups = divisor(rng, g.shape().channels)
+  return g.quantized_conv(groups * rng.randint(1, 3), 3, padding=1, groups=groups, **fields)
+
+
 def squeeze_excite(g: Builder, rng: random.Random, **fields: object) -> str:
   """Several hidden channels, and a gate that is nowhere flat."""
   return g.se(**{"squeezed": 6, "biased": rng.random() < 0.5, "gate": "logistic"} | fields)
@@ -173,6 +179,8 @@ ALL: dict[str, Draw] = {
   "maxpool": lambda g, rng: g.maxpool(rng.randint(1, 3), rng.randint(1, 2), antialiasing=rng.choice([0, 0, 1])),
   "maxpool over channels": narrow,
   "normalize": lambda g, rng: g.normalize(*[(0.5,) * g.shape().channels] * 2),
+  "quantize": lambda g, rng: g.quantize(),
+  "quantized_conv": lambda g, rng: quantized_conv(g, rng),
   "region": lambda g, rng: region(g, rng, has_softmax=True),
   "region of raw classes": lambda g, rng: region(g, rng, has_softmax=False),
   "reorg": lambda g, rng: reorg(g, rng, reverse=False),
@@ -241,6 +249,7 @@ WITH_ACTIVATION = {
   "conv": lambda g, rng, activation: g.conv(6, groups=2, activation=activation),
   "conv of each channel": lambda g, rng, activation: depthwise(g, rng, activation=activation),
   "depthwise": lambda g, rng, activation: channel_by_channel(g, rng, activation=activation),
+  "quantized_conv": lambda g, rng, activation: quantized_conv(g, rng, activation=activation),
   "se": lambda g, rng, activation: squeeze_excite(g, rng, activation=activation),
   "sam": lambda g, rng, activation: sam(g, rng, activation=activation),
   "scale_channels": lambda g, rng, activation: scale_channels(g, rng, activation=activation),

@@ -1,0 +1,85 @@
+"""Runs a quantised network whose ranges are empty, so that it computes as the float one, and looks at what would be rounded."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+
+import jax
+import numpy as np
+
+from prn_jax.data_pipelines.feed.evaluation_batches import eval_batches
+from prn_jax.data_pipelines.images import Resize
+from prn_jax.data_pipelines.records import DataError, Dataset, OnBadData, RecordList
+from prn_jax.graph.graph import Graph
+from prn_jax.kinds.activation import Activation
+from prn_jax.model import Model
+from prn_jax.network import Network, Variables
+from prn_jax.quantize.observers import Seen, chosen_range, range_before
+from prn_jax.quantize.rewrite import image_range, ranges_of, with_ranges
+
+
+def spread(dataset: Dataset, count: int) -> RecordList:
+  """`count` records, evenly spread over the data set; all, if it has fewer."""
+  if len(dataset) < 1:
+    raise DataError("the data for the calibration is empty; expected at least one image.")
+  chosen = np.unique(np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int))
+  records = tuple(dataset[int(i)] for i in chosen)
+  return RecordList(dataset.names, dataset.category_ids, records, task=dataset.task)
+
+
+def images_of(model: Model, dataset: Dataset, batch_size: int = 4, on_bad_data: str = "stop") -> Iterator[np.ndarray]:
+  """The images of a data set as the network sees them: (n, h, w, c) float32, in batches."""
+  graph = model.graph
+  resize = model.resize if graph.detects else Resize.CENTER_CROP
+  with eval_batches(
+    dataset,
+    (graph.width, graph.height),
+    resize=resize,
+    channels=graph.channels,
+    batch_size=min(batch_size, len(dataset)),
+    on_bad_data=OnBadData(on_bad_data),
+  ) as batches:
+    for batch in batches:
+      if batch["mask"].any():
+        yield np.asarray(batch["image"][batch["mask"]])
+
+
+def outputs_of(graph: Graph, layers: Sequence[str]) -> Callable[[Variables, np.ndarray], dict[str, jax.Array]]:
+  """The compiled network, from variables and images to the outputs of these layers."""
+  network = Network(graph)
+  return jax.jit(lambda variables, x: network.apply(variables, x, layers=tuple(dict.fromkeys(layers))))
+
+
+def observed(graph: Graph, variables: Variables, batches: Sequence[np.ndarray]) -> dict[str, Seen]:
+  """What every range owner of a quantised graph would round, the maps of those that share its range included.
+
+  Args:
+    graph: a quantised graph.
+    variables: its variables, with empty ranges.
+    batches: images.
+  """
+  owners = ranges_of(graph)
+  maps = {layer.name: layer.shared_with or layer.name for layer in graph if (layer.shared_with or layer.name) in owners}
+  run, seen = outputs_of(graph, list(maps)), {name: Seen() for name in owners}
+  for images in batches:
+    for name, values in run(variables, images).items():
+      seen[maps[name]].add(np.asarray(values))
+  return seen
+
+
+def calibrated(graph: Graph, variables: Variables, batches: Sequence[np.ndarray], observer: str) -> Variables:
+  """The variables of a quantised graph with the ranges that `observer` chooses from these images."""
+  seen = observed(graph, variables, batches)
+  owners = ranges_of(graph)
+  activations = {layer.inputs[0]: layer for layer in graph if isinstance(layer, Activation)}
+  ends = {}
+  for name, what in seen.items():
+    spec, behind = owners[name].spec(), activations.get(name)
+    ends[name] = range_before(what, spec, behind.on_host) if behind else chosen_range(what, spec, observer)
+  return with_ranges(graph, variables, ends | image_range(graph))
+
+
+def with_graph(model: Model, graph: Graph, variables: Variables) -> Model:
+  """The model with another graph and its variables."""
+  return dataclasses.replace(model, graph=graph, weights=variables, header=None)

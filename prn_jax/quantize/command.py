@@ -1,0 +1,96 @@
+"""From a float model to a quantised one on disk, with its report: what `prn quantize` does."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from pathlib import Path
+
+from prn_jax.data_pipelines.records import Dataset
+from prn_jax.errors import PrnError
+from prn_jax.export import convert, onnx
+from prn_jax.files.disk import is_folder, write_text
+from prn_jax.files.json_text import json_text
+from prn_jax.files.places import to_path
+from prn_jax.model import Model
+from prn_jax.quantize import ptq
+from prn_jax.quantize.calibrate import images_of, spread
+from prn_jax.quantize.noise import noise
+from prn_jax.quantize.presets import Preset
+from prn_jax.quantize.report import Report, figures
+from prn_jax.quantize.rewrite import kept_in_float, quantized_variables
+from prn_jax.quantize.runtime import fusion, latencies, openvino_latencies
+
+ONNX, REPORT = "quantized.onnx", "quantization.json"
+NOISE_BATCHES = 2
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Request:
+  """What is wanted.
+
+  Attributes:
+    preset: how.
+    options: what is done besides.
+    calibration: data whose images decide about the ranges; its annotations are not looked at.
+    num_images: images of it, evenly spread.
+    evaluation: annotated data for the figures, with the model's classes; None: no figures.
+    on_bad_data: "stop" or "skip".
+  """
+
+  preset: Preset
+  calibration: Dataset
+  options: ptq.Options = ptq.Options()
+  num_images: int = 64
+  evaluation: Dataset | None = None
+  on_bad_data: str = "stop"
+
+
+def quantize_to(dst: str | Path, model: Model, request: Request) -> Report:
+  """Writes DST/ as a model directory with `ONNX` and `REPORT` in it, and gives the report.
+
+  Raises:
+    PrnError: the model cannot be quantised, the data cannot be used, or DST is not a place for a model.
+  """
+  folder = to_path(dst)
+  if folder.suffix in convert.WRITERS or (folder.exists() and not is_folder(folder)):
+    raise PrnError(
+      f"'{dst}' is no folder: a quantised model is written as a directory. Give one, as '{folder.stem}.q/'."
+    )
+  chosen = spread(request.calibration, request.num_images)
+  batches = list(images_of(model, chosen, on_bad_data=request.on_bad_data))
+  made = ptq.quantize(model, request.preset, batches, request.options)
+  with tempfile.TemporaryDirectory() as place:
+    report = _report(Path(place), model, made, request, batches, len(chosen))
+    convert.save(made, f"{str(dst).rstrip('/')}/")
+    onnx.save(folder / ONNX, made)
+  write_text(folder / REPORT, json_text(report.to_json()))
+  return report
+
+
+def _report(place: Path, model: Model, made: Model, request: Request, batches: list, num_images: int) -> Report:  # type: ignore[type-arg]
+  before, after = place / "float.onnx", place / "int.onnx"
+  onnx.save(before, model)
+  onnx.save(after, made)
+  found: dict[str, dict[str, float]] = {}
+  if request.evaluation is not None:
+    for key, graph, path in (("float", model.graph, before), ("quantized", made.graph, after)):
+      found[key] = figures(model, graph, path, request.evaluation, request.on_bad_data)
+  files = {"float": before, "int8": after}
+  times = {"onnxruntime": latencies(made.graph, files)}
+  if other := openvino_latencies(made.graph, files):
+    times["openvino"] = other
+  float_variables = ptq.prepared(model, request.preset, batches, request.options)[1]
+  return Report(
+    preset=request.preset.name,
+    bits=request.preset.bits,
+    num_images=num_images,
+    in_float=kept_in_float(model.graph),
+    bytes_float=before.stat().st_size,
+    bytes_int=after.stat().st_size,
+    milliseconds=times,
+    fusion=fusion(made.graph, after),
+    noise=noise(made.graph, quantized_variables(made.graph, float_variables), made.variables, batches[:NOISE_BATCHES]),
+    figures=found,
+    num_evaluated=len(request.evaluation) if request.evaluation is not None else 0,
+  )
