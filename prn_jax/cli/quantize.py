@@ -50,6 +50,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     "--no-bias-correction", action="store_true", help="do not take back what rounding the kernels moves on average"
   )
   parser.add_argument(
+    "--float",
+    dest="floats",
+    metavar="LAYER,...",
+    default="",
+    help="convolutions that stay float, such as those that the table of noise names",
+  )
+  parser.add_argument(
     "--full-range",
     action="store_true",
     help="use all of the 8 bits of kernels: only for processors with VNNI, AMX or dot products, others cut sums off",
@@ -64,6 +71,7 @@ def run(args: argparse.Namespace) -> int:
   from prn_jax.quantize.presets import preset_of
 
   preset = preset_of(args.preset, args.bits)
+  preset = dataclasses.replace(preset, floats=tuple(filter(None, args.floats.split(","))))
   if args.full_range:
     preset = dataclasses.replace(preset, spares=False)
   if not args.calibrate:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from prn_jax.errors import OutOfScopeError
 from prn_jax.graph.channels import Reads, keep, weigh
@@ -87,7 +87,7 @@ class Conv(Layer):
   """
 
   kind = "conv"
-  sections = ("convolutional", "conv")
+  sections: ClassVar[tuple[str, ...]] = ("convolutional", "conv")
   kernel = "conv"
   width_field = "filters"
 

@@ -90,7 +90,7 @@ class QuantizedConv(Conv):
   def from_cfg(cls, section: Section, wires: Wires) -> Layer:
     layer = super().from_cfg(section, wires)
     own = {name: section.read(name, getattr(layer, name)) for name in cls._own()}
-    return dataclasses.replace(layer, **own)
+    return dataclasses.replace(layer, **own)  # type: ignore[arg-type]
 
   @classmethod
   def _own(cls) -> list[str]:

@@ -6,6 +6,8 @@ import dataclasses
 import tempfile
 from pathlib import Path
 
+import numpy as np
+
 from prn_jax.data_pipelines.records import Dataset
 from prn_jax.errors import PrnError
 from prn_jax.export import convert, onnx
@@ -68,7 +70,9 @@ def quantize_to(dst: str | Path, model: Model, request: Request) -> Report:
   return report
 
 
-def _report(place: Path, model: Model, made: Model, request: Request, batches: list, num_images: int) -> Report:  # type: ignore[type-arg]
+def _report(
+  place: Path, model: Model, made: Model, request: Request, batches: list[np.ndarray], num_images: int
+) -> Report:
   before, after = place / "float.onnx", place / "int.onnx"
   onnx.save(before, model)
   onnx.save(after, made)

@@ -116,7 +116,7 @@ def _plain_convolutions(graph: Graph) -> set[str]:
     layer.name
     for layer in graph
     if isinstance(layer, Conv | Depthwise)
-    and not (layer.shared_with or layer.name in shared or layer.has_batchnorm or getattr(layer, "antialiasing", 0))
+    and not (layer.shared_with or layer.name in shared or layer.has_batchnorm or getattr(layer, "antialiasing", False))
   }
 
 

@@ -35,7 +35,7 @@ def kernel_scales(kernel: np.ndarray, spec: QSpec, observer: str) -> np.ndarray:
   if observer != "mse":
     return np.asarray(scale_and_zero(-top, top, spec, np)[0]).reshape(-1)
   best, least = np.zeros_like(top), np.full(top.shape, np.inf)
-  tried = PARTS if spec.pow2 == "none" else np.float32([2, 1, 0.5, 0.25])
+  tried = PARTS if spec.pow2 == "none" else np.array([2, 1, 0.5, 0.25], np.float32)
   for part in tried:
     scale = scale_and_zero(-part * top, part * top, spec, np)[0]
     rounded = to_integers(kernel, scale, 0, spec, np) * scale

@@ -21,7 +21,7 @@ class LayerNoise:
   Attributes:
     layer: the quantize layer.
     of: the layer in front of it.
-    bits: of the map.
+    bits: the bits of the map.
     snr_db: 10 log10(signal / noise), the noise of all layers before it included; infinite without noise.
     low, high: the ends of the grid.
     clipped: share of the float values that lie outside of it.

@@ -31,9 +31,10 @@ class Preset:
       the scales of the filters: exact, if there is one per filter.
     spares: kernels of 8 bits use the inner half of their grid (7 bits). Processors without VNNI or dot products add two
       products of bytes in 16 bits, where those of the whole grid overflow and are cut off.
+    floats: names of convolutions that stay float.
     rounds_results: what the last convolutions give is rounded as well. Without, it stays float, at full resolution.
     trains: the ranges move in a training, and stay from a part of it on; else they come from a calibration.
-    bits: of kernels and feature maps, where nothing else is asked for.
+    bits: the bits of kernels and feature maps, where nothing else is asked for.
   """
 
   name: str
@@ -49,6 +50,7 @@ class Preset:
   common: str = "none"
   folds: bool = True
   spares: bool = False
+  floats: tuple[str, ...] = ()
   rounds_results: bool = False
   trains: bool = False
   bits: int = 8

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from prn_jax.errors import PrnError
+from prn_jax.errors import PrnError, did_you_mean
 from prn_jax.graph.graph import INPUT, Graph, Layer
 from prn_jax.kinds.conv import Conv
 from prn_jax.kinds.depthwise import Depthwise
@@ -71,9 +71,13 @@ def quantized_graph(graph: Graph, preset: Preset, *, freeze_after: int = 0) -> G
     freeze_after: training steps after which ranges stay; 0: never.
 
   Raises:
-    PrnError: see `check_not_quantized`.
+    PrnError: see `check_not_quantized`; or a layer that shall stay float does not exist.
   """
   check_not_quantized(graph)
+  for name in preset.floats:
+    if not isinstance(next((layer for layer in graph if layer.name == name), None), Conv | Depthwise):
+      known = [layer.name for layer in graph if isinstance(layer, Conv | Depthwise)]
+      raise PrnError(f"network '{graph.name}' has no convolution '{name}' to stay float{did_you_mean(name, known)}.")
   return _Rewrite(graph, preset, freeze_after).graph()
 
 
@@ -118,7 +122,7 @@ class _Rewrite:
     layer = old
     if isinstance(layer, Depthwise):
       layer = layer.conv(self.old.input_shapes(old)[0].channels)
-    if isinstance(layer, Conv):
+    if isinstance(layer, Conv) and layer.name not in self.preset.floats:
       layer = self._convolution(layer)
     layer = dataclasses.replace(layer, inputs=tuple(self.at[name] for name in old.inputs))
     self.at[layer.name] = layer.name
@@ -253,11 +257,13 @@ def with_ranges(graph: Graph, variables: Variables, ends: Mapping[str, tuple[flo
     layer = graph[name]
     assert isinstance(layer, Quantize)
     if layer.method == "range":
-      flat |= {f"batch_stats/{name}/{leaf}": np.float32([end]) for leaf, end in (("low", low), ("high", high))}
+      flat |= {
+        f"batch_stats/{name}/{leaf}": np.full(1, end, np.float32) for leaf, end in (("low", low), ("high", high))
+      }
     elif layer.method != "dorefa":
       top = max(-low, high, 1e-6)
       step = np.log2(top) if layer.method == "tqt" else top / max(layer.spec().qmax, 1)
-      flat[f"params/{name}/step"] = np.float32([step])
+      flat[f"params/{name}/step"] = np.full(1, step, np.float32)
   return nested(flat)
 
 

@@ -24,7 +24,7 @@ class Session:
   Args:
     graph: the network of the file.
     path: the file.
-    threads: of the computation; 0: as many as onnxruntime likes.
+    threads: the threads of the computation; 0: as many as onnxruntime likes.
     optimized: where to write the network as onnxruntime has rewritten it.
   """
 

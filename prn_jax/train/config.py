@@ -25,6 +25,7 @@ from prn_jax.hosts.group import HostSettings
 from prn_jax.ranges import at_least, below, between, check, check_value, range_of
 from prn_jax.train.losses import LossConfig
 from prn_jax.train.optim import OptimConfig
+from prn_jax.train.quant import QuantConfig
 from prn_jax.train.sparse import SparseConfig
 
 if TYPE_CHECKING:
@@ -194,6 +195,7 @@ class TrainConfig:
   loss: LossConfig = LossConfig()
   optim: OptimConfig = OptimConfig()
   sparse: SparseConfig = SparseConfig()
+  quant: QuantConfig = QuantConfig()
   eval: EvalConfig = EvalConfig()
   hosts: HostSettings = HostSettings()
 

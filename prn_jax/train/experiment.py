@@ -28,6 +28,7 @@ from prn_jax.labels import num_classes
 from prn_jax.loading import load
 from prn_jax.models.registry import build_graph, get_spec
 from prn_jax.network import Network, Variables
+from prn_jax.quantize.rewrite import image_range, with_ranges
 from prn_jax.run.mesh import make_mesh
 from prn_jax.train.config import ConfigError, TrainConfig
 from prn_jax.train.defaults import resolve
@@ -35,6 +36,7 @@ from prn_jax.train.evaluation import Validation
 from prn_jax.train.losses import FROM_CONFIG, Objective
 from prn_jax.train.optim import frozen_layers, make_optimizer
 from prn_jax.train.own_anchors import with_own_anchors
+from prn_jax.train.quant import quantized_for_training
 from prn_jax.train.sharding import StepFn, check_batch_size, compile_step
 from prn_jax.train.sparse import Sparsity, sparsity_of
 from prn_jax.train.start import StartReport, start_variables
@@ -138,10 +140,12 @@ def open_experiment(
   _check_groups(config, mesh)
   durations = _durations(config, num_images)
   layers = training.layers if training else {}
+  before, graph = graph, quantized_for_training(config.quant, graph, durations["total"])
   sparsity = sparsity_of(config.sparse, graph, durations["total"], frozen_layers(graph, config.optim, layers))
   tx, schedule = make_optimizer(config.optim, graph, durations["total"], layers, seed=config.seed, sparsity=sparsity)
   from_weights = dataclasses.replace(config, weights="") if is_resumed else config
-  variables, start = _start(from_weights, graph, training, dataset.names)
+  variables, start = _start(from_weights, graph, training, dataset.names, before)
+  variables = with_ranges(graph, variables, {} if is_resumed else image_range(graph))
   recipes = {size: _recipe(config, one, training, tx, objective) for size, one in _by_size(graph, config).items()}
   return Experiment(
     asked=asked,
@@ -295,10 +299,10 @@ def _recipe(
 
 
 def _start(
-  config: TrainConfig, graph: Graph, training: Training | None, names: tuple[str, ...]
+  config: TrainConfig, graph: Graph, training: Training | None, names: tuple[str, ...], unrounded: Graph
 ) -> tuple[Variables, StartReport]:
-  """The variables to begin with; weights of the network before its transforms will do."""
-  original = None
+  """The variables to begin with; weights of the network before its transforms, or before it was quantised, will do."""
+  original = None if unrounded is graph else unrounded
   if config.weights and config.transforms:
     original = build_network(dataclasses.replace(config, transforms=()), num_classes(graph))[0]
   return start_variables(
