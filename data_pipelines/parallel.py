@@ -15,7 +15,8 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
 from typing import Any, Generic, TypeVar, cast
 
@@ -24,6 +25,7 @@ from prn_jax.errors import RUN_AGAIN, PrnError
 T = TypeVar("T")
 MAX_THREADS = 16
 SHARED_MEMORY = "/dev/shm"
+_OF_THE_GROUP = (signal.SIGINT, signal.SIGTERM)  # what a terminal or a scheduler sends to workers as well
 _AHEAD = 4  # results per thread of `in_order` that may wait for the consumer
 
 
@@ -97,6 +99,7 @@ class OrderedMap(Generic[T]):
         grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=max(buffer, 1)),
         worker_init_fn=_start_worker,
       )
+    self._starts_processes = num_workers > 0
     self._iterator: Any = iter(results)
 
   def __iter__(self) -> Iterator[T]:
@@ -106,7 +109,9 @@ class OrderedMap(Generic[T]):
     if self._iterator is None:
       raise StopIteration
     try:
-      return cast(T, next(self._iterator))
+      with _held_back() if self._starts_processes else nullcontext():
+        self._starts_processes = False
+        return cast(T, next(self._iterator))
     except Exception as error:
       if self._iterator is None:  # another thread closed it meanwhile: what was waited for is cancelled
         raise StopIteration from None
@@ -128,6 +133,22 @@ class OrderedMap(Generic[T]):
     self.close()
 
 
+@contextmanager
+def _held_back() -> Iterator[None]:
+  """Processes that are started here, or by threads that are, hear of no signal before `_start_worker` ignores it: Ctrl-C
+  while they import would kill them with a traceback each. This process gets what comes meanwhile in another thread, as `prn`
+  has one, or at the end."""
+  if not hasattr(signal, "pthread_sigmask"):  # Windows
+    yield
+    return
+  resource_tracker.ensure_running()  # its start would let them through again
+  before = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_THE_GROUP)
+  try:
+    yield
+  finally:
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _lost(code: int) -> WorkerLostError:
   how = f"was killed (signal {-code})" if code < 0 else f"ended with exit code {code}"
   cause = ", as the system does when it is out of memory" if code == -signal.SIGKILL else ""
@@ -143,8 +164,10 @@ def _start_worker(number: int, count: int) -> None:
   A scheduler's SIGTERM, or Ctrl-C, reaches workers too; they would die while the parent still wants a batch. It stops
   them itself. A parent that is killed cannot, so that they watch it.
   """
-  for one in (signal.SIGINT, signal.SIGTERM):
+  for one in _OF_THE_GROUP:
     signal.signal(one, signal.SIG_IGN)
+  if hasattr(signal, "pthread_sigmask"):
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _OF_THE_GROUP)  # see `_held_back`; what waited is ignored, too
   parent = multiprocessing.parent_process()
   if parent is not None:
     threading.Thread(target=_end_with, args=(parent,), name="parent", daemon=True).start()

@@ -156,7 +156,8 @@ def test_ctrl_c_raises_nothing_into_an_import(tmp_path: Path) -> None:
   (tmp_path / "aborts.py").write_text(
     "import os, signal\ntry:\n  signal.raise_signal(signal.SIGINT)\nexcept KeyboardInterrupt:\n  os.abort()  # as jaxlib\n"
   )
-  code = "from prn_jax import interrupts\ninterrupts.install()\nwith interrupts.in_order():\n  import aborts"
+  heard = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"  # see `interrupted`
+  code = f"{heard}from prn_jax import interrupts\ninterrupts.install()\nwith interrupts.in_order():\n  import aborts"
   env = os.environ | {"PYTHONPATH": f"{REPO}{os.pathsep}{tmp_path}"}
   ended = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
   assert (ended.returncode, ended.stderr) == (130, "prn: interrupted\n")

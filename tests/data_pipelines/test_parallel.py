@@ -63,6 +63,31 @@ def test_signals_to_the_group_leave_workers_at_work(program: subprocess.Popen[st
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks at processes in /proc")
+def test_signals_to_workers_that_still_import_leave_them_at_work(program: subprocess.Popen[str]) -> None:
+  end = time.monotonic() + 60
+  while not (new := [pid for pid in children_of(program.pid) if "spawn_main" in command_of(pid)]):
+    assert time.monotonic() < end
+    time.sleep(0.005)
+  for number in (signal.SIGINT, signal.SIGTERM):
+    os.kill(new[0], number)
+  workers_of(program)
+  out, err = program.communicate("go on\n", timeout=60)
+  assert [int(word) for word in out.split()] == list(range(40))
+  assert (program.returncode, err) == (0, "")
+
+
+def children_of(pid: int) -> list[int]:
+  return [int(word) for file in Path(f"/proc/{pid}/task").glob("*/children") for word in file.read_text().split()]
+
+
+def command_of(pid: int) -> str:
+  try:
+    return Path(f"/proc/{pid}/cmdline").read_text()
+  except (FileNotFoundError, ProcessLookupError):
+    return ""
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks at processes in /proc")
 def test_workers_end_with_a_parent_that_is_killed(program: subprocess.Popen[str]) -> None:
   workers = workers_of(program)
   program.kill()
