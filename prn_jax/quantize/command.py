@@ -78,8 +78,8 @@ def _report(
   onnx.save(after, made)
   found: dict[str, dict[str, float]] = {}
   if request.evaluation is not None:
-    for key, graph, path in (("float", model.graph, before), ("quantized", made.graph, after)):
-      found[key] = figures(model, graph, path, request.evaluation, request.on_bad_data)
+    for key, one, path in (("float", model, before), ("quantized", made, after)):
+      found[key] = figures(one, path, request.evaluation, request.on_bad_data)
   files = {"float": before, "int8": after}
   times = {"onnxruntime": latencies(made.graph, files)}
   if other := openvino_latencies(made.graph, files):

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from prn_jax.data_pipelines.records import Dataset
-from prn_jax.graph.graph import Graph
 from prn_jax.model import Model
 from prn_jax.quantize.noise import LayerNoise, text
 from prn_jax.quantize.runtime import Fusion, Session
@@ -75,16 +74,16 @@ class Report:
     """For people: the figures, and what is wrong where something is."""
     lines = [f"{self.preset}, {self.bits} bits, calibrated on {self.num_images} images"]
     lines.append(
-      f"  size     {self.bytes_float / MEGABYTE:.2f} MB -> {self.bytes_int / MEGABYTE:.2f} MB "
+      f"  size         {self.bytes_float / MEGABYTE:.2f} MB -> {self.bytes_int / MEGABYTE:.2f} MB "
       f"({self.bytes_float / self.bytes_int:.2f}x smaller)"
     )
     for engine, times in self.milliseconds.items():
       ratio = times["float"] / times["int8"]
-      lines.append(f"  {engine:<9}{times['float']:.2f} ms -> {times['int8']:.2f} ms ({ratio:.2f}x as fast)")
+      lines.append(f"  {engine:<13}{times['float']:.2f} ms -> {times['int8']:.2f} ms ({ratio:.2f}x as fast)")
     for key in ("AP", "AP50", "top1", "top5"):
       if self.figures and key in self.figures["float"]:
         old, new = self.figures["float"][key], self.figures["quantized"][key]
-        lines.append(f"  {key:<9}{old:.4f} -> {new:.4f} ({new - old:+.4f}, {self.num_evaluated} images)")
+        lines.append(f"  {key:<13}{old:.4f} -> {new:.4f} ({new - old:+.4f}, {self.num_evaluated} images)")
     if self.in_float:
       kinds = sorted(set(self.in_float.values()))
       lines.append(f"  in float {len(self.in_float)} layers of kinds that are not quantised: {', '.join(kinds)}")
@@ -115,21 +114,19 @@ class Report:
     return lines
 
 
-def figures(model: Model, graph: Graph, path: Path, dataset: Dataset, on_bad_data: str = "stop") -> dict[str, float]:
+def figures(model: Model, path: Path, dataset: Dataset, on_bad_data: str = "stop") -> dict[str, float]:
   """Metrics of an .onnx file through onnxruntime: COCO's of a detector, top-1 and top-5 of a classifier.
 
   Args:
-    model: whose names and resize mode the file has.
-    graph: the network of the file.
+    model: what was written.
     path: the file.
     dataset: annotated images, with the classes of the model.
     on_bad_data: see `Evaluator`.
   """
-  one = dataclasses.replace(model, graph=graph)
-  options = None
+  graph, options = model.graph, None
   if graph.detects:
     options = evaluate.for_protocol(DetectOptions(conf=CONF, nms=NMS, max_detections=MOST_DETECTIONS), "coco")
-  run = evaluate.run_model(one, dataset, options, on_bad_data=on_bad_data, network=Session(graph, path))
+  run = evaluate.run_model(model, dataset, options, on_bad_data=on_bad_data, network=Session(graph, path))
   if graph.detects:
     return dict(evaluate.score_detections(dataset, run, "coco")[1].to_json()["metrics"])
   return dict(evaluate.classification_result(dataset, run).to_json()["metrics"])
