@@ -1,0 +1,1 @@
+"""Structured pruning: which channels may go, which matter least, and the network without them."""
