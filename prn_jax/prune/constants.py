@@ -10,13 +10,16 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
 from prn_jax.graph.channels import How
 from prn_jax.graph.coupling import Channel
 from prn_jax.graph.graph import INPUT, Context, Graph, Layer
+from prn_jax.kinds.activation import LEAKY_SLOPE, activate
 from prn_jax.nested import flattened
+from prn_jax.network import LayerScope
 from prn_jax.prune.units import Unit, channels_of
 
 Variables = dict[str, Any]
@@ -92,19 +95,15 @@ def _offset(graph: Graph, layer: Layer, flat: dict[str, Any], maps: dict[str, An
 
 
 def _activated_bias(graph: Graph, layer: Layer, flat: dict[str, Any]) -> NDArray[np.float64]:
-  from prn_jax.kinds.activation import activate
-
   owner = layer.shared_with or layer.name
   path = "bn/bias" if layer.has_batchnorm else f"{layer.kernel}/bias"
-  bias = np.asarray(flat[f"params/{owner}/{path}"], np.float32)
-  slope = getattr(layer, "leaky_slope", 0.1)
-  return np.asarray(activate(bias.reshape(1, 1, 1, -1), layer.activation, slope), np.float64).reshape(-1)  # type: ignore[attr-defined]
+  bias = jnp.asarray(flat[f"params/{owner}/{path}"], jnp.float32).reshape(1, 1, 1, -1)
+  slope = getattr(layer, "leaky_slope", LEAKY_SLOPE)
+  return np.asarray(activate(bias, layer.activation, slope), np.float64).reshape(-1)  # type: ignore[attr-defined]
 
 
 def _handed_on(graph: Graph, layer: Layer, variables: Variables, maps: dict[str, Any]) -> NDArray[np.float64]:
   """The middle of the layer's output where its inputs are constant maps."""
-  from prn_jax.network import LayerScope
-
   own = {key: value[layer.name] for key, value in variables.items() if layer.name in value}
   shapes = graph.input_shapes(layer)
   xs = [

@@ -1,0 +1,219 @@
+"""What the methods choose, on numbers that can be checked by hand; every public network with a third of its units gone."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prn_jax.errors import PrnError
+from prn_jax.formats import darknet_cfg
+from prn_jax.graph.builder import Builder
+from prn_jax.graph.cost import cost
+from prn_jax.graph.graph import Graph
+from prn_jax.models import build_graph
+from prn_jax.network import Network, init_variables
+from prn_jax.prune.blocks import least_blocks, without_blocks
+from prn_jax.prune.cut import without
+from prn_jax.prune.methods import METHODS, Method, choose, get_method, is_sparse, kept, scores
+from prn_jax.prune.recalibrate import recalibrated
+from prn_jax.prune.units import channels_of, find_units
+from tests.conftest import SHARED
+from tests.nets import random_model
+
+CFGS = sorted((SHARED / "cfg").glob("*.cfg")) if SHARED else []
+
+
+def chain() -> tuple[Graph, Any]:
+  """a (4) -> b (4) -> end, with the gammas 1, 2, 3, 4 of a and 0, 0, 5, 6 of b."""
+  g = Builder(8, 8)
+  g.conv(4, 3, padding=1, batch_normalize=True, activation="leaky", name="a")
+  g.conv(4, 3, padding=1, batch_normalize=True, activation="leaky", name="b")
+  g.conv(3, name="end")
+  graph = g.graph()
+  variables = init_variables(graph)
+  variables["params"]["a"]["bn"]["scale"] = np.array([1, 2, 3, -4], np.float32)
+  variables["params"]["b"]["bn"]["scale"] = np.array([0, 0, 5, 6], np.float32)
+  return graph, variables
+
+
+def gone(graph: Graph, variables: Any, method: Method, **how: Any) -> set[str]:
+  return {f"{name}:{i}" for unit in choose(graph, variables, method, **how).units for name, i in unit.makers}
+
+
+def test_the_least_gammas_go_and_of_equal_ones_the_last() -> None:
+  graph, variables = chain()
+  assert gone(graph, variables, METHODS["normal"], share=0.25) == {"b:0", "b:1"}
+  assert gone(graph, variables, METHODS["normal"], share=0.125) == {"b:1"}
+  assert gone(graph, variables, METHODS["normal"], share=0.5) == {"a:0", "a:1", "b:0", "b:1"}
+  assert gone(graph, variables, METHODS["normal"], share=0.875, min_keep=2) == {"a:0", "a:1", "b:0", "b:1"}
+  assert gone(graph, variables, METHODS["normal"], share=0.99) == {"a:0", "a:1", "a:2", "b:0", "b:1", "b:2"}
+
+
+def test_scores_by_hand() -> None:
+  graph, variables = chain()
+  units = find_units(graph)
+  kernel = np.asarray(variables["params"]["b"]["conv"]["kernel"])
+  by_l1 = scores(graph, variables, units, METHODS["l1"])
+  np.testing.assert_allclose(by_l1[4:], np.abs(kernel).sum((0, 1, 2)), rtol=1e-6)
+  folded = np.sqrt(np.square(kernel).sum((0, 1, 2))) * np.array([0, 0, 5, 6]) / np.sqrt(1 + 1e-5)
+  relative = scores(graph, variables, units, METHODS["group-norm"])
+  np.testing.assert_allclose(relative[4:], folded / folded.mean(), rtol=1e-6)
+
+
+def test_a_sum_counts_all_of_its_layers_or_the_first() -> None:
+  g = Builder(8, 8)
+  a = g.conv(2, 3, padding=1, batch_normalize=True, name="a")
+  g.conv(2, 3, padding=1, batch_normalize=True, name="b")
+  g.shortcut(a, name="sum")
+  g.conv(3, name="end")
+  graph = g.graph()
+  variables = init_variables(graph)
+  variables["params"]["a"]["bn"]["scale"] = np.array([1, 3], np.float32)
+  variables["params"]["b"]["bn"]["scale"] = np.array([5, 2], np.float32)
+  units = find_units(graph)
+  assert [unit.family for unit in units] == [("a", "b")] * 2
+  assert list(scores(graph, variables, units, METHODS["slim"])) == [5, 3]
+  assert list(scores(graph, variables, units, METHODS["shortcut"])) == [1, 3]
+  assert find_units(graph, METHODS["normal"].scope) == []
+
+
+@pytest.mark.parametrize(
+  ("size", "left", "expected"),
+  [(24, 18, 24), (40, 39, 40), (64, 48, 64), (80, 79, 80), (112, 56, 64), (160, 80, 96), (255, 254, 255), (64, 0, 8)],
+)
+def test_rounding(size: int, left: int, expected: int) -> None:
+  """The wrong cases of other programs, with the right answers."""
+  assert kept(size, left, 32, 8) == expected
+
+
+@given(size=st.integers(8, 2048), share=st.floats(0, 1), base=st.sampled_from([1, 8, 16, 32]), floor=st.integers(1, 8))
+def test_rounding_of_any_width(size: int, share: float, base: int, floor: int) -> None:
+  left = int(size * share)
+  found = kept(size, left, base, floor)
+  assert max(left, floor) <= found <= size
+  assert found in (size, floor) or found % base == 0
+
+
+def test_rounded_widths_of_a_network() -> None:
+  graph = build_graph("yolov3-tiny-prn", width=64, height=64)
+  choice = choose(graph, init_variables(graph, 2), METHODS["l1"], share=0.4, round_to=8)
+  compact = without(graph, channels_of(choice.units))
+  assert all(
+    shape.channels % 8 == 0 for layer in compact if (shape := compact.shapes[layer.name]) and layer.has_batchnorm
+  )
+
+
+@pytest.mark.parametrize("flops", [0.3, 0.7])
+def test_operations_are_hit_exactly(flops: float) -> None:
+  graph = build_graph("yolov3-tiny-prn", width=64, height=64)
+  choice = choose(graph, init_variables(graph, 2), METHODS["group-norm"], flops=flops)
+  whole, units = cost(graph).macs, list(choice.units)
+  assert cost(without(graph, channels_of(units))).macs <= flops * whole
+  assert cost(without(graph, channels_of(units))).macs > (flops - 0.02) * whole
+
+
+def test_sparse_or_not() -> None:
+  graph, variables = chain()
+  assert is_sparse(choose(graph, variables, METHODS["normal"], share=0.25))
+  assert not is_sparse(choose(graph, variables, METHODS["normal"], share=0.5))
+
+
+def test_blocks() -> None:
+  graph = build_graph("darknet-cifar")
+  variables = init_variables(graph, 1)
+  blocks = least_blocks(graph, variables, 1)
+  name = blocks[0].output
+  variables["params"][name]["bn"]["scale"] = np.zeros_like(variables["params"][name]["bn"]["scale"])
+  assert least_blocks(graph, variables, 1)[0].output == name
+  fewer, left = without_blocks(graph, variables, blocks)
+  assert len(fewer) == len(graph) - len(blocks[0].branch) - 1
+  variables["params"][name]["bn"]["bias"] = np.zeros_like(variables["params"][name]["bn"]["bias"])
+  x = np.random.default_rng(0).random((2, 32, 32, 3), np.float32)
+  before, after = (jax.jit(Network(g).apply)(v, x) for g, v in ((graph, variables), (fewer, left)))
+  for key, value in before.items():
+    np.testing.assert_allclose(after[key], value, atol=1e-5)
+  with pytest.raises(PrnError, match="99 residual blocks to remove; network 'darknet-cifar' has 10"):
+    least_blocks(graph, variables, 99)
+
+
+def test_statistics_of_batch_norm_are_the_mean_of_the_batches() -> None:
+  model = random_model()
+  rng = np.random.default_rng(0)
+  batches = [rng.random((2, 32, 32, 3), np.float32) for _ in range(3)]
+  found = recalibrated(model.graph, model.variables, batches)
+  network = Network(model.graph, precision=jax.lax.Precision.HIGHEST)
+  stems = [np.asarray(network.apply(model.variables, x, layers="all", train=True, mutable=["batch_stats"])[1]["batch_stats"]["stem"]["bn"]["mean"]) for x in batches]  # fmt: skip
+  momentum = Network(model.graph).bn_momentum
+  old = np.asarray(model.variables["batch_stats"]["stem"]["bn"]["mean"])
+  means = [(stem - momentum * old) / (1 - momentum) for stem in stems]
+  np.testing.assert_allclose(found["batch_stats"]["stem"]["bn"]["mean"], np.mean(means, 0), atol=1e-4)
+  assert found["params"] is model.variables["params"]
+  with pytest.raises(PrnError, match="no images to estimate batch norm from"):
+    recalibrated(model.graph, model.variables, [])
+
+
+def test_words() -> None:
+  with pytest.raises(
+    PrnError, match=r"pruning method 'slimm' \(did you mean 'slim'\?\); expected one of normal, regular"
+  ):
+    get_method("slimm")
+  graph, variables = chain()
+  with pytest.raises(PrnError, match=r"a share of 1\.5 of the channels; expected more than 0 and less than 1"):
+    choose(graph, variables, METHODS["normal"], share=1.5)
+  with pytest.raises(
+    PrnError, match=r"keeps \d+% of its operations when all goes that this method may take; 1% cannot"
+  ):
+    choose(graph, variables, METHODS["normal"], flops=0.01)
+  g = Builder(8, 8)
+  g.conv(4, name="a")
+  g.conv(3, name="end")
+  plain = g.graph()
+  with pytest.raises(PrnError, match="has no batch norm in what may go, so that there are no gammas to judge by"):
+    choose(plain, init_variables(plain), Method(), share=0.5)
+
+
+# -- every public network ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", CFGS, ids=lambda path: path.stem)
+def test_a_third_of_every_public_network(path: Path) -> None:
+  """It builds, its cfg comes back equal, and its parameters are what arithmetic on the channels says."""
+  graph = darknet_cfg.read(path).graph
+  units = find_units(graph)
+  chosen = random.Random(0).sample(units, len(units) * 3 // 10)
+  widths = {name: shape.channels for name, shape in graph.shapes.items()}
+  left = dict(widths)
+  going = []
+  for unit in chosen:
+    count = {name: sum(n == name for n, _ in unit.channels) for name, _ in unit.channels}
+    if all(left[name] > n for name, n in count.items()):
+      going.append(unit)
+      left.update({name: left[name] - n for name, n in count.items()})
+  compact = without(graph, channels_of(going))
+  assert {name: shape.channels for name, shape in compact.shapes.items()} == left
+  assert darknet_cfg.parse(darknet_cfg.dump(compact)).graph == compact
+  assert cost(compact).params == predicted_params(graph, widths, left)
+
+
+def predicted_params(graph: Graph, widths: dict[str, int], left: dict[str, int]) -> int:
+  total = 0
+  for layer in graph:
+    if layer.shared_with:
+      continue
+    for array in graph.arrays(layer):
+      if array.collection != "params":
+        continue
+      size = array.size
+      if array.makes is not None:
+        size = size * left[layer.name] // widths[layer.name]
+      if array.reads is not None and getattr(layer, "groups", 1) == 1:
+        size = size * left[layer.inputs[0]] // widths[layer.inputs[0]]
+      total += size
+  return total
