@@ -18,6 +18,7 @@ READS = ("summary", "analyze", "predict", "eval", "convert", "verify", *TRAINS) 
 WEIGHTS = ("summary", "predict", "eval", "convert", "verify", *TRAINS)  # read a weights file
 # Module, or beginning of its path -> the commands that print its messages. A command's own module prints its own.
 PRINTED_BY: dict[str, tuple[str, ...]] = {
+  "quantize/": ("quantize",),
   "classify/metrics.py": ("eval",),
   "cli/main.py": READS,
   "data_pipelines/convert/": ("data",),
