@@ -179,6 +179,19 @@ class Layer:
     """The layer for other inputs, if a field of its own must follow their channels; else itself."""
     return self
 
+  def narrowed(self, before: Sequence[Shape], inputs: Sequence[Sequence[int]], kept: Sequence[int]) -> Layer:
+    """The layer with fewer channels, which go by whole sets of `graph.coupling`.
+
+    Args:
+      before: shapes of the inputs until now.
+      inputs: numbers of the channels that are left of each input.
+      kept: numbers of the channels that are left of the output.
+    """
+    after = [shape._replace(channels=len(numbers)) for shape, numbers in zip(before, inputs, strict=True)]
+    if self.width_field:
+      return dataclasses.replace(self, **{self.width_field: len(kept)})  # type: ignore[arg-type]
+    return self.follow(before, after)
+
   # -- weights -------------------------------------------------------------------------------------
   def arrays(self, inputs: Sequence[Shape]) -> tuple[WeightArray, ...]:
     """Arrays in the order of Darknet's weights file."""

@@ -210,6 +210,12 @@ class Conv(Layer):
       return dataclasses.replace(self, filters=channels, groups=channels)
     return self
 
+  def narrowed(self, before: Sequence[Shape], inputs: Sequence[Sequence[int]], kept: Sequence[int]) -> Layer:
+    per_group = before[0].channels // self.groups  # whole groups go
+    return dataclasses.replace(
+      self, filters=len(kept), groups=len(inputs[0]) // per_group if self.groups > 1 else self.groups
+    )
+
   def is_depthwise(self, channels: int) -> bool:
     """True if each of the `channels` input channels has a kernel of its own."""
     return 1 < self.groups == self.filters == channels

@@ -205,6 +205,9 @@ class MaxPool(Pool):
       return super().reads(inputs, output)
     return (fold(inputs[0].channels, self.depth_out),)
 
+  def narrowed(self, before: Sequence[Shape], inputs: Sequence[Sequence[int]], kept: Sequence[int]) -> Layer:
+    return dataclasses.replace(self, depth_out=self.depth_out and len(kept))
+
   def window(self, inputs: Sequence[Shape], output: Shape) -> Window:
     return Window() if self.depth_out else super().window(inputs, output)
 

@@ -50,6 +50,10 @@ class Normalize(Layer):
   def reads(self, inputs: Sequence[Shape], output: Shape) -> tuple[Reads, ...]:
     return (keep(output.channels),)
 
+  def narrowed(self, before: Sequence[Shape], inputs: Sequence[Sequence[int]], kept: Sequence[int]) -> Layer:
+    mean, std = (tuple(values[i] for i in kept) for values in (self.mean, self.std))
+    return dataclasses.replace(self, mean=mean, std=std)
+
   def lower(self, xs: Sequence[Array], ctx: Context) -> Array:
     mean, std = (jnp.asarray(values, xs[0].dtype)[None, None, None] for values in (self.mean, self.std))
     return (xs[0] - mean) / std

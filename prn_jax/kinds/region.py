@@ -97,7 +97,7 @@ class Region(DetectionHead):
     return inputs[0]
 
   def reads(self, inputs: Sequence[Shape], output: Shape) -> tuple[Reads, ...]:
-    if not self.softmax or self.tree:
+    if not self.softmax or self.tree or not self.classes:
       return (keep(output.channels),)
     spans = []
     for end in range(self.entries, output.channels + 1, self.entries):

@@ -48,11 +48,11 @@ def warm_start(original: Graph, variables: Variables, changed: Graph, kept: Kept
 
   Example: warm_start(graph, variables, with_filters(graph, {"c1": 2}), {"c1": [0, 3]}) keeps filters 0 and 3 of c1.
   """
-  makers = _makers(original) | (_makers(changed) - original.shapes.keys())
+  made = makers(original) | (makers(changed) - original.shapes.keys())
   is_leading = not kept
-  kept = _leading(original, changed, makers) | _checked(original, changed, makers, kept or {})
+  kept = _leading(original, changed, made) | _checked(original, changed, made, kept or {})
   numbers: dict[Hashable, int] = {}
-  before, after = (channel_labels(x, numbers, makers, of) for x, of in ((original, {}), (changed, kept)))
+  before, after = (channel_labels(x, numbers, made, of) for x, of in ((original, {}), (changed, kept)))
   if not is_leading:
     _check_sums(original, changed, before, after)
   old_layers = {layer.name: layer for layer in original}
@@ -66,9 +66,7 @@ def warm_start(original: Graph, variables: Variables, changed: Graph, kept: Kept
       raise GraphError(
         f"layer '{layer.name}' ({layer.kind}) is new; the network '{original.name}' has no weights for it."
       )
-    part = parts[layer.name] = _part(
-      original, old, changed, layer, before, after, kept if layer.name in makers else None
-    )
+    part = parts[layer.name] = _part(original, old, changed, layer, before, after, kept if layer.name in made else None)
     if layer.shared_with and not part.equals(parts[layer.shared_with]):
       raise GraphError(
         f"layer '{layer.name}' ({layer.kind}) shares the weights of '{layer.shared_with}', but not all channels that it "
@@ -88,7 +86,7 @@ def warm_start(original: Graph, variables: Variables, changed: Graph, kept: Kept
 # -- which channels are kept -----------------------------------------------------------------------------
 
 
-def _makers(graph: Graph) -> set[str]:
+def makers(graph: Graph) -> set[str]:
   """Layers whose channels are new ones, made by their weights."""
   return {x.name for x in graph if not x.inputs or any(reads.is_learned for reads in graph.reads(x))}
 

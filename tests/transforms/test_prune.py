@@ -1,0 +1,171 @@
+"""Networks without some of their channels: every public cfg and registered model by its shapes, random ones by numbers."""
+
+from __future__ import annotations
+
+import random
+from fractions import Fraction
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from prn_jax.errors import GraphError
+from prn_jax.formats import darknet_cfg
+from prn_jax.graph.builder import Builder
+from prn_jax.graph.cost import cost
+from prn_jax.graph.graph import Graph
+from prn_jax.loading import load
+from prn_jax.models import build_graph, list_models
+from prn_jax.nested import flattened
+from prn_jax.network import Network, Variables, init_variables
+from prn_jax.transforms.prune import Unit, cut, kept_channels, silenced, units_of, without_channels
+from tests.conftest import NO_DATA, SHARED
+from tests.graph.strategies import graphs
+from tests.graph.test_coupling import random_net
+
+CFGS = sorted((SHARED / "cfg").glob("*.cfg")) if SHARED else []
+FAST = ("yolov3-tiny-prn", "yolov4-tiny", "yolov3-tiny")
+
+
+def some_units(graph: Graph, share: float, seed: int) -> list[Unit]:
+  """A share of the units, at random, that leaves something of every map."""
+  free = list(units_of(graph).free)
+  random.Random(seed).shuffle(free)
+  left = {name: shape.channels for name, shape in graph.shapes.items()}
+  chosen: list[Unit] = []
+  for unit in free:
+    names = [name for name, _ in unit]
+    if len(chosen) >= share * len(free):
+      break
+    if all(left[name] > names.count(name) for name in set(names)):
+      chosen.append(unit)
+      for name in names:
+        left[name] -= 1
+  return chosen
+
+
+def predicted(graph: Graph, units: list[Unit]) -> tuple[int, int]:
+  """Parameters, and multiply-adds of convolutions, by counting the channels that are left."""
+  left = {name: len(kept) for name, kept in kept_channels(graph, {c for unit in units for c in unit}).items()}
+  share = {name: Fraction(left[name], shape.channels) for name, shape in graph.shapes.items()}
+  params = macs = Fraction(0)
+  for layer in graph:
+    made, read = share[layer.name], share[layer.inputs[0]] if layer.inputs else Fraction(1)
+    in_groups = getattr(layer, "groups", 1) > 1 or layer.kind == "depthwise"  # a kernel reads its group only
+    for array in graph.arrays(layer):
+      if array.collection == "params":
+        is_read = array.reads is not None and not in_groups
+        params += array.size * (made if array.makes is not None else 1) * (read if is_read else 1)
+    if layer.kind in ("conv", "depthwise"):
+      macs += layer.macs(graph.input_shapes(layer), graph.shapes[layer.name]) * made * (1 if in_groups else read)
+  return int(params), int(macs)
+
+
+def check_shapes(graph: Graph) -> None:
+  units = some_units(graph, 0.3, seed=1)
+  changed = without_channels(graph, units)
+  params, macs = predicted(graph, units)
+  found = cost(changed)
+  assert found.params == params
+  assert sum(row.macs for row in found.layers if row.layer.kind in ("conv", "depthwise")) == macs
+  text = darknet_cfg.dump(changed)
+  assert darknet_cfg.parse(text).graph.canonical() == darknet_cfg.sequential(changed).canonical()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CFGS, reason=NO_DATA)
+@pytest.mark.parametrize("path", CFGS, ids=lambda path: path.stem)
+def test_a_public_cfg_without_a_third_of_its_units(path: Path) -> None:
+  check_shapes(load(path).graph)
+
+
+@pytest.mark.parametrize("name", [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in list_models()])
+def test_a_registered_model_without_a_third_of_its_units(name: str) -> None:
+  check_shapes(build_graph(name))
+
+
+def noisy(graph: Graph, seed: int) -> Variables:
+  rng = np.random.default_rng(seed)
+  return jax.tree.map(lambda x: x + rng.normal(size=x.shape).astype(np.float32) ** 2 / 9, init_variables(graph))
+
+
+def outputs(graph: Graph, variables: Variables, seed: int = 0) -> dict[str, np.ndarray]:
+  x = np.random.default_rng(seed).random((1, graph.height, graph.width, graph.channels), np.float32)
+  run = jax.jit(Network(graph, precision="highest").apply, compiler_options={"xla_backend_optimization_level": 0})
+  return jax.tree.map(np.asarray, run(variables, x))
+
+
+def check_numbers(graph: Graph, seed: int) -> int:
+  units = some_units(graph, 0.3, seed)
+  quiet = silenced(graph, noisy(graph, seed), units)
+  changed, variables = cut(graph, quiet, units)
+  before, after = outputs(graph, quiet), outputs(changed, variables)
+  for name, expected in before.items():
+    np.testing.assert_allclose(after[name], expected, rtol=1e-5, atol=1e-5 * max(1, np.abs(expected).max()))
+  return len(units)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2, 3, 5])
+def test_a_random_network_without_units_computes_what_the_silent_one_does(seed: int) -> None:
+  assert check_numbers(random_net(seed), seed)
+
+
+@pytest.mark.parametrize(
+  "name", ["yolov3-tiny-prn", "yolov3-tiny", "yolov4-tiny", "mobilenetv3-small", "resnet20-cifar10"]
+)
+@pytest.mark.slow
+def test_a_model_without_units_computes_what_the_silent_one_does(name: str) -> None:
+  graph = build_graph(name)
+  assert check_numbers(graph.resized(64, 64) if graph.detects else graph, seed=3) > 30
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+@given(graphs("conv", branching=True), st.integers(0, 9))
+def test_any_graph_builds_without_some_of_its_units(graph: Graph, seed: int) -> None:
+  units = some_units(graph, 0.5, seed)
+  assume(units)
+  variables = init_variables(graph)
+  changed, kept = cut(graph, variables, units)
+  gone = {channel for unit in units for channel in unit}
+  for name, shape in changed.shapes.items():
+    assert shape.channels == len(kept_channels(graph, gone)[name])
+  for layer in changed:
+    for array in changed.arrays(layer):
+      assert flattened(kept)[array.key(layer.name)].shape == array.array_shape
+
+
+def test_nothing_changes_without_units() -> None:
+  graph = build_graph("yolov3-tiny-prn")
+  variables = init_variables(graph)
+  changed, same = cut(graph, variables, [])
+  assert changed is graph
+  assert all(value is flattened(variables)[key] for key, value in flattened(same).items())
+
+
+def test_what_stays_is_said() -> None:
+  found = units_of(build_graph("yolov3-tiny-prn"))
+  assert "image" in found.fixed["input"]
+  head = next(layer for layer in build_graph("yolov3-tiny-prn").heads)
+  assert head.name in found.fixed[head.inputs[0]]
+
+
+def test_a_map_keeps_a_channel() -> None:
+  g = Builder(4, 4)
+  g.conv(2, name="a")
+  g.conv(3, name="end")
+  graph = g.graph()
+  with pytest.raises(GraphError, match="nothing would be left of layer 'a'"):
+    without_channels(graph, units_of(graph).free)
+
+
+def test_half_a_unit_is_refused() -> None:
+  g = Builder(4, 4)
+  g.conv(4, name="a")
+  g.conv(4, name="b")
+  g.shortcut("a", name="sum")
+  g.conv(3, name="end")
+  with pytest.raises(GraphError, match="give whole units"):
+    without_channels(g.graph(), [(("sum", 1),)])
