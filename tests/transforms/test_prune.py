@@ -114,7 +114,7 @@ def test_a_random_network_without_units_computes_what_the_silent_one_does(seed: 
 
 
 @pytest.mark.parametrize(
-  "name", ["yolov3-tiny-prn", "yolov3-tiny", "yolov4-tiny", "mobilenetv3-small", "resnet20-cifar10"]
+  "name", ["yolov3-tiny-prn", "yolov3-tiny", "yolov4-tiny", "mobilenetv3-small", "traffic-tiny-prn"]
 )
 @pytest.mark.slow
 def test_a_model_without_units_computes_what_the_silent_one_does(name: str) -> None:
