@@ -30,6 +30,7 @@ COMMANDS = {
   "plan": "what a training will need: steps, operations, memory",
   "eval": "score a model on annotated data, with tables and plots",
   "data": "look at annotated data, find its faults, prepare it for training, cluster anchors",
+  "prune": "a smaller network out of a trained one: channels and blocks that matter least go",
   "convert": "convert between Darknet, Orbax and safetensors, or to ONNX, with a proof",
   "quantize": "a trained network in 8 bits or fewer, and what that cost",
   "verify": "check whether two models compute the same",

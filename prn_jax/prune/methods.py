@@ -8,6 +8,7 @@
 | slim | the same | largest gamma of all layers | 1% of each | SlimYOLOv3 (Zhang et al., 2019) |
 | l1 | every unit | sum of a filter's weights, largest of all layers | 1 | Li et al., ICLR 2017 |
 | group-norm | every unit | norm of all its filters with batch norm folded in, by the mean of its family | 1 | DepGraph (Fang et al., CVPR 2023) |
+| variance | every unit | share of the variance of what the layers behind it read (`variance`) | 1 | Berisha et al., ICCV 2025 |
 | random | every unit | chance | 1 | what any method should beat |
 
 Whole residual blocks go by `blocks.least_blocks`, alone or before the channels.
@@ -31,6 +32,7 @@ from prn_jax.graph.prune_scopes import Scope
 from prn_jax.nested import flattened
 from prn_jax.prune.cut import without
 from prn_jax.prune.units import Unit, channels_of, find_units
+from prn_jax.prune.variance import variance_shares
 from prn_jax.transforms.fold_batchnorm import folded
 
 Variables = dict[str, Any]
@@ -44,11 +46,11 @@ class Method:
 
   Attributes:
     scope: see `prune_scopes.Scope`.
-    score: "gamma", "l1", "norm" or "random".
+    score: "gamma", "l1", "norm", "variance" or "random".
     over: how the scores of a unit's layers become one: "first", "max" or "mean".
     is_relative: whether scores are divided by the mean of their family first.
     round_to: filters are left in multiples of this.
-    keep_share: of every family at least this share stays.
+    keep_share: the share of every family that stays at least.
   """
 
   scope: Scope = Scope.COUPLED
@@ -66,6 +68,7 @@ METHODS: Mapping[str, Method] = {
   "slim": Method(scope=Scope.ALL, keep_share=0.01),
   "l1": Method(score="l1"),
   "group-norm": Method(score="norm", over="mean", is_relative=True),
+  "variance": Method(score="variance"),
   "random": Method(score="random"),
 }
 
@@ -90,13 +93,15 @@ def scores(
   """
   if method.score == "random":
     return np.random.default_rng(seed).random(len(units))
+  if method.score == "variance":
+    return variance_shares(graph, variables, units)
   layers = {name for unit in units for name in unit.family}
   measured = {name: _filters(graph, variables, name, method.score) for name in layers}
   found = np.array([_of_unit(unit, measured, method.over) for unit in units])
   if len(units) and np.isnan(found).all():
     raise PrnError(
       f"network '{graph.name}' has no batch norm in what may go, so that there are no gammas to judge by. Take the method "
-      "'l1' or 'group-norm', which judge by kernels."
+      "'variance' or 'l1', which judge by kernels too."
     )
   found = np.nan_to_num(found, nan=np.inf)
   if method.is_relative:
@@ -175,11 +180,11 @@ def choose(
   """The units of least score, so that either a share of them goes or a share of the operations stays.
 
   Args:
-    share: of the units of the scope, in (0, 1).
-    flops: of the operations, in (0, 1); found by bisection, from below.
-    round_to: filters of every family are left in multiples of this, upwards, or all; None is the method's own.
-    min_keep: of every family at least so many stay.
-    seed: for the method random.
+    share: the share of the units of the scope that goes, in (0, 1).
+    flops: the share of the operations that stays, in (0, 1); found by bisection, from below.
+    round_to: the number of which filters of every family are left in multiples, upwards, or all; None is the method's own.
+    min_keep: how many of every family stay at least.
+    seed: the seed of the method random.
 
   Raises:
     PrnError: a number is out of its range, nothing may go, or the operations cannot become so few.
@@ -219,7 +224,7 @@ def _for_flops(
   if left(high) > flops:
     raise PrnError(
       f"network '{graph.name}' keeps {left(high):.0%} of its operations when all goes that this method may take; "
-      f"{flops:.0%} cannot be reached. Take a method with a wider scope (group-norm), or more operations."
+      f"{flops:.0%} cannot be reached. Take a method with a wider scope (variance), or more operations."
     )
   while high - low > 1:
     middle = (low + high) // 2

@@ -217,3 +217,24 @@ def predicted_params(graph: Graph, widths: dict[str, int], left: dict[str, int])
         size = size * left[layer.inputs[0]] // widths[layer.inputs[0]]
       total += size
   return total
+
+
+def test_shares_of_variance_by_hand() -> None:
+  """b reads a, end reads b: gammas 1, 2, 3, -4 count by their squares and by the weights behind."""
+  graph, variables = chain()
+  found = scores(graph, variables, find_units(graph), METHODS["variance"])
+  kernel = np.square(np.asarray(variables["params"]["b"]["conv"]["kernel"], np.float64)).sum((0, 1))
+  parts = kernel * np.array([1, 4, 9, 16])[:, None]
+  np.testing.assert_allclose(found[:4], (parts / parts.sum(0)).mean(1))
+  assert found[:4].sum() == pytest.approx(1)
+  assert list(found[4:6]) == [0, 0]
+  assert found[6:].sum() == pytest.approx(1)
+
+
+def test_shares_of_every_reader_add_up() -> None:
+  """Through sums, routes and depthwise kernels: each layer that mixes channels gives its readers' units one in all."""
+  graph = build_graph("yolov3-tiny-prn", width=64, height=64)
+  units = find_units(graph)
+  found = scores(graph, init_variables(graph, 1), units, METHODS["variance"])
+  mixing = [layer for layer in graph if layer.kernel and layer.inputs[0] != "input"]
+  assert found.sum() == pytest.approx(len(mixing))

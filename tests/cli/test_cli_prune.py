@@ -1,0 +1,104 @@
+"""`prn prune`: what it writes can be used, its figures are those of `prn eval`, and what cannot be is said."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import prn_jax
+from prn_jax.cli.main import main
+from prn_jax.graph.cost import cost
+from prn_jax.prune.method_names import DEFAULT_METHOD, METHOD_NAMES
+from prn_jax.prune.methods import METHODS
+
+DATA = "synthetic:traffic:12@valid"
+
+
+def answer(capsys: pytest.CaptureFixture[str]) -> dict:
+  return json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+
+
+def test_a_trained_detector(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+  """A tenth of the channels costs little, the report adds up, and the smaller model predicts."""
+  out = tmp_path / "small"
+  command = ["prune", "traffic-tiny-prn", str(out), "--percent", "10", "--data", DATA, "--recalibrate", "8"]
+  assert main([*command, "--report", str(tmp_path / "report"), "--json"]) == 0
+  found = answer(capsys)
+  assert found["AP50_before"] > 0.8
+  assert found["AP50_after"] > 0.3
+  assert found["units_removed"] == int(found["units"] * 0.1)
+  smaller = prn_jax.load(str(out))
+  assert (cost(smaller.graph).params, smaller.names) == (found["params_left"], prn_jax.load("traffic-tiny-prn").names)
+  assert sum(row["params"] for row in found["layers"]) == found["params"]
+  assert sum(row["params_left"] for row in found["layers"]) == found["params_left"]
+  assert json.loads((tmp_path / "report" / "report.json").read_text())["units"] == found["units"]
+  assert main(["eval", str(out), "--data", DATA, "--json"]) == 0
+  assert answer(capsys)["metrics"]["AP50"] == pytest.approx(found["AP50_after"], abs=1e-6)
+
+
+def test_darknets_files_are_read_by_opencv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+  model = prn_jax.load("traffic-tiny-prn")
+  for name in ("small.cfg", "small.weights"):
+    how = ["--target-flops", "0.5", "--method", "l1", "--round-to", "8"]
+    assert main(["prune", "traffic-tiny-prn", str(tmp_path / name), *how, "--json"]) == 0
+  assert answer(capsys)["bflops_share"] <= 0.5
+  smaller = prn_jax.load(str(tmp_path / "small.cfg"), weights=str(tmp_path / "small.weights"))
+  x = np.random.default_rng(0).random((1, model.graph.height, model.graph.width, 3), np.float32)
+  net = cv2.dnn.readNetFromDarknet(str(tmp_path / "small.cfg"), str(tmp_path / "small.weights"))
+  net.setInput(x.transpose(0, 3, 1, 2))
+  names = net.getUnconnectedOutLayersNames()
+  assert len(net.forward(names)) == len(smaller.graph.heads)
+  assert all(
+    shape.channels % 8 == 0
+    for layer in smaller.graph
+    if layer.has_batchnorm
+    for shape in [smaller.graph.shapes[layer.name]]
+  )
+
+
+def test_a_table_of_what_percentages_cost(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+  assert main(["prune", "traffic-tiny-prn", "--sweep", "5,60", "--data", DATA, "--json"]) == 0
+  rows = answer(capsys)["rows"]
+  assert [row["share"] for row in rows] == [0, 0.05, 0.6]
+  assert rows[0]["AP50"] > rows[2]["AP50"]
+  assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+  ("options", "message"),
+  [
+    (["OUT", "--percent", "120"], "--percent 120: expected more than 0 and less than 100."),
+    (["OUT"], "nothing to remove: give --percent P, --target-flops R or --blocks N."),
+    (["OUT", "--percent", "5", "--target-flops", "0.5"], "both say how much goes; give one of them."),
+    (
+      ["OUT", "--percent", "5", "--recalibrate", "8"],
+      "--recalibrate needs images: give --calibrate SPEC or --data SPEC.",
+    ),
+    (["--sweep", "5"], "--sweep needs images: give --data SPEC."),
+    (["--percent", "5"], "OUT is missing: name a folder"),
+    (["OUT", "--percent", "40", "--method", "slim"], "or go on all the same with --force."),
+    (["OUT", "--percent", "40", "--method", "slimm"], "pruning method 'slimm' (did you mean 'slim'?)"),
+    (["OUT", "--blocks", "3"], "3 residual blocks to remove; network 'traffic-tiny-prn' has 1 whose branch ends in"),
+    (["OUT.jpg", "--percent", "5"], "OUT.jpg"),
+  ],
+)
+def test_words(options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+  """Exit code 2, a message, and nothing written."""
+  given = [str(tmp_path / word) if word.startswith("OUT") else word for word in options]
+  assert main(["prune", "traffic-tiny-prn", *given]) == 2
+  assert message in capsys.readouterr().err
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_without_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+  assert main(["prune", "yolov3-tiny-prn", str(tmp_path / "x"), "--percent", "5"]) == 2
+  assert "'yolov3-tiny-prn' has no weights" in capsys.readouterr().err
+
+
+def test_the_command_names_the_methods_that_there_are() -> None:
+  assert tuple(METHODS) == METHOD_NAMES
+  assert DEFAULT_METHOD in METHODS
