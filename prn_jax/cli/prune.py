@@ -74,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
   from prn_jax.export import convert as converter
-  from prn_jax.run import pruning
+  from prn_jax.prune import command as pruning
 
   options = _options(args)
   if args.dst:
@@ -103,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _options(args: argparse.Namespace) -> Any:
-  from prn_jax.run.pruning import PruneOptions
+  from prn_jax.prune.command import PruneOptions
 
   if args.sweep and (args.dst or args.percent is not None or args.target_flops is not None or args.report):
     raise PrnError("--sweep writes nothing: leave OUT, --percent, --target-flops and --report out.")
@@ -159,7 +159,7 @@ def _calibration(args: argparse.Namespace, model: Any) -> Any:
 
 
 def _sweep(args: argparse.Namespace, model: Any, options: Any, dataset: Any) -> int:
-  from prn_jax.run.pruning import figure, sweep
+  from prn_jax.prune.command import figure, sweep
 
   try:
     percents = [float(text) for text in args.sweep.split(",")]

@@ -141,7 +141,7 @@ def _filters(graph: Graph, variables: Variables, name: str, score: str) -> NDArr
   value = np.asarray(flattened(variables)[arrays[0].key(owner)], np.float64)
   if score == "norm" and layer.has_batchnorm:
     value = np.asarray(
-      folded(graph[owner], params, variables["batch_stats"][owner])[layer.kernel]["kernel"], np.float64
+      folded(graph[owner], params, variables["batch_stats"][owner])[0][layer.kernel]["kernel"], np.float64
     )
   assert arrays[0].makes is not None
   rows = np.moveaxis(value, arrays[0].makes, 0).reshape(filters, -1)

@@ -102,3 +102,12 @@ def test_a_model_without_weights(tmp_path: Path, capsys: pytest.CaptureFixture[s
 def test_the_command_names_the_methods_that_there_are() -> None:
   assert tuple(METHODS) == METHOD_NAMES
   assert DEFAULT_METHOD in METHODS
+
+
+def test_a_quantised_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+  calibrate = ["--calibrate", "synthetic:traffic:4", "--images", "2", "--preset", "ptq-minmax"]
+  main(["quantize", "traffic-tiny-prn", str(tmp_path / "small"), *calibrate])
+  capsys.readouterr()
+  assert main(["prune", str(tmp_path / "small"), str(tmp_path / "x"), "--percent", "5"]) == 2
+  assert "is quantised, and its ranges hold for the channels that it has" in capsys.readouterr().err
+  assert not (tmp_path / "x").exists()

@@ -20,7 +20,7 @@ WEIGHTS = ("summary", "predict", "eval", "convert", "verify", *TRAINS)  # read a
 PRINTED_BY: dict[str, tuple[str, ...]] = {
   "quantize/": ("quantize",),
   "classify/metrics.py": ("eval",),
-  "run/pruning.py": ("prune",),
+  "prune/command.py": ("prune",),
   "cli/main.py": READS,
   "data_pipelines/convert/": ("data",),
   "data_pipelines/prepared/prepare.py": ("data",),

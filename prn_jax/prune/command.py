@@ -19,6 +19,7 @@ from prn_jax.prune.cut import cut
 from prn_jax.prune.method_names import DEFAULT_METHOD
 from prn_jax.prune.methods import Choice, by_layer, choose, get_method, is_sparse
 from prn_jax.prune.recalibrate import recalibrated
+from prn_jax.quantize.rewrite import is_quantized
 from prn_jax.run import evaluate
 from prn_jax.run.defaults import CONF, NMS
 from prn_jax.run.detector import DetectOptions
@@ -93,6 +94,11 @@ def prune(model: Model, options: PruneOptions, dataset: Dataset | None = None) -
   """
   if options.share is None and options.flops is None and not options.blocks:
     raise PrnError("nothing to remove: give a share of the channels, of the operations, or a number of blocks.")
+  if is_quantized(model.graph):
+    raise PrnError(
+      f"network '{model.graph.name}' is quantised, and its ranges hold for the channels that it has. Prune the float network, "
+      "then quantise what is left."
+    )
   if options.recalibrate and dataset is None:
     raise PrnError(f"recalibrate={options.recalibrate} needs images; give data.")
   graph, variables, method = model.graph, model.variables, get_method(options.method)
