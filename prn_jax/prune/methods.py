@@ -30,10 +30,10 @@ from prn_jax.graph.cost import cost
 from prn_jax.graph.graph import Graph
 from prn_jax.graph.prune_scopes import Scope
 from prn_jax.nested import flattened
-from prn_jax.prune.cut import without
-from prn_jax.prune.units import Unit, channels_of, find_units
+from prn_jax.prune.units import Unit, find_units
 from prn_jax.prune.variance import variance_shares
 from prn_jax.transforms.fold_batchnorm import folded
+from prn_jax.transforms.prune import without_channels
 
 Variables = dict[str, Any]
 
@@ -218,7 +218,7 @@ def _for_flops(
   whole = cost(graph).macs
 
   def left(count: int) -> float:
-    return cost(without(graph, channels_of([units[i] for i in first(count)]))).macs / whole
+    return cost(without_channels(graph, [units[i].channels for i in first(count)])).macs / whole
 
   low, high = 0, len(units)
   if left(high) > flops:

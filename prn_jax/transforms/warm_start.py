@@ -157,7 +157,9 @@ def _origins(graph: Graph, layer: Layer, labels: Labels) -> list[Any]:
   for name, reads in zip(layer.inputs, graph.reads(layer), strict=True):
     for start, end, out_start, out_end, how in reads.spans:
       for i in range(out_start, out_end):
-        if how is How.KEEP:
+        if how is How.KEEP or (
+          how is How.WEIGH and len(reads.spans) == end - start == 1
+        ):  # depthwise, one channel left
           origins[i] += (labels[name][i - out_start + start],)
         elif how is How.MIX:  # one channel is the same for all that read it
           origins[i] += (labels[name][start] if end - start == 1 else (i, labels[name]),)

@@ -1,9 +1,7 @@
-"""What the methods choose, on numbers that can be checked by hand; every public network with a third of its units gone."""
+"""What the methods choose, on numbers that can be checked by hand."""
 
 from __future__ import annotations
 
-import random
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,21 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prn_jax.errors import PrnError
-from prn_jax.formats import darknet_cfg
 from prn_jax.graph.builder import Builder
 from prn_jax.graph.cost import cost
 from prn_jax.graph.graph import Graph
 from prn_jax.models import build_graph
 from prn_jax.network import Network, init_variables
 from prn_jax.prune.blocks import least_blocks, without_blocks
-from prn_jax.prune.cut import without
 from prn_jax.prune.methods import METHODS, Method, choose, get_method, is_sparse, kept, scores
 from prn_jax.prune.recalibrate import recalibrated
-from prn_jax.prune.units import channels_of, find_units
-from tests.conftest import SHARED
+from prn_jax.prune.units import find_units
+from prn_jax.transforms.prune import without_channels
 from tests.nets import random_model
-
-CFGS = sorted((SHARED / "cfg").glob("*.cfg")) if SHARED else []
 
 
 def chain() -> tuple[Graph, Any]:
@@ -104,7 +98,7 @@ def test_rounding_of_any_width(size: int, share: float, base: int, floor: int) -
 def test_rounded_widths_of_a_network() -> None:
   graph = build_graph("yolov3-tiny-prn", width=64, height=64)
   choice = choose(graph, init_variables(graph, 2), METHODS["l1"], share=0.4, round_to=8)
-  compact = without(graph, channels_of(choice.units))
+  compact = without_channels(graph, [unit.channels for unit in choice.units])
   assert all(
     shape.channels % 8 == 0 for layer in compact if (shape := compact.shapes[layer.name]) and layer.has_batchnorm
   )
@@ -115,8 +109,8 @@ def test_operations_are_hit_exactly(flops: float) -> None:
   graph = build_graph("yolov3-tiny-prn", width=64, height=64)
   choice = choose(graph, init_variables(graph, 2), METHODS["group-norm"], flops=flops)
   whole, units = cost(graph).macs, list(choice.units)
-  assert cost(without(graph, channels_of(units))).macs <= flops * whole
-  assert cost(without(graph, channels_of(units))).macs > (flops - 0.02) * whole
+  assert cost(without_channels(graph, [unit.channels for unit in units])).macs <= flops * whole
+  assert cost(without_channels(graph, [unit.channels for unit in units])).macs > (flops - 0.02) * whole
 
 
 def test_sparse_or_not() -> None:
@@ -177,46 +171,6 @@ def test_words() -> None:
   plain = g.graph()
   with pytest.raises(PrnError, match="has no batch norm in what may go, so that there are no gammas to judge by"):
     choose(plain, init_variables(plain), Method(), share=0.5)
-
-
-# -- every public network ----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("path", CFGS, ids=lambda path: path.stem)
-def test_a_third_of_every_public_network(path: Path) -> None:
-  """It builds, its cfg comes back equal, and its parameters are what arithmetic on the channels says."""
-  graph = darknet_cfg.read(path).graph
-  units = find_units(graph)
-  chosen = random.Random(0).sample(units, len(units) * 3 // 10)
-  widths = {name: shape.channels for name, shape in graph.shapes.items()}
-  left = dict(widths)
-  going = []
-  for unit in chosen:
-    count = {name: sum(n == name for n, _ in unit.channels) for name, _ in unit.channels}
-    if all(left[name] > n for name, n in count.items()):
-      going.append(unit)
-      left.update({name: left[name] - n for name, n in count.items()})
-  compact = without(graph, channels_of(going))
-  assert {name: shape.channels for name, shape in compact.shapes.items()} == left
-  assert darknet_cfg.parse(darknet_cfg.dump(compact)).graph == compact
-  assert cost(compact).params == predicted_params(graph, widths, left)
-
-
-def predicted_params(graph: Graph, widths: dict[str, int], left: dict[str, int]) -> int:
-  total = 0
-  for layer in graph:
-    if layer.shared_with:
-      continue
-    for array in graph.arrays(layer):
-      if array.collection != "params":
-        continue
-      size = array.size
-      if array.makes is not None:
-        size = size * left[layer.name] // widths[layer.name]
-      if array.reads is not None and getattr(layer, "groups", 1) == 1:
-        size = size * left[layer.inputs[0]] // widths[layer.inputs[0]]
-      total += size
-  return total
 
 
 def test_shares_of_variance_by_hand() -> None:

@@ -137,6 +137,20 @@ def test_any_graph_builds_without_some_of_its_units(graph: Graph, seed: int) -> 
       assert flattened(kept)[array.key(layer.name)].shape == array.array_shape
 
 
+def test_one_channel_of_a_depthwise_convolution_is_left() -> None:
+  """By its fields it is an ordinary convolution then; its kernel is that of the channel."""
+  g = Builder(4, 4)
+  g.conv(2, name="a")
+  g.conv(2, 3, padding=1, groups=2, name="depthwise")
+  g.conv(3, name="end")
+  graph = g.graph()
+  variables = init_variables(graph)
+  changed, left = cut(graph, variables, [units_of(graph).free[0]])
+  kernel = "params/depthwise/conv/kernel"
+  np.testing.assert_array_equal(flattened(left)[kernel], flattened(variables)[kernel][..., 1:])
+  assert changed["depthwise"].groups == 1
+
+
 def test_nothing_changes_without_units() -> None:
   graph = build_graph("yolov3-tiny-prn")
   variables = init_variables(graph)
