@@ -1,4 +1,4 @@
-"""What can be taken out of a network: units of channels that go together, and why others cannot go."""
+"""The units of channels of a scope, with the layers that make them. Why others cannot go: `transforms.prune.units_of`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 from prn_jax.graph.coupling import Channel, coupled_channels
-from prn_jax.graph.graph import INPUT, Graph
+from prn_jax.graph.graph import Graph
 from prn_jax.graph.prune_scopes import Scope, layers_in_scope
 
 
@@ -41,23 +41,6 @@ def find_units(graph: Graph, scope: Scope | str = Scope.COUPLED) -> list[Unit]:
     if makers and (allowed is None or set(family) <= allowed):
       units.append(Unit(found.channels, makers, family))
   return units
-
-
-def fixed_layers(graph: Graph) -> dict[str, str]:
-  """Layers with weights of which no channel may go -> why, in words."""
-  free = {name for unit in find_units(graph) for name in unit.family}
-  heads = {head.name for head in graph.heads}
-  reasons = {}
-  for layer in graph:
-    if not (graph.arrays(layer) and layer.width_field) or layer.name in free:
-      continue
-    fixed = next(found for found in coupled_channels(graph) if (layer.name, 0) in found.channels)
-    ends = sorted({name for name, _ in fixed.channels} & (heads | {INPUT}))
-    if layer.name in heads or ends:
-      reasons[layer.name] = f"its channels are those of {', '.join(ends) or 'a result'}"
-    else:
-      reasons[layer.name] = "a layer behind it has a rule for all of its channels together"
-  return reasons
 
 
 def channels_of(units: Collection[Unit]) -> set[Channel]:

@@ -16,7 +16,7 @@ from prn_jax.models import build_graph
 from prn_jax.network import Network, init_variables
 from prn_jax.prune.constants import offsets_of
 from prn_jax.prune.cut import cut, silenced
-from prn_jax.prune.units import Unit, find_units, fixed_layers
+from prn_jax.prune.units import Unit, find_units
 from tests.graph.test_coupling import random_net
 from tests.nets import random_model, tiny_detector
 
@@ -90,10 +90,3 @@ def test_constants_are_carried_on_but_for_borders() -> None:
   inside = np.abs(found - expected)[:, 4:-4, 4:-4].max()
   assert inside < 1e-4 * np.abs(expected).max()
   assert np.abs(found - expected).max() < 0.2 * np.abs(expected).max()
-
-
-def test_what_may_not_go_says_why() -> None:
-  graph = build_graph("yolov3-tiny-prn")
-  reasons = fixed_layers(graph)
-  heads = {head.inputs[0]: head.name for head in graph.heads}
-  assert reasons == {conv: f"its channels are those of {head}" for conv, head in heads.items()}
