@@ -4,6 +4,7 @@ Starts from a run of `bccd_tiny_prn`; data, network and augmentation are its own
 the loss the same strength in every channel.
 Expected: not yet run.
 Run: prn train --config=bccd_sparse:ROOT --config.weights=runs/bccd --workdir=runs/bccd_sparse
+     then pruning and fine-tuning with a teacher: `bccd_distilled`
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ ORDER = (  # the lowest first; a room imports itself and those before it
   Room(("formats",), "models in files: cfg, weights, Orbax, safetensors"),
   Room(("transforms",), "graph and variables -> graph and variables"),
   Room(("model", "loading"), "a graph with its variables and names, and how it is opened"),
-  Room(("classify", "detect"), "losses, boxes, suppression, results, metrics"),
+  Room(("classify", "detect", "distill"), "losses, boxes, suppression, results, metrics"),
   Room(("run",), "networks at work on photos and data sets"),
   Room(("export",), "models for other programs, each with its proof"),
   Room(("quantize",), "networks in few bits: ranges, rounding, integers, and what it cost"),

@@ -41,6 +41,9 @@ from prn_jax.nested import flattened, nested
 
 FOLDER = "checkpoints"
 STATE, META, MANIFEST = "state", "meta.json", "manifest.json"
+ONLY_FOR_TRAINING = (
+  "only_for_training"  # in what a run stores: layers that its network has besides, while it is trained
+)
 FORMAT = "prn_jax checkpoint"
 VERSION = 1
 Which = int | Literal["best", "latest"]
@@ -252,7 +255,7 @@ def load_params(path: str | Path, step: Which = "best", *, ema: bool = True) -> 
   except CheckpointError as error:
     raise CheckpointError(f"{error} Give another checkpoint of the run, for example {_others(checkpoint)}.") from None
   meta = read_meta(checkpoint)
-  names = list(meta["arrays"])
+  names = _of_the_network(meta)
   averaged = ema and any(name.startswith("ema_params/") for name in names)
   wanted = {
     name: name.removeprefix("ema_") if averaged else name
@@ -271,6 +274,13 @@ def load_params(path: str | Path, step: Which = "best", *, ema: bool = True) -> 
   )
   variables = nested({name: arrays[source] for source, name in wanted.items()})
   return {"params": {}, "batch_stats": {}} | variables, {**meta["meta"], "step": meta["step"], **rating._asdict()}
+
+
+def _of_the_network(meta: Mapping[str, Any]) -> list[str]:
+  """Paths of the arrays, without those of layers that the network has only while it is trained."""
+  said = meta["meta"].get(ONLY_FOR_TRAINING)
+  spared = {name for name in said if isinstance(name, str)} if isinstance(said, list) else set()
+  return [name for name in meta["arrays"] if not spared.intersection(name.split("/")[1:2])]
 
 
 def described_model(path: Path, meta: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -27,6 +27,7 @@ from prn_jax.train.losses import LossConfig
 from prn_jax.train.optim import OptimConfig
 from prn_jax.train.quant import QuantConfig
 from prn_jax.train.sparse import SparseConfig
+from prn_jax.train.teacher import DistillConfig
 
 if TYPE_CHECKING:
   import ml_collections
@@ -196,6 +197,7 @@ class TrainConfig:
   optim: OptimConfig = OptimConfig()
   sparse: SparseConfig = SparseConfig()
   quant: QuantConfig = QuantConfig()
+  distill: DistillConfig = DistillConfig()
   eval: EvalConfig = EvalConfig()
   hosts: HostSettings = HostSettings()
 

@@ -32,7 +32,7 @@ BATCH, MOMENTUM, CONSTANTS = "batch_size", "bn_momentum", "constants"
 # Where those are equal, it was moved, or is the same number.
 PLACES = {
   "model": (NETWORK, LOSS, LAYERS), "data.train": (CLASSES, TRAIN), "data.valid": (VALID,), BATCH: (BATCH,),
-  MOMENTUM: (MOMENTUM,),
+  MOMENTUM: (MOMENTUM,), "distill.teacher": (CONSTANTS,), "distill.weights": (CONSTANTS,),
 }  # fmt: skip
 # Keys of a head without influence on its gradients; those of the data are in the configuration.
 _IDLE = {

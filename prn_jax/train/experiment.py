@@ -41,6 +41,7 @@ from prn_jax.train.sharding import StepFn, check_batch_size, compile_step
 from prn_jax.train.sparse import Sparsity, sparsity_of
 from prn_jax.train.start import StartReport, start_variables
 from prn_jax.train.step import Recipe
+from prn_jax.train.teacher import Lessons, open_lessons
 from prn_jax.transforms import partial_residual
 from prn_jax.transforms.num_classes import with_anchors, with_num_classes
 
@@ -68,6 +69,7 @@ class Experiment:
     variables, start: the variables at the start, and what they come from.
     objective: the loss, and what it reads beside the batch.
     sparsity: the penalty on scales of batch norm; None without one.
+    lessons: the teacher; None without one. The networks of the recipes have its adapters, `graph` has not.
   """
 
   asked: TrainConfig
@@ -92,6 +94,7 @@ class Experiment:
   start: StartReport
   objective: Objective = FROM_CONFIG
   sparsity: Sparsity | None = None
+  lessons: Lessons | None = None
 
   @property
   def recipe(self) -> Recipe:
@@ -140,17 +143,24 @@ def open_experiment(
   _check_groups(config, mesh)
   durations = _durations(config, num_images)
   layers = training.layers if training else {}
+  frozen = frozen_layers(graph, config.optim, layers)
   before, graph = graph, quantized_for_training(config.quant, graph, durations["total"])
-  sparsity = sparsity_of(config.sparse, graph, durations["total"], frozen_layers(graph, config.optim, layers))
+  sparsity = sparsity_of(config.sparse, graph, durations["total"], frozen)
+  lessons = open_lessons(config.distill, graph, dataset.names, dtype=DTYPES[config.dtype], seed=config.seed)
+  objective = lessons.objective(objective) if lessons else objective
   tx, schedule = make_optimizer(config.optim, graph, durations["total"], layers, seed=config.seed, sparsity=sparsity)
   from_weights = dataclasses.replace(config, weights="") if is_resumed else config
   variables, start = _start(from_weights, graph, training, dataset.names, before)
   variables = with_ranges(graph, variables, {} if is_resumed else image_range(graph))
-  recipes = {size: _recipe(config, one, training, tx, objective) for size, one in _by_size(graph, config).items()}
+  variables = lessons.with_adapters(variables, graph) if lessons else variables
+  recipes = {
+    size: _recipe(config, lessons.student(one) if lessons else one, training, tx, objective, frozen)
+    for size, one in _by_size(graph, config).items()
+  }
   return Experiment(
     asked=asked,
     config=config,
-    chosen=(*chosen, *fitted, *([sparsity.text(graph)] if sparsity else ())),
+    chosen=(*chosen, *fitted, *_asked_for(graph, sparsity, lessons)),
     graph=graph,
     training=training,
     names=dataset.names,
@@ -170,7 +180,13 @@ def open_experiment(
     start=start,
     objective=objective,
     sparsity=sparsity,
+    lessons=lessons,
   )
+
+
+def _asked_for(graph: Graph, sparsity: Sparsity | None, lessons: Lessons | None) -> tuple[str, ...]:
+  """A line each for what makes this run more than a usual one."""
+  return (*([sparsity.text(graph)] if sparsity else ()), *(lessons.notes if lessons else ()))
 
 
 def own_classes(config: TrainConfig) -> int:
@@ -282,7 +298,12 @@ def _pipeline(config: TrainConfig, sizes: tuple[Size, ...], channels: int) -> Pi
 
 
 def _recipe(
-  config: TrainConfig, graph: Graph, training: Training | None, tx: optax.GradientTransformation, objective: Objective
+  config: TrainConfig,
+  graph: Graph,
+  training: Training | None,
+  tx: optax.GradientTransformation,
+  objective: Objective,
+  frozen: frozenset[str],
 ) -> Recipe:
   layers, loss_fn = objective.make_loss(graph, config.loss, training)
   return Recipe(
@@ -292,7 +313,7 @@ def _recipe(
     layers=layers,
     accumulate=config.optim.accumulate,
     ema_decay=config.optim.ema_decay,
-    frozen=frozen_layers(graph, config.optim, training.layers if training else {}),
+    frozen=frozen,
     remat=config.remat,
     seed=config.seed,
   )

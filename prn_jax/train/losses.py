@@ -120,8 +120,7 @@ def _head_metrics(by_head: Mapping[str, HeadMetrics]) -> Metrics:
 
 
 def _classification_loss(graph: Graph, config: LossConfig) -> tuple[tuple[str, ...], LossFn]:
-  last = graph.heads[-1]
-  source = last.inputs[0] if last.is_probability else last.name
+  source = logits_layer(graph)
 
   def loss_fn(outputs: dict[str, jax.Array], batch: Batch, constants: Constants = ()) -> tuple[jax.Array, Metrics]:
     n = batch["image"].shape[0]
@@ -131,6 +130,12 @@ def _classification_loss(graph: Graph, config: LossConfig) -> tuple[tuple[str, .
     return value, {"top1": _pair(is_right.sum(), n)}
 
   return (source,), loss_fn
+
+
+def logits_layer(graph: Graph) -> str:
+  """Name of the layer whose output are the logits of a classifier."""
+  last = graph.heads[-1]
+  return last.inputs[0] if last.is_probability else last.name
 
 
 MakeLoss = Callable[[Graph, LossConfig, Training | None], tuple[tuple[str, ...], LossFn]]

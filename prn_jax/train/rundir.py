@@ -193,4 +193,5 @@ def run_metadata(experiment: Experiment, step: int = 0) -> dict[str, Any]:
     "graph_cfg": experiment.graph_cfg(),
     "names": list(experiment.names),
     "resize": experiment.resize,
+    checkpoints.ONLY_FOR_TRAINING: list(experiment.lessons.adapter_names) if experiment.lessons else [],
   }

@@ -1,0 +1,1 @@
+"""Tests of `prn_jax.distill`."""
