@@ -153,10 +153,9 @@ def open_experiment(
   variables, start = _start(from_weights, graph, training, dataset.names, before)
   variables = with_ranges(graph, variables, {} if is_resumed else image_range(graph))
   variables = lessons.with_adapters(variables, graph) if lessons else variables
-  recipes = {
-    size: _recipe(config, lessons.student(one) if lessons else one, training, tx, objective, frozen)
-    for size, one in _by_size(graph, config).items()
-  }
+  student = lessons.student if lessons else lambda one: one
+  graphs = {size: student(one) for size, one in _by_size(graph, config).items()}
+  recipes = {size: _recipe(config, one, training, tx, objective, frozen) for size, one in graphs.items()}
   return Experiment(
     asked=asked,
     config=config,
@@ -170,10 +169,7 @@ def open_experiment(
     recipes=recipes,
     steps={size: compile_step(recipe, mesh, config.bn_scope) for size, recipe in recipes.items()},
     schedule=schedule,
-    total_steps=durations["total"],
-    eval_steps=durations["eval.every"],
-    checkpoint_steps=durations["checkpoint_every"] or max(1, durations["total"] // 10),
-    log_steps=durations["log_every"],
+    **_distances(durations),
     evaluator=_evaluator(config, graph, dataset.names, mesh, resize),
     resize=resize,
     variables=variables,
@@ -182,6 +178,16 @@ def open_experiment(
     sparsity=sparsity,
     lessons=lessons,
   )
+
+
+def _distances(durations: Mapping[str, int]) -> dict[str, int]:
+  """The fields of an experiment that count steps."""
+  return {
+    "total_steps": durations["total"],
+    "eval_steps": durations["eval.every"],
+    "checkpoint_steps": durations["checkpoint_every"] or max(1, durations["total"] // 10),
+    "log_steps": durations["log_every"],
+  }
 
 
 def _asked_for(graph: Graph, sparsity: Sparsity | None, lessons: Lessons | None) -> tuple[str, ...]:
