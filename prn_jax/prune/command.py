@@ -130,7 +130,7 @@ def _not_sparse(model: Model, options: PruneOptions, choice: Choice) -> PrnError
   return PrnError(
     f"the {len(choice.units):,} of {choice.considered:,} channels that would go hold {choice.removed_share:.0%} of all "
     f"gammas of '{model.graph.name}', so that the network would find much less (sparse ones hold less than 5%). Train it "
-    "with a penalty on gammas first (prn train ... --config.sparse.strength=0.001), take fewer channels or the method "
+    "with a penalty on gammas first (prn train ... --config.sparse.strength=STRENGTH, docs/training.md), take fewer channels or the method "
     "variance, or go on all the same with --force."
   )
 
