@@ -9,6 +9,7 @@
 | l1 | every unit | sum of a filter's weights, largest of all layers | 1 | Li et al., ICLR 2017 |
 | group-norm | every unit | norm of all its filters with batch norm folded in, by the mean of its family | 1 | DepGraph (Fang et al., CVPR 2023) |
 | variance | every unit | share of the variance of what the layers behind it read (`variance`) | 1 | Berisha et al., ICCV 2025 |
+| variance-per-op | every unit | the same, for each operation that goes with it | 1 | ours: where operations are short |
 | random | every unit | chance | 1 | what any method should beat |
 
 Whole residual blocks go by `blocks.least_blocks`, alone or before the channels.
@@ -49,6 +50,7 @@ class Method:
     score: "gamma", "l1", "norm", "variance" or "random".
     over: how the scores of a unit's layers become one: "first", "max" or "mean".
     is_relative: whether scores are divided by the mean of their family first.
+    per_operation: whether they are divided by the multiply-adds that go with the unit.
     round_to: filters are left in multiples of this.
     keep_share: the share of every family that stays at least.
   """
@@ -57,6 +59,7 @@ class Method:
   score: str = "gamma"
   over: str = "max"
   is_relative: bool = False
+  per_operation: bool = False
   round_to: int = 1
   keep_share: float = 0.0
 
@@ -69,6 +72,7 @@ METHODS: Mapping[str, Method] = {
   "l1": Method(score="l1"),
   "group-norm": Method(score="norm", over="mean", is_relative=True),
   "variance": Method(score="variance"),
+  "variance-per-op": Method(score="variance", per_operation=True),
   "random": Method(score="random"),
 }
 
@@ -94,7 +98,8 @@ def scores(
   if method.score == "random":
     return np.random.default_rng(seed).random(len(units))
   if method.score == "variance":
-    return variance_shares(graph, variables, units)
+    shares = variance_shares(graph, variables, units)
+    return shares / operations(graph, units) if method.per_operation else shares
   layers = {name for unit in units for name in unit.family}
   measured = {name: _filters(graph, variables, name, method.score) for name in layers}
   found = np.array([_of_unit(unit, measured, method.over) for unit in units])
@@ -111,6 +116,16 @@ def scores(
       sums[family] += value
     found = np.array([v * counts[f] / sums[f] if sums[f] else 0.0 for f, v in zip(families, found, strict=True)])
   return found
+
+
+def operations(graph: Graph, units: Sequence[Unit]) -> NDArray[np.float64]:
+  """(units,) multiply-adds that go with each unit alone, by its part of what its layers make and their readers read."""
+  made, read = {}, dict.fromkeys(graph.shapes, 0.0)
+  for row in cost(graph).layers:
+    made[row.layer.name] = row.macs / row.output.channels
+    if row.macs and row.inputs:
+      read[row.layer.inputs[0]] += row.macs / row.inputs[0].channels
+  return np.array([sum(made[name] + read[name] for name, _ in unit.channels) for unit in units])
 
 
 def _of_unit(unit: Unit, measured: Mapping[str, NDArray[np.float64]], over: str) -> float:

@@ -17,7 +17,7 @@ from prn_jax.graph.graph import Graph
 from prn_jax.models import build_graph
 from prn_jax.network import Network, init_variables
 from prn_jax.prune.blocks import least_blocks, without_blocks
-from prn_jax.prune.methods import METHODS, Method, choose, get_method, is_sparse, kept, scores
+from prn_jax.prune.methods import METHODS, Method, choose, get_method, is_sparse, kept, operations, scores
 from prn_jax.prune.recalibrate import recalibrated
 from prn_jax.prune.units import find_units
 from prn_jax.transforms.prune import without_channels
@@ -183,6 +183,18 @@ def test_shares_of_variance_by_hand() -> None:
   assert found[:4].sum() == pytest.approx(1)
   assert list(found[4:6]) == [0, 0]
   assert found[6:].sum() == pytest.approx(1)
+
+
+def test_operations_that_go_with_a_unit() -> None:
+  """Those of one unit alone, against the network without it."""
+  graph = build_graph("yolov3-tiny-prn", width=64, height=64)
+  units, whole = find_units(graph), cost(graph).macs
+  expected = operations(graph, units)
+  for i in (0, len(units) // 2, len(units) - 1):
+    left = cost(without_channels(graph, [units[i].channels])).macs
+    assert whole - left == pytest.approx(
+      expected[i], rel=0.02
+    )  # a layer that loses input and output counts a corner twice
 
 
 def test_shares_of_every_reader_add_up() -> None:
