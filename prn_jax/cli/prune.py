@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from typing import Any
 
@@ -19,7 +18,6 @@ from prn_jax.cli.common import (
   start_computing,
 )
 from prn_jax.errors import PrnError
-from prn_jax.files.disk import write_text
 from prn_jax.prune.method_names import DEFAULT_METHOD, METHOD_NAMES
 
 
@@ -68,13 +66,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   )
   parser.add_argument("--force", action="store_true", help="go on although gammas are not sparse")
   parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the method random (default 0)")
-  parser.add_argument("--report", metavar="DIR", help="write report.json here, with the table of all layers")
+  parser.add_argument(
+    "--report",
+    metavar="DIR",
+    help="write report.json, layers.png and report.html here, with all layers before and after",
+  )
   add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
   from prn_jax.export import convert as converter
   from prn_jax.prune import command as pruning
+  from prn_jax.prune.report import write_report
 
   options = _options(args)
   if args.dst:
@@ -94,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
       report[f"{name}_{key}"] = value
   converter.convert(pruned.model, args.dst)
   if args.report:
-    write_text(output_folder(args.report, "--report") / "report.json", json.dumps(report, indent=1) + "\n")
+    write_report(output_folder(args.report, "--report"), model.graph.name, report)
   if args.json:
     print_json({"dst": str(args.dst)} | report)
   else:

@@ -36,6 +36,10 @@ def test_a_trained_detector(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
   assert sum(row["params"] for row in found["layers"]) == found["params"]
   assert sum(row["params_left"] for row in found["layers"]) == found["params_left"]
   assert json.loads((tmp_path / "report" / "report.json").read_text())["units"] == found["units"]
+  page = (tmp_path / "report" / "report.html").read_text()
+  assert f"{found['params_left']:,}" in page
+  assert f"<td>AP50, not fine-tuned</td><td>{found['AP50_before']:.4f}</td>" in page
+  assert cv2.imread(str(tmp_path / "report" / "layers.png")).shape[0] > 200
   assert main(["eval", str(out), "--data", DATA, "--json"]) == 0
   assert answer(capsys)["metrics"]["AP50"] == pytest.approx(found["AP50_after"], abs=1e-6)
 
