@@ -75,9 +75,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+  from prn_jax.data_pipelines.spec import open_spec
   from prn_jax.export import convert as converter
   from prn_jax.prune import command as pruning
   from prn_jax.prune.report import write_report
+  from prn_jax.run.evaluate import open_data
 
   options = _options(args)
   if args.dst:
@@ -86,10 +88,11 @@ def run(args: argparse.Namespace) -> int:
   start_computing("prune")
   model = load_model(args)
   require_weights(model, args.model)
-  dataset = _data(args, model)
+  dataset = open_data(args.data, model, args.on_bad_data) if args.data else None
+  calibration = open_spec(args.calibrate, args.on_bad_data) if args.calibrate else dataset
   if args.sweep:
-    return _sweep(args, model, options, dataset)
-  pruned = pruning.prune(model, options, _calibration(args, model) or dataset)
+    return _sweep(args, model, options, dataset, calibration)
+  pruned = pruning.prune(model, options, calibration, args.on_bad_data)
   report = {"method": options.method} | pruning.sizes(model, pruned.model) | pruned.to_json()
   if dataset is not None:
     for key, one in (("before", model), ("after", pruned.model)):
@@ -149,19 +152,7 @@ def _options(args: argparse.Namespace) -> Any:
   )
 
 
-def _data(args: argparse.Namespace, model: Any) -> Any:
-  from prn_jax.run.evaluate import open_data
-
-  return open_data(args.data, model, args.on_bad_data) if args.data else None
-
-
-def _calibration(args: argparse.Namespace, model: Any) -> Any:
-  from prn_jax.run.evaluate import open_data
-
-  return open_data(args.calibrate, model, args.on_bad_data) if args.calibrate else None
-
-
-def _sweep(args: argparse.Namespace, model: Any, options: Any, dataset: Any) -> int:
+def _sweep(args: argparse.Namespace, model: Any, options: Any, dataset: Any, calibration: Any) -> int:
   from prn_jax.prune.command import figure, sweep
 
   try:
@@ -174,14 +165,8 @@ def _sweep(args: argparse.Namespace, model: Any, options: Any, dataset: Any) -> 
   rows = [{"share": 0.0, name: value}]
   print(f"{'percent':>8} {'parameters':>12} {'BFLOPs':>8} {'score':>7} {name:>7}", file=sys.stderr)
   print(f"{0:8.1f} {'100%':>12} {'100%':>8} {'0%':>7} {value:7.4f}", file=sys.stderr)
-  for row in sweep(
-    model,
-    options,
-    [percent / 100 for percent in percents],
-    dataset,
-    _calibration(args, model) or dataset,
-    args.on_bad_data,
-  ):
+  shares = [percent / 100 for percent in percents]
+  for row in sweep(model, options, shares, dataset, calibration, args.on_bad_data):
     rows.append(row)
     print(
       f"{100 * row['share']:8.1f} {row['params_share']:12.1%} {row['bflops_share']:8.1%} {row['score_removed']:7.1%} {row[name]:7.4f}",
@@ -193,6 +178,8 @@ def _sweep(args: argparse.Namespace, model: Any, options: Any, dataset: Any) -> 
 
 
 def _print(dst: str, report: dict[str, Any]) -> None:
+  from prn_jax.prune.report import FIGURES
+
   blocks = f" and {len(report['blocks_removed'])} residual blocks" if report["blocks_removed"] else ""
   print(f"removed {report['units_removed']:,} of {report['units']:,} channels{blocks}")
   for what in ("params", "bflops"):
@@ -200,7 +187,7 @@ def _print(dst: str, report: dict[str, Any]) -> None:
     shown = (f"{old:,}", f"{new:,}") if what == "params" else (f"{old:.3f}", f"{new:.3f}")
     name = "parameters" if what == "params" else "BFLOPs"
     print(f"  {name:<11} {shown[0]} -> {shown[1]} ({new / old:.0%})")
-  for name in ("AP50", "top1"):
+  for name in FIGURES:
     if f"{name}_after" in report:
       print(f"  {name:<11} {report[f'{name}_before']:.4f} -> {report[f'{name}_after']:.4f} (not fine-tuned)")
   print(f"wrote {dst}")

@@ -6,9 +6,6 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
-
-from prn_jax.data_pipelines.feed.evaluation_batches import eval_batches
 from prn_jax.data_pipelines.records import Dataset
 from prn_jax.errors import PrnError
 from prn_jax.formats.darknet_training import NET
@@ -20,9 +17,8 @@ from prn_jax.prune.method_names import DEFAULT_METHOD
 from prn_jax.prune.methods import Choice, by_layer, choose, get_method, is_sparse
 from prn_jax.prune.recalibrate import recalibrated
 from prn_jax.quantize.rewrite import is_quantized
-from prn_jax.run import evaluate
-from prn_jax.run.defaults import CONF, NMS
-from prn_jax.run.detector import DetectOptions
+from prn_jax.run.calibration import images_of, spread
+from prn_jax.run.evaluate import usual_figures
 
 BATCH = 8  # images at a time, for statistics and figures
 
@@ -37,7 +33,7 @@ class PruneOptions:
     flops: the share of the operations that stays; None: `share` decides, or only blocks go.
     round_to, min_keep: see `prune.methods.choose`; None is the method's own.
     blocks: residual blocks that go first, as a whole.
-    recalibrate: images from which batch norm is estimated again; 0 is off.
+    recalibrate: images, evenly spread over the data, from which batch norm is estimated again; 0 is off.
     seed: the seed of the method random.
     force: go on although what goes matters by its gammas.
   """
@@ -81,13 +77,14 @@ class Pruned:
     }
 
 
-def prune(model: Model, options: PruneOptions, dataset: Dataset | None = None) -> Pruned:
+def prune(model: Model, options: PruneOptions, dataset: Dataset | None = None, on_bad_data: str = "stop") -> Pruned:
   """Removes what the options say.
 
   Args:
     model: with weights.
     options: see `PruneOptions`.
-    dataset: images for `recalibrate`.
+    dataset: images for `recalibrate`; its annotations do not matter.
+    on_bad_data: "stop" or "skip".
 
   Raises:
     PrnError: an option does not fit the network, or what would go matters (without `force`).
@@ -121,7 +118,8 @@ def prune(model: Model, options: PruneOptions, dataset: Dataset | None = None) -
       raise _not_sparse(model, options, choice)
     graph, variables = cut(graph, variables, choice.units)
   if options.recalibrate and dataset is not None:
-    variables = recalibrated(graph, variables, _images(model, dataset, options.recalibrate))
+    images = images_of(model, spread(dataset, options.recalibrate), BATCH, on_bad_data)
+    variables = recalibrated(graph, variables, images)
   smaller = dataclasses.replace(model, graph=graph, weights=variables, training=_training(model, graph), header=None)
   return Pruned(smaller, choice, tuple(block.shortcut for block in blocks), by_layer(model.graph, graph))
 
@@ -145,35 +143,10 @@ def _training(model: Model, graph: Any) -> Any:
   return dataclasses.replace(model.training, layers=layers, extra=extra)
 
 
-def _images(model: Model, dataset: Dataset, count: int) -> Iterator[np.ndarray]:
-  graph, left = model.graph, count
-  with eval_batches(
-    dataset,
-    (graph.width, graph.height),
-    resize=model.resize,
-    channels=graph.channels,
-    batch_size=BATCH,
-    on_bad_data="skip",
-  ) as batches:
-    for batch in batches:
-      images = batch["image"][batch["mask"]][:left]
-      left -= len(images)
-      if len(images) == BATCH or (len(images) and left <= 0):
-        yield images
-      if left <= 0:
-        return
-
-
 def figure(model: Model, dataset: Dataset, on_bad_data: str = "stop") -> tuple[str, float]:
   """Name and value of the figure that is compared: COCO's AP50 of a detector, top-1 of a classifier."""
-  options = DetectOptions(conf=CONF, nms=NMS) if model.graph.detects else None
-  if options:
-    options = evaluate.for_protocol(options, "coco")
-  run = evaluate.run_model(model, dataset, options, batch_size=BATCH, on_bad_data=on_bad_data)
-  if not model.graph.detects:
-    return "top1", float(evaluate.classification_result(dataset, run).top1)
-  metrics = evaluate.score_detections(dataset, run, "coco")[1].to_json()["metrics"]
-  return "AP50", float(metrics["AP50"] or 0.0)
+  name = "AP50" if model.graph.detects else "top1"
+  return name, float(usual_figures(model, dataset, batch_size=BATCH, on_bad_data=on_bad_data)[name] or 0.0)
 
 
 def sizes(before: Model, after: Model) -> dict[str, Any]:
@@ -199,7 +172,7 @@ def sweep(
 ) -> Iterator[dict[str, Any]]:
   """For every share of the channels: sizes and the figure without fine-tuning. Nothing is written."""
   for share in shares:
-    pruned = prune(model, dataclasses.replace(options, share=share, flops=None, force=True), calibration)
+    pruned = prune(model, dataclasses.replace(options, share=share, flops=None, force=True), calibration, on_bad_data)
     name, value = figure(pruned.model, dataset, on_bad_data)
     removed = pruned.choice.removed_share if pruned.choice else 0.0
     yield {"share": share, "score_removed": removed, name: value} | sizes(model, pruned.model)

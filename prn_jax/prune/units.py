@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import NamedTuple
 
-from prn_jax.graph.coupling import Channel, coupled_channels
+from prn_jax.graph.coupling import Channel
 from prn_jax.graph.graph import Graph
 from prn_jax.graph.prune_scopes import Scope, layers_in_scope
+from prn_jax.transforms.prune import units_of
 
 
 class Unit(NamedTuple):
@@ -33,13 +34,11 @@ def find_units(graph: Graph, scope: Scope | str = Scope.COUPLED) -> list[Unit]:
   weighted = {layer.name for layer in graph if graph.arrays(layer) and layer.width_field}
   allowed = None if Scope(scope) is Scope.COUPLED else set(layers_in_scope(graph, scope))
   units = []
-  for found in coupled_channels(graph):
-    if found.is_fixed:
-      continue
-    makers = tuple(channel for channel in found.channels if channel[0] in weighted)
+  for channels in units_of(graph).free:
+    makers = tuple(channel for channel in channels if channel[0] in weighted)
     family = tuple(dict.fromkeys(name for name, _ in makers))
     if makers and (allowed is None or set(family) <= allowed):
-      units.append(Unit(found.channels, makers, family))
+      units.append(Unit(channels, makers, family))
   return units
 
 

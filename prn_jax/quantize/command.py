@@ -16,12 +16,13 @@ from prn_jax.files.json_text import json_text
 from prn_jax.files.places import to_path
 from prn_jax.model import Model
 from prn_jax.quantize import ptq
-from prn_jax.quantize.calibrate import images_of, spread
 from prn_jax.quantize.noise import noise
 from prn_jax.quantize.presets import Preset
-from prn_jax.quantize.report import Report, figures
+from prn_jax.quantize.report import Report
 from prn_jax.quantize.rewrite import kept_in_float, quantized_variables
-from prn_jax.quantize.runtime import fusion, latencies, openvino_latencies
+from prn_jax.quantize.runtime import Session, fusion, latencies, openvino_latencies
+from prn_jax.run.calibration import images_of, spread
+from prn_jax.run.evaluate import usual_figures
 
 ONNX, REPORT = "quantized.onnx", "quantization.json"
 NOISE_BATCHES = 2
@@ -79,7 +80,8 @@ def _report(
   found: dict[str, dict[str, float]] = {}
   if request.evaluation is not None:
     for key, one, path in (("float", model, before), ("quantized", made, after)):
-      found[key] = figures(one, path, request.evaluation, request.on_bad_data)
+      session = Session(one.graph, path)
+      found[key] = usual_figures(one, request.evaluation, on_bad_data=request.on_bad_data, network=session)
   files = {"float": before, "int8": after}
   times = {"onnxruntime": latencies(made.graph, files)}
   if other := openvino_latencies(made.graph, files):

@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from prn_jax.data_pipelines.records import Dataset
-from prn_jax.model import Model
 from prn_jax.quantize.noise import LayerNoise, text
-from prn_jax.quantize.runtime import Fusion, Session
-from prn_jax.run import evaluate
-from prn_jax.run.defaults import CONF, MOST_DETECTIONS, NMS
-from prn_jax.run.detector import DetectOptions
+from prn_jax.quantize.runtime import Fusion
 
 MOST_LOSS = 0.011  # of AP50 (or top-1): more is said with an exit code
 LEAST_SPEED = 1.3  # times the float network, else the report says what did not become integers
@@ -112,21 +106,3 @@ class Report:
     rest = {kind: n for kind, n in self.fusion.operations.items() if kind in ("QuantizeLinear", "DequantizeLinear")}
     lines.append(f"    conversions left: {', '.join(f'{n} {kind}' for kind, n in rest.items()) or 'none'}")
     return lines
-
-
-def figures(model: Model, path: Path, dataset: Dataset, on_bad_data: str = "stop") -> dict[str, float]:
-  """Metrics of an .onnx file through onnxruntime: COCO's of a detector, top-1 and top-5 of a classifier.
-
-  Args:
-    model: what was written.
-    path: the file.
-    dataset: annotated images, with the classes of the model.
-    on_bad_data: see `Evaluator`.
-  """
-  graph, options = model.graph, None
-  if graph.detects:
-    options = evaluate.for_protocol(DetectOptions(conf=CONF, nms=NMS, max_detections=MOST_DETECTIONS), "coco")
-  run = evaluate.run_model(model, dataset, options, on_bad_data=on_bad_data, network=Session(graph, path))
-  if graph.detects:
-    return dict(evaluate.score_detections(dataset, run, "coco")[1].to_json()["metrics"])
-  return dict(evaluate.classification_result(dataset, run).to_json()["metrics"])

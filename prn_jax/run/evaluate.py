@@ -41,6 +41,7 @@ from prn_jax.graph.graph import Graph
 from prn_jax.labels import num_classes
 from prn_jax.model import Model
 from prn_jax.network import Variables, why_not_finite
+from prn_jax.run.defaults import CONF, MOST_DETECTIONS, NMS
 from prn_jax.run.detector import DetectOptions, detections_of
 from prn_jax.run.eval_program import EvalProgram
 from prn_jax.run.images import Result
@@ -340,6 +341,30 @@ def classification_result(dataset: Dataset, run: Run) -> ClassificationMetrics:
   results = {key: result for key, result in run.results.items() if isinstance(result, Classification)}
   rows = top_classes(np.stack([result.probabilities for result in results.values()]))
   return classification_metrics(rows, [run.labels[key] for key in results], dataset.names)
+
+
+def usual_figures(
+  model: Model,
+  dataset: Dataset,
+  *,
+  batch_size: int = 1,
+  on_bad_data: OnBadData | str = "stop",
+  network: Callable[[Variables, jax.Array], Mapping[str, Any]] | None = None,
+) -> dict[str, float]:
+  """The figures that `prn eval` gives without further options: COCO's of a detector, top-1 and top-5 of a classifier.
+
+  Args:
+    model: a model with weights.
+    dataset: annotated images, with the classes of the model.
+    batch_size, on_bad_data, network: see `Evaluator`.
+  """
+  options = None
+  if model.graph.detects:
+    options = for_protocol(DetectOptions(conf=CONF, nms=NMS, max_detections=MOST_DETECTIONS), "coco")
+  run = run_model(model, dataset, options, batch_size=batch_size, on_bad_data=on_bad_data, network=network)
+  if model.graph.detects:
+    return dict(score_detections(dataset, run, "coco")[1].to_json()["metrics"])
+  return dict(classification_result(dataset, run).to_json()["metrics"])
 
 
 def image_reader(dataset: Dataset) -> Callable[[Any], np.ndarray]:
