@@ -30,6 +30,7 @@ def execute(
   args: argparse.Namespace,
   make_record: Callable[[Sequence[Job], Path], Record],
   report: Callable[[Record, Path], None],
+  prepare: Callable[[Job], None] | None = None,
 ) -> int:
   """Trains what is missing; after every training, writes results.json and the report. Returns the exit code.
 
@@ -38,13 +39,14 @@ def execute(
     args: what `parser` has parsed.
     make_record: the record of what is finished in a folder.
     report: writes table and pictures into a folder.
+    prepare: makes what a training starts from, right before it.
   """
   from prn_jax import compilation_cache
 
   compilation_cache.use()
   out = Path(args.out)
   try:
-    for _ in run_missing(jobs, out, args.max_runs):
+    for _ in run_missing(jobs, out, args.max_runs, prepare):
       _report(make_record(jobs, out), out, report)
     made = make_record(jobs, out)
     _report(made, out, report)

@@ -13,14 +13,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from prn_jax.experiments import figure11_report, table2
+from prn_jax.experiments import compression_report, figure11_report, table2
 from prn_jax.experiments import record as records
 from prn_jax.files.disk import write_text
 from prn_jax.files.marked import filled
 from prn_jax.files.structured import read_text
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-EXPERIMENTS = {"figure11": figure11_report, "table2": table2}
+EXPERIMENTS = {"figure11": figure11_report, "table2": table2, "compression": compression_report}
 
 
 def tables(docs: Path = DOCS) -> dict[str, str]:

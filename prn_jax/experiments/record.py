@@ -32,6 +32,8 @@ class Record:
     latency: device -> group, variant and input, as "vehicles yolov3-tiny 256x256" -> milliseconds; empty where none
       is measured.
     blocks: variant -> its residual stages; see `prn_jax.experiments.blocks`. Empty where they do not matter.
+    untuned: group, variant and seed, as "bccd slim:0.5 seed0" -> AP50 of a pruned network before fine-tuning; empty where
+      nothing is pruned.
   """
 
   experiment: str
@@ -41,6 +43,7 @@ class Record:
   runs: Sequence[Result]
   latency: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
   blocks: Mapping[str, Sequence[Stage]] = dataclasses.field(default_factory=dict)
+  untuned: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
   def write(self, path: Path) -> None:
     """Writes JSON, one training per line."""
@@ -82,6 +85,9 @@ def _read(path: Path) -> tuple[Record, dict[str, Any] | None]:
       runs=runs,
       latency=latency,
       blocks=_blocks(root["blocks"]) if "blocks" in root else {},
+      untuned={key: value.number(0, 1) for key, value in root["untuned"].mapping().items()}
+      if "untuned" in root
+      else {},
     ),
     reported,
   )

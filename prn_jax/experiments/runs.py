@@ -22,6 +22,7 @@ from prn_jax.graph.cost import cost
 from prn_jax.train.config import TrainConfig, differences, to_dict
 
 RESULT = "result.json"
+STRIDE = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +44,8 @@ class Job:
   @property
   def name(self) -> str:
     """Of its folder."""
-    parts = [self.group, self.variant.replace(":", "_").replace(".", ""), f"seed{self.seed}"]
+    variant = self.variant.replace(":", "_").replace(".", "").replace(", ", "_")
+    parts = [self.group, variant, f"seed{self.seed}"]
     return "_".join(part for part in parts if part)
 
 
@@ -85,7 +87,9 @@ def finished(jobs: Sequence[Job], out: Path) -> list[Result]:
   return [result for job in jobs if (result := _read(job, out)) is not None]
 
 
-def run_missing(jobs: Sequence[Job], out: Path, max_jobs: int | None = None) -> Iterator[Result]:
+def run_missing(
+  jobs: Sequence[Job], out: Path, max_jobs: int | None = None, prepare: Callable[[Job], None] | None = None
+) -> Iterator[Result]:
   """Trains what is not finished, in the order of the jobs, and gives each result as soon as it is there.
 
   Ends early, without an error, when the process is asked to stop (SIGTERM): the run is saved and goes on next time.
@@ -94,13 +98,16 @@ def run_missing(jobs: Sequence[Job], out: Path, max_jobs: int | None = None) -> 
     jobs: what is wanted.
     out: folder of the experiment.
     max_jobs: trainings in this call at most.
+    prepare: makes what a training starts from, right before it.
 
   Raises:
-    PrnError: as `prn_jax.train.loop.train`, or as `finished`.
+    PrnError: as `prepare`, `prn_jax.train.loop.train`, or as `finished`.
   """
   missing = [job for job in jobs if _read(job, out) is None]
   for number, job in enumerate(missing[:max_jobs], 1):
     _say(f"-- {job.name}: {number} of {len(missing)} that are missing")
+    if prepare is not None:
+      prepare(job)
     result = _train(job, out)
     if result is None:
       return
@@ -245,6 +252,11 @@ def check_networks(results: Sequence[Result]) -> None:
 def by_seed(make: Callable[[str, int], Job], variants: Sequence[str], seeds: int) -> list[Job]:
   """All variants with the first seed, then all with the second, ...: a table that is broken off is balanced."""
   return [make(variant, seed) for seed in range(seeds) for variant in variants]
+
+
+def scaled(side: int, scale: float) -> int:
+  """`side` times `scale`, as the multiple of 32 pixels that is nearest; the heads' stride."""
+  return max(1, round(side * scale / STRIDE)) * STRIDE
 
 
 def _say(text: str) -> None:

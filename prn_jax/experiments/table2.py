@@ -19,7 +19,7 @@ from prn_jax.experiments.command import execute, make_record, parser, write_repo
 from prn_jax.experiments.curves import draw_curves, legend, panels, save
 from prn_jax.experiments.machine import machine, machine_text
 from prn_jax.experiments.record import Record, run_lines
-from prn_jax.experiments.runs import Job, Result
+from prn_jax.experiments.runs import Job, Result, scaled
 from prn_jax.experiments.summary import (
   deviation_text,
   difference,
@@ -39,7 +39,6 @@ BASELINE = VARIANTS[0]
 GROUPS = {"vehicles": "vehicles-openimages", "traffic": "traffic cameras (ATL-version-2)"}
 TRAFFIC_VALID = ("A",)  # the camera whose images validate; it has most of the bikes and buses
 AP50 = "AP50"
-STRIDE = 32
 
 
 def job(group: str, variant: str, seed: int, *, spec: tuple[str, str], steps: int, scale: float) -> Job:
@@ -58,9 +57,7 @@ def job(group: str, variant: str, seed: int, *, spec: tuple[str, str], steps: in
   config = {"vehicles": small_head_vehicles, "traffic": small_head_traffic}[group].get_config(variant)
   config.data.train, config.data.valid = spec
   config.seed = seed
-  config.width, config.height = (
-    max(1, round(side * scale / STRIDE)) * STRIDE for side in (config.width, config.height)
-  )
+  config.width, config.height = (scaled(side, scale) for side in (config.width, config.height))
   config.total.epochs, config.total.steps = 0.0, steps
   config.optim.schedule.burn_in_steps = min(config.optim.schedule.burn_in_steps, steps // 10)
   config.eval.every.epochs, config.eval.every.steps = 0.0, max(1, steps // 5)
