@@ -48,6 +48,7 @@ ORDER = (  # the lowest first; a room imports itself and those before it
   Room(("model", "loading"), "a graph with its variables and names, and how it is opened"),
   Room(("classify", "detect", "distill"), "losses, boxes, suppression, results, metrics"),
   Room(("run",), "networks at work on photos and data sets"),
+  Room(("track",), "objects followed through videos, figures of that, counts; no JAX"),
   Room(("export",), "models for other programs, each with its proof"),
   Room(("quantize",), "networks in few bits: ranges, rounding, integers, and what it cost"),
   Room(("prune",), "units of channels that go together, what matters least, the network without it"),

@@ -27,9 +27,13 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def add_model(
-  parser: argparse.ArgumentParser, name: str = "model", help: str = "registered name, .cfg file or saved model"
+  parser: argparse.ArgumentParser,
+  name: str = "model",
+  help: str = "registered name, .cfg file or saved model",
+  *,
+  nargs: str | None = None,
 ) -> None:
-  parser.add_argument(name, metavar=name.upper(), help=help)
+  parser.add_argument(name, metavar=name.upper(), help=help, nargs=nargs)
   add_lenient(parser)
 
 

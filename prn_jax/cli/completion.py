@@ -26,6 +26,10 @@ FILES = (
   "b",
   "dst",
   "sources",
+  "tracks",
+  "truth",
+  "detections",
+  "scene",
   "to",
 )
 

@@ -1,4 +1,4 @@
-"""`prn eval`: figures of a model on annotated data."""
+"""`prn eval`: figures of a model on annotated data, or of tracks against their truth."""
 
 from __future__ import annotations
 
@@ -26,7 +26,11 @@ NUM_EXAMPLES = 16
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-  add_model(parser)
+  add_model(parser, nargs="?")
+  parser.add_argument(
+    "--tracks", metavar="FILE", help="score tracks instead of a model: MOTChallenge text, also .gz, against --truth"
+  )
+  parser.add_argument("--truth", metavar="FILE", help="the truth of --tracks: a gt.txt of MOTChallenge, also .gz")
   parser.add_argument(
     "--data",
     metavar="SPEC",
@@ -57,6 +61,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+  if args.tracks or args.truth:
+    return _tracks(args)
+  if args.model is None:
+    raise PrnError("nothing to score: give MODEL, or tracks with --tracks FILE and their truth with --truth FILE.")
+  return _model(args)
+
+
+def _tracks(args: argparse.Namespace) -> int:
+  from prn_jax.track.metrics import evaluate
+
+  if not (args.tracks and args.truth):
+    given, missing = ("--tracks", "--truth") if args.tracks else ("--truth", "--tracks")
+    raise PrnError(f"{given} is given without {missing}. Tracks are scored against truth: give both files.")
+  if args.model is not None:
+    raise PrnError(f"--tracks {args.tracks}: tracks are scored without a model; leave '{args.model}' out.")
+  result = evaluate.evaluate_files(to_path(args.tracks), to_path(args.truth))
+  if args.json:
+    print_json(result)
+  else:
+    print(evaluate.text(result["metrics"]))
+  return 0
+
+
+def _model(args: argparse.Namespace) -> int:
   from prn_jax.run import evaluate
   from prn_jax.run.images import is_detector
 

@@ -1,0 +1,1 @@
+"""Objects followed through the frames of a video: trackers, their figures, and counts. NumPy; no JAX here."""
