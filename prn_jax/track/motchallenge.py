@@ -175,11 +175,11 @@ def line_of(frame: int, number: int, box_xyxy_px: Sequence[float], score: float,
   """One line of a file of tracks; the box is written to hundredths of a pixel.
 
   Args:
-    frame: from 1.
+    frame: the number of the frame, from 1.
     number: the id of the track, or -1.
     box_xyxy_px: left, top, right, bottom.
     score: in [0, 1], or what the detector gives.
-    class_number: from 1; -1 where it is not known.
+    class_number: the class, from 1; -1 where it is not known.
   """
   x1, y1, x2, y2 = box_xyxy_px
   return f"{frame},{number},{x1:.2f},{y1:.2f},{x2 - x1:.2f},{y2 - y1:.2f},{score:.6g},{class_number},-1,-1\n"
