@@ -33,11 +33,11 @@ lint:
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 
-# The oldest versions that requirements.txt allows.
+# The oldest versions that requirements.txt allows. Compiled as pip does it: the warnings that some give then are not ours.
 lowest:
 	python3 -m venv .venv-lowest
 	.venv-lowest/bin/python -m pip install --quiet uv
-	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct -e '.[dev]'
+	.venv-lowest/bin/uv pip install --quiet --compile-bytecode --python .venv-lowest/bin/python --resolution lowest-direct -e '.[dev]'
 	.venv-lowest/bin/python -m pytest -n 2 -m 'not slow'
 
 types:

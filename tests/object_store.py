@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import dataclasses
+import datetime
 import hashlib
 import json
 import os
@@ -32,6 +33,7 @@ NOW = "2026-01-01T00:00:00.000000Z"
 class Object:
   data: bytes
   generation: int
+  updated: float  # seconds since 1970
 
 
 @dataclasses.dataclass
@@ -96,10 +98,10 @@ class ObjectStore:
   def read(self, name: str) -> bytes:
     return self.objects[name].data
 
-  def put(self, name: str, data: bytes) -> Object:
+  def put(self, name: str, data: bytes, age_sec: float = 0) -> Object:
     with self.lock:
       self._generation += 1
-      self.objects[name] = Object(data, self._generation)
+      self.objects[name] = Object(data, self._generation, time.time() - age_sec)
       return self.objects[name]
 
   def misbehave(self) -> str:
@@ -137,7 +139,7 @@ class ObjectStore:
       "generation": str(found.generation),
       "metageneration": "1",
       "timeCreated": NOW,
-      "updated": NOW,
+      "updated": datetime.datetime.fromtimestamp(found.updated, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
       "md5Hash": base64.b64encode(hashlib.md5(found.data).digest()).decode(),
     }
 

@@ -11,11 +11,14 @@ What gcsfs, its HTTP client and Google's libraries raise comes in a dozen unrela
 from __future__ import annotations
 
 import contextlib
+import datetime
+import email.utils
 import errno
 import fnmatch
 import functools
 import importlib.util
 import io
+import json
 import logging
 import os
 from collections.abc import Iterator
@@ -46,6 +49,20 @@ class Facts(NamedTuple):
   """What `stat` knows of an object."""
 
   st_size: int
+
+
+class Seen(NamedTuple):
+  """An object as it was at one instant.
+
+  Attributes:
+    data: its bytes.
+    generation: the number that the store gave this content; every write gives another.
+    age_sec: seconds since it was written, by the clock of the store alone.
+  """
+
+  data: bytes
+  generation: int
+  age_sec: float
 
 
 class BucketPath(gpath.PosixGPath):
@@ -152,6 +169,43 @@ class BucketPath(gpath.PosixGPath):
     except FileNotFoundError:
       if not missing_ok:
         raise
+
+  def seen(self) -> Seen | None:
+    """What the object is now, with what `write_over` needs; None if there is none."""
+    bucket, _, name = self.key.partition("/")
+    fs = file_system()
+    with contextlib.suppress(FileNotFoundError), _told(self):
+      while True:
+        headers, found = fs.call("GET", "b/{}/o/{}", bucket, name)
+        facts = json.loads(found)
+        now = email.utils.parsedate_to_datetime(headers["Date"])
+        age_sec = (now - datetime.datetime.fromisoformat(facts["updated"])).total_seconds()
+        with contextlib.suppress(FileExistsError):  # it has changed in between
+          number = facts["generation"]
+          _, data = fs.call("GET", "b/{}/o/{}", bucket, name, alt="media", ifGenerationMatch=number)
+          return Seen(bytes(data), int(number), max(0.0, age_sec))
+    return None
+
+  def write_over(self, generation: int, data: bytes) -> int | None:
+    """Writes the object if it is of this generation still (0: if there is none); its new generation.
+
+    None says that it is of another. That may be the one which this very call has written: a request that was answered by
+    an error is sent again. Look what is there.
+    """
+    bucket, _, name = self.key.partition("/")
+    upload = f"{file_system().base.removesuffix('storage/v1/')}upload/storage/v1/b/{{}}/o"
+    options = {"uploadType": "media", "name": name, "ifGenerationMatch": str(generation)}
+    try:
+      with _told(self, is_write=True):
+        return int(file_system().call("POST", upload, bucket, data=data, json_out=True, **options)["generation"])
+    except FileExistsError:
+      return None
+
+  def unlink_if(self, generation: int) -> None:
+    """Deletes the object if it is of this generation still."""
+    bucket, _, name = self.key.partition("/")
+    with contextlib.suppress(FileNotFoundError, FileExistsError), _told(self):
+      file_system().call("DELETE", "b/{}/o/{}", bucket, name, ifGenerationMatch=str(generation))
 
   def mkdir(self, mode: int | None = None, parents: bool = False, exist_ok: bool = False) -> None:
     """Does nothing: there are no folders."""

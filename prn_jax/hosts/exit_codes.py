@@ -43,9 +43,9 @@ _leaving = threading.Lock()
 
 
 def before_exit(callback: Callable[[], object]) -> Callable[[], None]:
-  """Registers work for `end_process` (flush a metrics file); returns the function that unregisters it.
+  """Registers work for `end_process` (give back a lock); returns the function that unregisters it.
 
-  The callback runs in a thread of its own and is cut off after FLUSH_SEC: no collectives, no waiting for other hosts.
+  The last registered comes first. The callback runs in a thread of its own and is cut off after FLUSH_SEC: no collectives, no waiting for other hosts.
   """
   _callbacks.append(callback)
 
@@ -117,7 +117,7 @@ def exit_code_of(error: BaseException) -> int:
 
 
 def _flush() -> None:
-  for callback in list(_callbacks):
+  for callback in reversed(_callbacks[:]):
     try:
       callback()
     except Exception as error:  # the next one must have its turn

@@ -45,7 +45,7 @@ from prn_jax.train.experiment import Experiment
 from prn_jax.train.export import NAMES as BEST
 from prn_jax.train.export import write_best
 from prn_jax.train.gammas import write_gammas, write_picture
-from prn_jax.train.lock import locked
+from prn_jax.train.lock import locked, nothing
 from prn_jax.train.log import MetricsLog, Stopwatch, evaluations, last_evaluation, progress_line, say
 from prn_jax.train.outcome import Outcome, Reason
 from prn_jax.train.pauses import Pauses
@@ -76,7 +76,9 @@ def train(experiment: Experiment, workdir: Path, hosts: Hosts | None = None, *, 
     PrnError: bad data, or a directory that cannot be written.
   """
   hosts = hosts or Hosts()
-  with Preemption(hosts) as preemption, locked(workdir) if hosts.is_main else contextlib.nullcontext():
+  # The lock first: while it waits for a dead owner there is nothing to save, and a signal may end this process at once.
+  lock = locked(workdir, hosts) if hosts.is_main else contextlib.nullcontext(nothing)
+  with lock as confirm_lock, Preemption(hosts) as preemption:
     check_hosts(experiment, hosts)
     prepared = prepare(experiment, workdir, allow_changes) if hosts.is_main else None
     hosts.gather("run directory", None)  # nobody looks at it before it is complete
@@ -84,7 +86,7 @@ def train(experiment: Experiment, workdir: Path, hosts: Hosts | None = None, *, 
       Checkpoints(workdir / FOLDER, keep=experiment.config.keep_checkpoints, exchange=_exchange(hosts)) as checkpoints,
       Starts(workdir, hosts, checkpoints.latest_step() or 0) as starts,
     ):
-      run = _Run(experiment, workdir, checkpoints, hosts, preemption, starts)
+      run = _Run(experiment, workdir, checkpoints, hosts, preemption, starts, confirm_lock)
       if prepared is not None:
         record(experiment, workdir, prepared, run.start_step)
       return run.run()
@@ -106,10 +108,10 @@ class _Run:
 
   def __init__(
     self, experiment: Experiment, workdir: Path, checkpoints: Checkpoints, hosts: Hosts, preemption: Preemption,
-    starts: Starts,
+    starts: Starts, confirm_lock: Callable[[], None],
   ) -> None:  # fmt: skip
     self.experiment, self.workdir, self.checkpoints, self.hosts = experiment, workdir, checkpoints, hosts
-    self.preemption, self.starts = preemption, starts
+    self.preemption, self.starts, self.confirm_lock = preemption, starts, confirm_lock
     self.config, self.is_main = experiment.config, hosts.is_main
     self.watchdog = Watchdog(hosts)
     self.tracer = Tracer(workdir / "profile", self.config.profile_steps)
@@ -345,6 +347,7 @@ class _Run:
   def _save(self, done: int, **rating: Any) -> None:
     self._check_finite()
     with self.pause("saving a checkpoint"):
+      self.confirm_lock()
       if self.log:
         if self.experiment.sparsity:
           scales = self._scales()

@@ -166,6 +166,27 @@ def test_killed_at_any_write_it_goes_on_to_the_same_bits(cloud: Cloud, undisturb
   check_same(cloud, name, result, undisturbed)
 
 
+def test_two_runs_of_one_directory_are_one_run(cloud: Cloud, undisturbed: dict[str, Any]) -> None:
+  """The second is refused although it comes while the first is busy; what the first leaves is what it would alone."""
+  name, other = "twice", list[subprocess.Popen[str]]()
+
+  def begin(what: str) -> None:
+    if what == f"PUT {name}/checkpoints/4/manifest.json" and not other:
+      other.append(cloud.start(name))
+      other[0].wait(300)
+
+  cloud.store.on_write = begin
+  try:
+    result = cloud.finish(name)
+  finally:
+    cloud.store.on_write = lambda what: None
+  _, err = other[0].communicate(timeout=300)
+  assert other[0].returncode == BAD_INPUT, err
+  assert f"'gs://{BUCKET}/{name}' is being written by another run (process " in err
+  check_same(cloud, name, result, undisturbed)
+  assert f"{name}/.run.lock" not in cloud.store.objects
+
+
 def test_a_store_that_fails_now_and_then_changes_nothing(cloud: Cloud, undisturbed: dict[str, Any]) -> None:
   cloud.store.num_faults = 0
   cloud.store.faults = Faults(refused=0.01, done_but_refused=0.01, dropped=0.01, slow=0.02)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import json
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -17,7 +20,11 @@ from prn_jax import Model
 from prn_jax.data_pipelines.augment import DetectionAugment
 from prn_jax.data_pipelines.feed.pipeline import PipelineConfig, batch_at, first_rows
 from prn_jax.data_pipelines.spec import open_spec
+from prn_jax.files import lease
+from prn_jax.files.places import to_path
 from prn_jax.formats.darknet_weights import Header
+from prn_jax.hosts.group import Hosts
+from prn_jax.hosts.peers import Peers
 from prn_jax.loading import with_weights
 from prn_jax.train.checkpoint import Checkpoints
 from prn_jax.train.config import ConfigError
@@ -27,6 +34,7 @@ from prn_jax.train.lock import FILE, locked
 from prn_jax.train.samples import COLUMNS, GAP_PX, TILE_PX, batch_tiles, write_sheet
 from tests.conftest import REPO
 from tests.nets import random_model
+from tests.object_store import ObjectStore
 from tests.train.checkpoint_states import state_of
 
 
@@ -136,3 +144,38 @@ def test_a_directory_that_cannot_be_written_is_told_later(tmp_path: Path) -> Non
   tmp_path.chmod(0o500)
   with locked(tmp_path / "run"):
     assert not (tmp_path / "run").exists()
+
+
+def test_two_runs_cannot_write_one_bucket(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+  monkeypatch.setattr(lease, "Lease", functools.partial(lease.Lease, beat_sec=0.2))
+  workdir = to_path("gs://bucket/run")
+  with locked(workdir):
+    with pytest.raises(ConfigError) as error, locked(workdir):
+      raise AssertionError
+    assert str(error.value).startswith(f"'gs://bucket/run' is being written by another run (process {os.getpid()} on '")
+    assert str(error.value).endswith("', for 0 min). Wait until it ends, stop it, or give another --workdir.")
+    assert store.names() == [f"run/{FILE}"]
+  assert store.names() == []
+
+
+def test_a_run_whose_bucket_was_taken_over_ends(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+  ended, told = [], list[tuple[int, str]]()
+  monkeypatch.setattr("prn_jax.train.lock.end_process", lambda code, text: ended.append((code, text)))
+  hosts = Hosts(0, 2, cast(Peers, types.SimpleNamespace(fail=lambda code, text: told.append((code, text)))))
+  with locked(to_path("gs://bucket/run"), hosts) as confirm:
+    confirm()
+    assert ended == []
+    store.put(f"run/{FILE}", json.dumps(dataclasses.asdict(lease.Owner("x", "other-vm", 7))).encode())
+    confirm()
+  assert (
+    ended
+    == told
+    == [
+      (
+        2,
+        "'gs://bucket/run' has been taken over by another run (process 7 on 'other-vm') while this one gave no sign of "
+        "life. What this one did since its last checkpoint is lost; the other goes on from there.",
+      )
+    ]
+  )
+  assert store.names() == [f"run/{FILE}"], "it is the other's"
