@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 from collections import Counter
@@ -26,6 +27,7 @@ SYNONYMS = {
 }
 
 
+@functools.lru_cache(4096)  # sets have few names, and an object of one in every line
 def plain(name: str) -> str:
   """The name without case, blanks, underscores and hyphens: "Traffic_Light" is "traffic light"."""
   return re.sub(r"[\s_\-\ufeff]+", "", unicodedata.normalize("NFKC", name)).casefold()

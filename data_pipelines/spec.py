@@ -11,6 +11,7 @@ from itertools import zip_longest
 from prn_jax.data_pipelines.records import DataError, Dataset, OnBadData, ProblemLog, with_names
 from prn_jax.errors import did_you_mean
 from prn_jax.files.listings import listed_once
+from prn_jax.files.structured import no_collections
 
 Opener = Callable[[tuple[str, ...], ProblemLog], Dataset]
 
@@ -129,6 +130,6 @@ def open_spec(
       uses a class that is not among `names`.
   """
   source, parts = parse_spec(spec)
-  with listed_once():
+  with listed_once(), no_collections():
     dataset = source.open(parts, ProblemLog(on_bad_data, keep_polygons=keep_polygons, keep_places=keep_places))
   return dataset if names is None or tuple(names) == dataset.names else with_names(dataset, names)

@@ -136,16 +136,16 @@ def _tiff_content(data: bytes) -> str | None:
     file.seek(directory.next)
     directory.load(file)
     width, height = int(directory[256]), int(directory[257])
-    bits, kinds = directory.get(258, (1,)), directory.get(339, (1,))
+    bits, sample_format = int(directory.get(258, (1,))[0]), int(directory.get(339, (1,))[0])
     channels, compression = int(directory.get(277, 1)), int(directory.get(259, 1))
   except Exception:  # what Pillow raises on damaged files is not a closed list
     return None
-  kind = _SAMPLE_FORMATS.get(int(kinds[0]), "unknown")
+  kind = _SAMPLE_FORMATS.get(sample_format, "unknown")
   name = TiffImagePlugin.COMPRESSION_INFO.get(compression, str(compression))
-  values = f"{channels} channel{'s' if channels > 1 else ''} of {bits[0]}-bit {kind} values"
+  values = f"{channels} channel{'s' if channels > 1 else ''} of {bits}-bit {kind} values"
   what = f"is a TIFF of {width}x{height} pixels with {values} (compression {name})"
-  if kind == "unsigned" and bits[0] <= 16 and channels <= 4:
+  if kind == "unsigned" and bits <= 16 and channels <= 4:
     return f"{what}, a combination that is not read. Convert it to RGB of 8 or 16 bits without compression."
-  if kind != "unsigned" or bits[0] > 16:
+  if kind != "unsigned" or bits > 16:
     return f"{what}, whose range is unknown. Convert it to RGB of 8 or 16 bits."
   return f"{what}; which of them are red, green and blue is unknown. Convert it to RGB."

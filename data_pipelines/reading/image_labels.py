@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -29,6 +29,8 @@ from prn_jax.data_pipelines.records import (
 from prn_jax.files.disk import is_folder
 
 Size = tuple[int, int]
+Points = list[tuple[float, float]]
+"""x, y in pixels."""
 
 
 @dataclass
@@ -97,7 +99,12 @@ def clipped(box_xyxy_px: Box, size: Size) -> Box | None:
 
 def around(rings: Iterable[NDArray[np.float64]]) -> Box:
   """The smallest box around rings of (k, 2) points x, y, of which there is one at least; NaN where one is not finite."""
-  xs, ys = zip(*(point for ring in rings for point in ring.tolist()), strict=True)  # NumPy is slower for a few points
+  return box_of([point for ring in rings for point in ring.tolist()])  # NumPy is slower for a few points
+
+
+def box_of(points: Iterable[Sequence[float]]) -> Box:
+  """The smallest box around points x, y, of which there is one at least; NaN where one is not finite."""
+  xs, ys = zip(*points, strict=True)
   box = (min(xs), min(ys), max(xs), max(ys))
   return box if math.isfinite(sum(xs) + sum(ys)) else (math.nan, math.nan, math.nan, math.nan)
 

@@ -10,7 +10,7 @@ import functools
 import math
 import struct
 import zlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,7 @@ MAX_BYTES = 16 << 20
 """Of what a compressed variable unpacks to."""
 _HEADER_BYTES = 128
 _HEAD_BYTES = 40  # of a matrix of two dimensions without a name
+_TAG_BYTES = 8
 _MAX_DEPTH = 8
 _MATRIX, _COMPRESSED = 14, 15
 _CELL, _STRUCT, _TEXT, _NUMBERS = 1, 2, 4, range(6, 16)
@@ -103,8 +104,7 @@ def _matrix(data: bytes, order: str, depth: int) -> tuple[str, Any]:
   elif kind == _STRUCT:
     _, width, position = _element(data, position, order)
     _, text, position = _element(data, position, order)
-    step = max(1, struct.unpack(f"{order}i", width)[0])
-    names = [text[i : i + step].split(b"\0")[0].decode("ascii", "replace") for i in range(0, len(text), step)]
+    names = _field_names(text, struct.unpack(f"{order}i", width)[0])
     values, _ = _matrices(data, position, order, depth, count * len(names))
     value = [dict(zip(names, values[i * len(names) :], strict=False)) for i in range(count)]
   return name, value
@@ -139,9 +139,48 @@ def _head(data: bytes, order: str) -> tuple[int, tuple[int, ...], int, str, int]
   return kind, shape, count, name.decode("ascii", "replace"), position
 
 
+@functools.lru_cache(256)
+def _field_names(text: bytes, width: int) -> list[str]:
+  """The names of a struct's fields, each of `width` bytes with a zero behind it."""
+  step = max(1, width)
+  return [text[i : i + step].split(b"\0")[0].decode("ascii", "replace") for i in range(0, len(text), step)]
+
+
+class _Plain(NamedTuple):
+  """A whole element that is a matrix of numbers: their type, number and shape, and its bytes."""
+
+  dtype: np.dtype[Any]
+  length: int
+  shape: tuple[int, ...]
+  num_bytes: int
+
+
+@functools.lru_cache(1024)
+def _plain(start: bytes, order: str) -> _Plain | None:
+  """What begins with tag, head and tag of the numbers of a matrix without a name, which nearly all in a struct are and
+  many alike; None of all else, of which `_element` and `_matrix` look at every part."""
+  try:
+    kind, size = struct.unpack_from(f"{order}II", start)
+    number_class, shape, count, name, end = _head.__wrapped__(start[_TAG_BYTES:-_TAG_BYTES], order)
+    stored, num_bytes = struct.unpack_from(f"{order}II", start, _TAG_BYTES + _HEAD_BYTES)
+  except (Misfit, struct.error, ValueError, OverflowError):
+    return None
+  if kind != _MATRIX or number_class not in _NUMBERS or name or end != _HEAD_BYTES or stored not in _TYPES:
+    return None
+  dtype = np.dtype(f"{order}{_TYPES[stored]}")
+  is_whole = num_bytes == count * dtype.itemsize and size == _HEAD_BYTES + _TAG_BYTES + num_bytes + -num_bytes % 8
+  return _Plain(dtype, count, shape, _TAG_BYTES + size) if is_whole else None
+
+
 def _matrices(data: bytes, position: int, order: str, depth: int, count: int) -> tuple[list[Any], int]:
-  values = []
+  values: list[Any] = []
   for _ in range(count):
+    numbers_at = position + 2 * _TAG_BYTES + _HEAD_BYTES
+    plain = _plain(data[position:numbers_at], order)
+    if plain is not None and depth < _MAX_DEPTH and position + plain.num_bytes <= len(data):
+      values.append(np.frombuffer(data, plain.dtype, plain.length, numbers_at).reshape(plain.shape, order="F"))
+      position += plain.num_bytes
+      continue
     kind, content, position = _element(data, position, order)
     if kind != _MATRIX:
       raise Misfit("is a damaged MATLAB file: a cell or field holds no matrix")

@@ -23,11 +23,10 @@ from typing import NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
-from numpy.typing import NDArray
 
 from prn_jax.data_pipelines.findings import Check
 from prn_jax.data_pipelines.images.formats import is_image_name
-from prn_jax.data_pipelines.reading.image_labels import Size, around, clipped, turned_corners
+from prn_jax.data_pipelines.reading.image_labels import Points, Size, box_of, clipped, turned_corners
 from prn_jax.data_pipelines.reading.lines import line_of
 from prn_jax.data_pipelines.records import Box, DataError, Object, Place, ProblemLog, Rings, box_fault, checked_box
 from prn_jax.files.disk import is_file
@@ -92,9 +91,11 @@ def listed(path: Path, annotated: Collection[str], log: ProblemLog) -> list[str]
 
 def _stem(line: str, annotated: Collection[str]) -> str:
   """The annotation that a line means: a name with a flag behind it, a file, or the files of image and annotation."""
+  if line in annotated:
+    return line
   name = re.sub(r"\s+(-1|0|1)$", "", line)
   plain = PurePosixPath(name.replace("\\", "/"))
-  options = [line, name, plain.name]
+  options = [name, plain.name]
   options += [PurePosixPath(word.replace("\\", "/")).stem for word in (name, *name.split()) if _has_ending(word)]
   return next((option for option in options if option in annotated), name)
 
@@ -144,24 +145,24 @@ def _box(item: ElementTree.Element) -> tuple[Box, Shape]:
     x1, y1, x2, y2 = _numbers(item, _SIDES, "bndbox")
     return (x1, y1, x2, y2), Shape.PIXELS
   if turned is not None:
-    return around([_corners(turned)]), Shape.TURNED
+    return box_of(_corners(turned)), Shape.TURNED
   assert polygon is not None
   points = _points(polygon)
   if len(points) < 3:
     raise Misfit(f"<bndbox> is missing, and <polygon> has {len(points)} points; expected at least 3")
-  xs, ys = zip(*points, strict=True)
-  return (min(xs), min(ys), max(xs), max(ys)), Shape.POLYGON
+  return box_of(points), Shape.POLYGON
 
 
-def _corners(turned: ElementTree.Element) -> NDArray[np.float64]:
-  """(4, 2) corners of a <robndbox>."""
+def _corners(turned: ElementTree.Element) -> Points:
+  """The four corners of a <robndbox>."""
   if turned.find("cx") is not None:
     cx, cy, width, height, angle = _numbers(turned, ("cx", "cy", "w", "h", "angle"))
-    return turned_corners((cx, cy), (width, height), angle)
-  return np.array(_numbers(turned, _CORNERS)).reshape(4, 2)
+    return [(x, y) for x, y in turned_corners((cx, cy), (width, height), angle).tolist()]
+  numbers = _numbers(turned, _CORNERS)
+  return list(zip(numbers[0::2], numbers[1::2], strict=True))
 
 
-def _points(polygon: ElementTree.Element) -> list[tuple[float, float]]:
+def _points(polygon: ElementTree.Element) -> Points:
   points = [(_number(point, "x"), _number(point, "y")) for point in polygon.iter("pt")]
   number = 1
   while polygon.find(f"x{number}") is not None:
@@ -217,8 +218,11 @@ def _numbers(element: ElementTree.Element, keys: Sequence[str], inside: str = ""
 
 
 def _is_difficult(element: ElementTree.Element) -> bool:
+  text = element.findtext("difficult", "0")
+  if text == "0":
+    return False  # nearly always
   try:
-    return truth_of(element.findtext("difficult", "0"), unsaid=False)
+    return truth_of(text, unsaid=False)
   except Misfit as error:
     raise Misfit(f"<difficult> {error}") from None
 
@@ -264,9 +268,12 @@ def objects_of(
     corners = (x1 - 1, y1 - 1, x2, y2) if element.shape is Shape.PIXELS and not is_degenerate else element.box
     if element.shape is Shape.TURNED:
       corners = clipped(corners, size) or corners
-    line = line_of(path, "object", element.number) if box_fault(corners, size) else None
-    place = Place(path, line, prefix, ("object", element.number))
-    usable = checked_box(corners, size, log, place)
+    usable: Box | None = corners
+    place = Place(path, None, prefix, ("object", element.number)) if log.keep_places else None
+    if box_fault(corners, size) is not None:
+      line = line_of(path, "object", element.number)
+      place = Place(path, line, prefix, ("object", element.number))
+      usable = checked_box(corners, size, log, place)
     if usable is not None:
       known = place if log.keep_places else None
       objects.append(Object(usable, index, is_difficult=element.is_difficult, polygon_px=element.polygon, place=known))

@@ -1,10 +1,12 @@
 """Label Studio's exports "JSON" and "JSON-MIN": `labelstudio:EXPORT.json:IMAGES_DIR`.
 
-Numbers are percent of the image. A rectangle may be turned about its top left corner, clockwise in degrees; then the object's
-box is the rectangle around the turned one, clipped to the image, and the turned one stays as its outline. Polygons stay as
-outlines too; an ellipse has the box around it. Brush masks, key points, and choices and texts about the whole image are
-passed over, and those with a place are counted. A region with several labels, or drawn on an image that was turned in the
-editor, is refused, because it can be read in two ways.
+Numbers are percent of the image. A rectangle may be turned about its corner x, y, clockwise in degrees; then the object's
+box is the rectangle around the turned one, clipped to the image, and the turned one stays as its outline. A negative size
+reaches to the left, or up: x, y is another corner then, as in regions that a program proposed. Polygons stay as outlines
+too; an ellipse has the box around it, and x, y is its centre (the tool's documents call it a corner, but its editor draws
+and stores the centre). Brush masks, key points, and choices and texts about the whole image are passed over, and those with
+a place are counted. A region with several labels, or drawn on an image that was turned in the editor, is refused, because
+it can be read in two ways.
 
 A task without annotations, or with cancelled ones alone, is not used, since nobody has finished it; an annotation without
 regions says that the image shows no object. Where several people annotated a task the last annotation is taken, which is
@@ -218,8 +220,9 @@ def _drawn(region: Any, place: Place) -> tuple[Drawn, Size] | None:
     rx, ry = _number(value, "radiusX") * across, _number(value, "radiusY") * down
     return Drawn(name, ellipse_box((x, y), (rx, ry), angle), place, turned=True), (width, height)
   w, h = _number(value, "width") * across, _number(value, "height") * down
-  if not angle or w <= 0 or h <= 0:
-    return Drawn(name, (x, y, x + w, y + h), place), (width, height)
+  if not angle or not w or not h:
+    box = (min(x, x + w), min(y, y + h), max(x, x + w), max(y, y + h))
+    return Drawn(name, box, place), (width, height)
   ring = turned(np.array([[0, 0], [w, 0], [w, h], [0, h]]), (x, y), angle)
   return Drawn(name, around([ring]), place, (ring,), turned=True), (width, height)
 

@@ -13,15 +13,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from prn_jax.data_pipelines.findings import Check
-from prn_jax.data_pipelines.reading.image_labels import (
-  around,
-  images_by_stem,
-  labels_of,
-  report_unlabelled,
-)
+from prn_jax.data_pipelines.reading.image_labels import Points, box_of, images_by_stem, labels_of, report_unlabelled
 from prn_jax.data_pipelines.reading.matlab import load_mat
 from prn_jax.data_pipelines.records import DataError, Place, ProblemLog, RecordList, finish, image_ids_of
 from prn_jax.data_pipelines.spec import register_source
@@ -66,27 +60,28 @@ def open_oxfordhand(parts: tuple[str, ...], log: ProblemLog) -> RecordList:
     if labels is None:
       continue
     try:
-      rings = _corners(load_bytes(file, _MAX_MAT_BYTES))
+      hands = _corners(load_bytes(file, _MAX_MAT_BYTES))
     except Misfit as error:
       log.report(file, None, f"it {error}", Check.LABEL_MALFORMED, "the image is left out")
       continue
-    for number, ring in enumerate(rings, 1):
-      labels.add(around([ring]), 0, Place(file, None, f"hand {number}: "), rings=(ring,), turned=True)
+    for number, corners in enumerate(hands, 1):
+      rings = (np.array(corners),) if log.keep_polygons else ()
+      labels.add(box_of(corners), 0, Place(file, None, f"hand {number}: "), rings=rings, turned=True)
     records.append(labels.record(image_id))
   return finish(("hand",), (0,), records, log, f"{root}, split '{split}',")
 
 
-def _corners(data: bytes) -> list[NDArray[np.float64]]:
-  """(4, 2) corners x, y in pixels of every hand in a .mat file."""
+def _corners(data: bytes) -> list[Points]:
+  """The four corners of every hand in a .mat file."""
   variables = load_mat(data)
   if not isinstance(hands := variables.get("boxes"), list):
     raise Misfit(f"holds no cell 'boxes', but {', '.join(map(shown, variables)) or 'nothing'}")
   return [_quadrilateral(hand[0] if isinstance(hand, list) and hand else None) for hand in hands]
 
 
-def _quadrilateral(hand: object) -> NDArray[np.float64]:
+def _quadrilateral(hand: object) -> Points:
   fields = hand.values() if isinstance(hand, dict) else ()
-  corners = [value.ravel() for value in fields if isinstance(value, np.ndarray) and value.size == 2]  # row, column
+  corners = [value.ravel().tolist() for value in fields if isinstance(value, np.ndarray) and value.size == 2]
   if len(corners) < 4:
     raise Misfit(f"holds a hand with {len(corners)} corners; expected four of two numbers, row and column")
-  return np.array(corners[:4], np.float64)[:, ::-1]
+  return [(float(x), float(y)) for y, x in corners[:4]]

@@ -6,13 +6,10 @@ pixels from 0; a comma may stand at its end. Categories 1 to 10 are the classes,
 1 for what counts in an evaluation and 0 for what does not:
 
 - category 0 is a region in which nothing is annotated, and category 11 ("others") an object of no class: both become
-  ignored regions. The official toolkit (VisDrone2018-DET-toolkit, `dropObjectsInIgr`) takes away truths and detections
-  of which half or more lies in regions of category 0, and never looks at category 11, so that a detection there counts
-  against a detector; here it does not.
-- score 0 with a category of 1 to 10 becomes a crowd region of its class. The toolkit matches a detection with such a
-  truth by the share of the detection that lies in it, and counts neither: COCO's rule for crowds.
-
-The toolkit also takes 500 detections an image, and averages over IoU .50:.95; that is the evaluation's business.
+  ignored regions. The challenge's page (aiskyeye.com, object detection evaluation) says that rare vehicles (others) are
+  ignored in the evaluation; docs/data.md lists what it leaves open.
+- score 0 with a category of 1 to 10 becomes a crowd region of its class, by COCO's rule for crowds: the results format
+  says that such a box is ignored, and the page that it skips objects of which more than half is cut off.
 """
 
 from __future__ import annotations

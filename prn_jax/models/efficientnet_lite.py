@@ -103,22 +103,46 @@ def efficientnet_lite0(g: Builder, num_classes: int = 1000, form: str = "tf") ->
   _lite(g, 0, num_classes, form)
 
 
-@register("efficientnet-lite1", size=240, task="classify", reference=LITE_PAGE)
+@register(
+  "efficientnet-lite1",
+  size=240,
+  task="classify",
+  reference=LITE_PAGE,
+  published=(Published(size=240, params_m=5.4, top1=76.7, source=LITE_PAGE),),
+)
 def efficientnet_lite1(g: Builder, num_classes: int = 1000, form: str = "tf") -> None:
   _lite(g, 1, num_classes, form)
 
 
-@register("efficientnet-lite2", size=260, task="classify", reference=LITE_PAGE)
+@register(
+  "efficientnet-lite2",
+  size=260,
+  task="classify",
+  reference=LITE_PAGE,
+  published=(Published(size=260, params_m=6.1, top1=77.6, source=LITE_PAGE),),
+)
 def efficientnet_lite2(g: Builder, num_classes: int = 1000, form: str = "tf") -> None:
   _lite(g, 2, num_classes, form)
 
 
-@register("efficientnet-lite3", size=280, task="classify", reference=LITE_PAGE)
+@register(
+  "efficientnet-lite3",
+  size=280,
+  task="classify",
+  reference=LITE_PAGE,
+  published=(Published(size=280, params_m=8.2, top1=79.8, source=LITE_PAGE),),
+)
 def efficientnet_lite3(g: Builder, num_classes: int = 1000, form: str = "tf") -> None:
   _lite(g, 3, num_classes, form)
 
 
-@register("efficientnet-lite4", size=300, task="classify", reference=LITE_PAGE)
+@register(
+  "efficientnet-lite4",
+  size=300,
+  task="classify",
+  reference=LITE_PAGE,
+  published=(Published(size=300, params_m=13.0, top1=81.5, source=LITE_PAGE),),
+)
 def efficientnet_lite4(g: Builder, num_classes: int = 1000, form: str = "tf") -> None:
   _lite(g, 4, num_classes, form)
 

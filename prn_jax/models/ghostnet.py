@@ -26,6 +26,7 @@ from prn_jax.models.mobilenetv3 import hidden_classifier
 from prn_jax.models.registry import Published, register
 
 PAPER = "GhostNet paper"
+README = "README of huawei-noah/ghostnet: errors of 26.066% and 8.614% (ImageNet)"
 
 
 class Unit(NamedTuple):
@@ -128,7 +129,7 @@ def backbone(g: Builder, form_name: str) -> Levels:
   size=224,
   task="classify",
   reference=f"{PAPER}, table 1",
-  published=(Published(size=224, params_m=5.2, top1=73.9, top5=91.4, source=f"{PAPER}, table 7 (ImageNet)"),),
+  published=(Published(size=224, params_m=5.2, top1=73.9, top5=91.4, source=f"{PAPER}, table 7; {README}"),),
 )
 def ghostnet(g: Builder, num_classes: int = 1000, form: str = "timm") -> None:
   backbone(g, form)

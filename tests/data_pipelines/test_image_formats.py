@@ -66,6 +66,14 @@ def test_tiffs_of_unknown_range_are_called_so(channels: int, bits: int, kind: in
   assert "damaged" not in str(caught.value)
 
 
+def test_a_tiff_whose_tags_have_other_types_is_damaged() -> None:
+  """Bits a sample as bytes of unknown meaning (type 7), where numbers of 16 bits belong (type 3)."""
+  data = tiff(3, 8, 1)
+  position = data.index(b"\x02\x01\x03\x00")
+  with pytest.raises(ImageError, match=r"is truncated or damaged: its header makes no sense"):
+    read_image(data[: position + 2] + b"\x07" + data[position + 3 :])
+
+
 def test_tiffs_of_many_channels_are_called_so() -> None:
   with pytest.raises(ImageError, match=r"with 7 channels of 8-bit unsigned values .* which of them are red, green"):
     read_image(tiff(7, 8, 1))

@@ -67,6 +67,15 @@ def test_regions(tmp_path: Path) -> None:
   assert notes_of(dataset)[-1] == "2 masks and key points are not used"
 
 
+def test_negative_sizes_reach_back(tmp_path: Path) -> None:
+  """x, y is another corner than the first: 10, 10, 30, 30 from its last. Turned by a quarter, it lies above and to the right
+  of where it would lie."""
+  back = {"x": 30, "y": 60, "width": -20, "height": -40, "rotation": 0}
+  quarter = {"x": 50, "y": 50, "width": -20, "height": 20, "rotation": 90}
+  record = open_spec(labelstudio(tmp_path, task(region(value=back), region(value=quarter))))[0]
+  np.testing.assert_allclose(record.boxes_xyxy_px, [[10, 10, 30, 30], [40, 5, 50, 25]], atol=1e-5)
+
+
 def test_json_min(tmp_path: Path) -> None:
   flat = RECTANGLE | {"rectanglelabels": ["dog"], "original_width": 100, "original_height": 50}
   content = {"id": 1, "image": NAME, "label": [flat, flat], "annotator": 1, "choice": "sunny"}

@@ -119,7 +119,10 @@ def hostile_value(value: Any, rng: random.Random) -> Any:
   """The value as another type, or something else."""
   how = rng.randrange(6)
   if how == 0:
-    return str(value)[:1000]
+    try:
+      return str(value)[:1000]
+    except RecursionError:  # nested twice
+      return "["
   if how == 1:
     return [value]
   if how == 2 and isinstance(value, int | float) and abs(value) < 1e300:
