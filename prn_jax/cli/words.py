@@ -76,6 +76,7 @@ COMMANDS: dict[str, str] = {
   **dict.fromkeys(("info", "show", "layers", "describe"), "summary"),
   **dict.fromkeys(("compare", "check", "diff"), "verify"),
   **dict.fromkeys(("fit", "finetune"), "train"),
+  **dict.fromkeys(("tracking", "follow", "mot"), "track"),
   **dict.fromkeys(("list", "zoo"), "models"),
   **dict.fromkeys(("anchors", "kmeans"), "data anchors"),
   "calc_anchors": "data anchors",

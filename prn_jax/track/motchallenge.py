@@ -26,7 +26,8 @@ from prn_jax.files.structured import MAX_DATA_BYTES, decode, read_bytes, split_l
 from prn_jax.files.values import Misfit, shown
 
 _GZIP = b"\x1f\x8b"
-_MOST_FRAMES = 1 << 31
+_MOST_FRAMES = 10_000_000  # four days at 30 a second: frames without boxes take room, too
+_LARGEST = 1 << 31
 _FIELDS = ("frame", "id", "left", "top", "width", "height", "score", "class")
 _WHOLE = (0, 1, 7)
 UNKNOWN = -1
@@ -157,7 +158,7 @@ def _bad_field(fields: Sequence[str], where: str) -> TrackFileError:
 def _check(table: np.ndarray, lines: Sequence[int], file: str) -> None:
   """Raises TrackFileError for the first value that cannot be meant."""
   limit = np.full(8, np.inf)
-  limit[list(_WHOLE)] = _MOST_FRAMES
+  limit[list(_WHOLE)] = _MOST_FRAMES + 1, _LARGEST, _LARGEST
   with np.errstate(invalid="ignore"):  # comparisons with what is not a number
     bad = ~(np.isfinite(table) & (np.abs(table) < limit))
     bad[:, _WHOLE] |= table[:, _WHOLE] != np.floor(table[:, _WHOLE])
@@ -167,7 +168,7 @@ def _check(table: np.ndarray, lines: Sequence[int], file: str) -> None:
   row, column = np.argwhere(bad)[0]
   expected = "a finite number"
   if column in _WHOLE:
-    expected = "a whole number from 1" if column == 0 else "a whole number"
+    expected = f"a whole number from 1 to {_MOST_FRAMES:,}" if column == 0 else "a whole number"
   raise TrackFileError(f"{file}:{lines[row]}: {_FIELDS[column]} is {table[row, column]:g}; expected {expected}.")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from prn_jax.cli.main import main
+from prn_jax.examples import example_image
 
 TRUTH = "".join(f"{t},1,{10 * t},0,10,10,1,1,1\n" for t in range(1, 5))
 
@@ -42,3 +43,97 @@ def test_tracks_are_scored_without_a_model(tmp_path: Path, capsys: pytest.Captur
 def test_what_eval_refuses(given: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
   assert main(["eval", *given]) == 2
   assert capsys.readouterr().err.splitlines()[-1] == f"prn eval: {message}"
+
+
+def passing(num_frames: int = 12) -> str:
+  """Detections of two objects, one to the right and one to the left."""
+  rows = [(t, 10 + 4 * t, 20) for t in range(1, num_frames + 1)] + [
+    (t, 200 - 4 * t, 80) for t in range(1, num_frames + 1)
+  ]
+  return "".join(f"{t},-1,{x},{y},30,30,0.9,-1,-1,-1\n" for t, x, y in sorted(rows))
+
+
+@pytest.mark.parametrize("tracker", ["bytetrack", "ocsort", "sort"])
+def test_boxes_of_a_file_are_followed(tmp_path: Path, capsys: pytest.CaptureFixture[str], tracker: str) -> None:
+  (tmp_path / "det.txt").write_text(passing())
+  out = tmp_path / "tracks.txt"
+  given = ["track", "--detections", str(tmp_path / "det.txt"), str(out), "--tracker", tracker, "--save", "txt,jsonl"]
+  assert main([*given, "--json"]) == 0
+  shown = capsys.readouterr()
+  found = json.loads(shown.out.splitlines()[-1])
+  assert (found["frames"], found["tracks"], found["boxes"], found["out"]) == (12, 2, 24, str(out))
+  assert shown.err.startswith(f"{tracker}: 2 tracks, 24 boxes in 12 frames, ")
+  rows = [line.split(",") for line in out.read_text().splitlines()]
+  assert [row[:2] for row in rows[:4]] == [["1", "1"], ["1", "2"], ["2", "1"], ["2", "2"]]
+  assert {row[1]: round(float(row[2])) for row in rows} == {"1": 58, "2": 152}
+  lines = [json.loads(line) for line in (tmp_path / "tracks.jsonl").read_text().splitlines()]
+  assert [line["frame"] for line in lines] == list(range(1, 13))
+  assert lines[-1]["time_sec"] == 0.366667
+  assert [one["id"] for one in lines[-1]["tracks"]] == [1, 2]
+
+
+def test_scores_that_are_no_probabilities_are_made_such(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+  det = tmp_path / "det.txt"
+  det.write_text(passing().replace(",0.9,", ",2,").replace("12,-1,58,20,30,30,2,", "12,-1,58,20,30,30,-3,"))
+  assert main(["track", "--detections", str(det), str(tmp_path / "t.txt"), "--tracker", "sort"]) == 0
+  assert (
+    f"prn track: scores of {det} are no probabilities; each counts as 1 / (1 + exp(-score))" in capsys.readouterr().err
+  )
+  rows = [line.split(",") for line in (tmp_path / "t.txt").read_text().splitlines()]
+  assert {row[6] for row in rows} == {"0.880797"}
+  assert [row[1] for row in rows if row[0] == "12"] == ["2"]
+
+
+def test_frames_of_a_folder_are_followed_in_the_order_of_their_numbers(
+  tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+  """One of them cannot be read: the others keep their numbers, and their objects their ids."""
+  picture = Path(example_image()).read_bytes()
+  for number in (1, 2, 3, 4, 10):
+    (tmp_path / f"{number}.jpg").write_bytes(picture if number != 4 else b"no picture")
+  out = tmp_path / "t.txt"
+  given = ["track", "traffic-tiny-prn", str(tmp_path), str(out), "--save", "txt,jsonl", "--json"]
+  assert main(given) == 0
+  shown = capsys.readouterr()
+  found = json.loads(shown.out.splitlines()[-1])
+  assert (found["frames"], [Path(one["path"]).name for one in found["failures"]]) == (5, ["4.jpg"])
+  lines = [json.loads(line) for line in (tmp_path / "t.jsonl").read_text().splitlines()]
+  assert [(line["frame"], Path(line["source"]).name) for line in lines] == [
+    (1, "1.jpg"), (2, "2.jpg"), (3, "3.jpg"), (5, "10.jpg"),
+  ]  # fmt: skip
+  first, last = lines[0]["tracks"], lines[-1]["tracks"]
+  assert [one["id"] for one in first] == [one["id"] for one in last] == list(range(1, found["tracks"] + 1))
+  assert len(first) >= 3
+  assert {one["name"] for one in first} <= {"car", "bus", "truck", "motorcycle", "person"}
+  classes = {int(line.split(",")[7]) for line in out.read_text().splitlines()}
+  assert classes == {one["class"] for one in first}
+
+
+@pytest.mark.parametrize(
+  ("given", "message"),
+  [
+    ([], "got nothing; expected MODEL, a folder of frames, and perhaps OUT.txt; or --detections FILE for boxes that were found before."),
+    (["m"], "got m; expected MODEL, a folder of frames, and perhaps OUT.txt; or --detections FILE for boxes that were found before."),
+    (["--detections", "d.txt", "a.txt", "b.txt"], "got a.txt b.txt; expected OUT.txt alone."),
+    (["--detections", "d.txt", "out/"], "cannot write tracks to 'out/': expected the name of a file that ends in .txt or .txt.gz."),
+    (["--detections", "d.txt", "--tracker", "sorted"], "unknown tracker 'sorted' (did you mean 'sort'?); expected one of bytetrack, ocsort, sort."),
+    (["--detections", "d.txt", "--conf", "1.5"], "conf is 1.5; expected a number from 0 to 1: weaker boxes begin no track."),
+    (["--detections", "d.txt", "--max-lost", "-1"], "max_lost_sec is -1.0; expected at least 0: seconds until a lost object is given up."),
+    (["--detections", "d.txt", "--fps", "0"], "--fps 0: expected frames a second, above 0."),
+    (["--detections", "d.txt", "--save", "mp4"], "--save 'mp4': expected some of txt, jsonl with commas between."),
+    (["--detections", "nosuch.txt"], "nosuch.txt cannot be read: No such file or directory."),
+    (["yolov3-tiny", "nosuch"], "'nosuch' does not exist."),
+  ],
+)  # fmt: skip
+def test_what_track_refuses(given: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+  assert main(["track", *given]) == 2
+  assert capsys.readouterr().err.splitlines()[-1] == f"prn track: {message}"
+
+
+def test_a_video_is_told_how_to_become_frames(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+  (tmp_path / "a.mp4").write_bytes(b"")
+  assert main(["track", "yolov3-tiny", str(tmp_path / "a.mp4")]) == 2
+  assert capsys.readouterr().err == (
+    f"prn track: '{tmp_path / 'a.mp4'}' is no folder of pictures and no list of them. Of a video take the frames out first: "
+    "ffmpeg -i VIDEO frames/%06d.jpg; then give the folder.\n"
+  )

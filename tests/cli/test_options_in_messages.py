@@ -14,8 +14,8 @@ from prn_jax.cli.main import COMMANDS, full_parser, option_strings, subparsers
 from tests.conftest import REPO
 
 TRAINS = ("train", "plan")
-READS = ("summary", "analyze", "predict", "eval", "convert", "verify", *TRAINS)  # open a cfg
-WEIGHTS = ("summary", "predict", "eval", "convert", "verify", *TRAINS)  # read a weights file
+READS = ("summary", "analyze", "predict", "eval", "track", "convert", "verify", *TRAINS)  # open a cfg
+WEIGHTS = ("summary", "predict", "eval", "track", "convert", "verify", *TRAINS)  # read a weights file
 # Module, or beginning of its path -> the commands that print its messages. A command's own module prints its own.
 PRINTED_BY: dict[str, tuple[str, ...]] = {
   "quantize/": ("quantize",),
@@ -36,6 +36,7 @@ PRINTED_BY: dict[str, tuple[str, ...]] = {
   "run/data_facts.py": ("data",),
   "run/evaluate.py": ("eval",),
   "run/save.py": ("predict",),
+  "track/follow.py": ("track",),
   "train/": TRAINS,
   "train/lock.py": ("train",),
   "train/plan.py": ("plan",),
@@ -44,8 +45,8 @@ PRINTED_BY: dict[str, tuple[str, ...]] = {
   "zoo/fetch.py": ("models",),
 }
 SHARED = {
-  "load_model": ("summary", "predict", "eval", "convert"),
-  "require_weights": ("predict", "eval"),
+  "load_model": ("summary", "predict", "eval", "convert", "track"),
+  "require_weights": ("predict", "eval", "track"),
 }  # in common.py
 NO_MESSAGES = ("cli/words.py", "experiments/")  # a table of others' words; programs of their own
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*(?:\.[a-z0-9_.]*[a-z0-9_])?")

@@ -73,6 +73,20 @@ def opener(spec: str, file: Path) -> Read:
   return read
 
 
+# -- videos ----------------------------------------------------------------------------------------
+@reader(TEXT)
+def tracks(folder: Path) -> tuple[Read, Sequence[bytes]]:
+  from prn_jax.track import motchallenge
+
+  def read(content: bytes) -> object:
+    (folder / "t.txt").write_bytes(content)
+    table = motchallenge.read(folder / "t.txt")
+    assert np.isfinite(table.boxes_xyxy_px).all()
+    return table
+
+  return read, [b"1,1,10,20,30,40,0.9,1,-1,-1\n2,1,11,20.5,30,40,1e-3,-1,-1,-1\n", b"1 -1 5 5 2 2\n\n3 2 5 5 2 2 1 1\n"]
+
+
 # -- networks --------------------------------------------------------------------------------------
 @reader(TEXT)
 def cfg(folder: Path) -> tuple[Read, Sequence[bytes]]:

@@ -44,11 +44,11 @@ def test_what_is_written_reads_back(tmp_path: Path, name: str) -> None:
   [
     ("1,1,0,0,1,1\n1,2,0,zero,1,1", "a:2: top is 'zero'; expected a number."),
     ("1,1,0,0,1", "a:1 has 5 fields: '1,1,0,0,1'. Expected at least frame, id, left, top, width, height."),
-    ("0,1,0,0,1,1", "a:1: frame is 0; expected a whole number from 1."),
+    ("0,1,0,0,1,1", "a:1: frame is 0; expected a whole number from 1 to 10,000,000."),
     ("1,1.5,0,0,1,1", "a:1: id is 1.5; expected a whole number."),
     ("\n1,1,0,0,nan,1", "a:2: width is nan; expected a finite number."),
     ("1,1,0,0,1,inf", "a:1: height is inf; expected a finite number."),
-    ("1e12,1,0,0,1,1", "a:1: frame is 1e+12; expected a whole number from 1."),
+    ("1e12,1,0,0,1,1", "a:1: frame is 1e+12; expected a whole number from 1 to 10,000,000."),
   ],
 )
 def test_what_is_refused(text: str, message: str) -> None:

@@ -22,6 +22,7 @@ from prn_jax.track.trackers.tracker import (
   others,
   overlaps,
   seen,
+  still_followed,
   xyxy_to_cxcyah,
 )
 
@@ -72,7 +73,8 @@ class ByteTrack:
 
   def update(self, found: Found, steps: float = 1.0) -> Tracked:
     """See `Tracker.update`."""
-    o, t = self.options, self._tracks
+    o = self.options
+    t = self._tracks = still_followed(self._tracks, steps, o.max_lost)
     self._predict(steps)
     high = np.flatnonzero(found.scores >= o.high_score)
     low = np.flatnonzero((found.scores >= o.low_score) & (found.scores < o.high_score))

@@ -22,6 +22,7 @@ from prn_jax.track.trackers.tracker import (
   cxcyar_to_xyxy,
   others,
   seen,
+  still_followed,
   xyxy_to_cxcyar,
 )
 
@@ -71,6 +72,7 @@ class OcSort:
     """See `Tracker.update`."""
     o = self.options
     self._num_frames += 1
+    self._tracks = still_followed(self._tracks, steps, o.max_lost)
     self._predict(steps)
     rows = np.flatnonzero(found.scores >= o.min_score)
     some = found[rows]

@@ -22,6 +22,7 @@ from prn_jax.track.trackers.tracker import (
   others,
   overlaps,
   seen,
+  still_followed,
   xyxy_to_cxcyar,
 )
 
@@ -70,6 +71,7 @@ class Sort:
     """See `Tracker.update`."""
     o = self.options
     self._num_frames += 1
+    self._tracks = still_followed(self._tracks, steps, o.max_lost)
     self._predict(steps)
     rows = np.flatnonzero(found.scores >= o.min_score)
     iou = overlaps(cxcyar_to_xyxy(self._tracks["mean"]), self._tracks["class"], found[rows], o.is_per_class)

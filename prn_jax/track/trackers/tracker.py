@@ -91,6 +91,11 @@ def others(count: int, taken: np.ndarray) -> np.ndarray:
   return np.flatnonzero(is_free)
 
 
+def still_followed(tracks: np.ndarray, steps: float, max_lost: float) -> np.ndarray:
+  """Tracks, records with a field "lost", that would still be followed if the frames between had come without boxes."""
+  return tracks[tracks["lost"] + steps - 1 <= max_lost]
+
+
 def seen(ids: np.ndarray, boxes_xyxy: np.ndarray, rows: np.ndarray, found: Found) -> Tracked:
   """`Tracked` in the order of the ids."""
   order = np.argsort(ids)

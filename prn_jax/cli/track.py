@@ -1,0 +1,172 @@
+"""`prn track`: objects followed through the frames of a video."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from prn_jax import interrupts
+from prn_jax.cli.common import (
+  add_json,
+  add_lenient,
+  add_weights,
+  load_model,
+  print_json,
+  program_name,
+  progress,
+  require_weights,
+  start_computing,
+)
+from prn_jax.cli.predict import add_detection, detection_options
+from prn_jax.compiling import first_is_compiled
+from prn_jax.errors import PrnError
+from prn_jax.files.places import to_path
+
+if TYPE_CHECKING:
+  from prn_jax.track.follow import Follower
+  from prn_jax.track.trackers.named import TrackerSettings
+
+DEFAULT_OUT = "tracks.txt"
+FPS = 30.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  parser.usage = "prn track MODEL FRAMES [OUT.txt] [options]\n       prn track --detections FILE [OUT.txt] [options]"
+  parser.add_argument(
+    "sources",
+    metavar="PLACES",
+    nargs="*",
+    help="MODEL FRAMES [OUT.txt]: a detector, a folder of frames (or a list of them, .txt), and the file of tracks to write (default: "
+    f"{DEFAULT_OUT}); with --detections OUT.txt alone",
+  )
+  add_lenient(parser)
+  add_weights(parser)
+  parser.add_argument(
+    "--detections", metavar="FILE", help="follow the boxes of a file instead of a model's: MOTChallenge text, also .gz"
+  )
+  parser.add_argument(
+    "--tracker", metavar="NAME", default="bytetrack", help="bytetrack (default), ocsort or sort: docs/video.md"
+  )
+  parser.add_argument("--fps", type=float, default=FPS, metavar="X", help=f"frames a second (default {FPS:g})")
+  parser.add_argument(
+    "--max-lost",
+    type=float,
+    default=1.0,
+    metavar="SECONDS",
+    help="after this an object that is not seen again is given up (default 1)",
+  )
+  parser.add_argument(
+    "--per-class", action="store_true", help="an object keeps to boxes of one class (default: its class may change)"
+  )
+  add_detection(parser, conf=0.5)
+  parser.add_argument(
+    "--classes",
+    metavar="NAME|ID,...",
+    help="follow boxes of these classes alone: names or numbers, with commas between",
+  )
+  parser.add_argument("--batch", type=int, default=1, metavar="N", help="frames per run of the network (default 1)")
+  parser.add_argument(
+    "--save", metavar="KINDS", default="txt", help="comma list of txt and jsonl: a line for every frame (default txt)"
+  )
+  add_json(parser)
+  parser.epilog = (
+    f"{parser.epilog or ''}\nOUT.txt is MOTChallenge text: frame, id, left, top, width, height, score, class from 1 "
+    "(-1: not known). A frame that cannot be read is passed over, and said."
+  )
+
+
+def run(args: argparse.Namespace) -> int:
+  from prn_jax.track.follow import parse_kinds
+  from prn_jax.track.trackers.named import TrackerSettings
+
+  kinds = parse_kinds(args.save)
+  if not 0 < args.fps < float("inf"):
+    raise PrnError(f"--fps {args.fps:g}: expected frames a second, above 0.")
+  if args.batch < 1:
+    raise PrnError(f"--batch {args.batch}: expected at least 1.")
+  settings = TrackerSettings(
+    tracker=args.tracker, conf=args.conf, max_lost_sec=args.max_lost, is_per_class=args.per_class
+  )
+  follow = _detections if args.detections else _model
+  out = _out(args)
+  began = time.perf_counter()
+  follower, failures = follow(args, settings, lambda done: _save(args, done, out, kinds, began))
+  if args.json:
+    counts = {"frames": follower.num_frames, "tracks": len(follower.ids), "boxes": follower.num_boxes}
+    print_json(counts | {"out": out, "failures": failures, "seconds": time.perf_counter() - began})
+  return 0
+
+
+def _out(args: argparse.Namespace) -> str:
+  """The file of tracks; what stands before it is checked."""
+  before = [] if args.detections else ["MODEL", "FRAMES"]
+  given = len(args.sources)
+  if given < len(before) or given > len(before) + 1:
+    expected = "OUT.txt alone" if args.detections else "MODEL, a folder of frames, and perhaps OUT.txt"
+    shown = " ".join(args.sources) or "nothing"
+    also = "" if args.detections else "; or --detections FILE for boxes that were found before"
+    raise PrnError(f"got {shown}; expected {expected}{also}.")
+  out = args.sources[-1] if given > len(before) else DEFAULT_OUT
+  if not out.endswith((".txt", ".txt.gz")):
+    raise PrnError(f"cannot write tracks to '{out}': expected the name of a file that ends in .txt or .txt.gz.")
+  return str(out)
+
+
+def _save(args: argparse.Namespace, follower: Follower, out: str, kinds: tuple[str, ...], began: float) -> None:
+  """Writes the files, and says so; also after Ctrl-C."""
+  with interrupts.hold():
+    files = follower.save(to_path(out), kinds)
+  print(
+    f"{args.tracker}: {len(follower.ids)} tracks, {follower.num_boxes} boxes in {follower.num_frames} frames, "
+    f"{time.perf_counter() - began:.1f} s, in {' and '.join(map(str, files))}",
+    file=sys.stderr,
+  )
+
+
+def _detections(args: argparse.Namespace, settings: TrackerSettings, save: Any) -> tuple[Follower, list[Any]]:
+  from prn_jax.track import motchallenge
+  from prn_jax.track.follow import Follower, found_of_frames
+
+  frames, are_margins = found_of_frames(motchallenge.read(to_path(args.detections)))
+  if are_margins:
+    print(
+      f"prn track: scores of {args.detections} are no probabilities; each counts as 1 / (1 + exp(-score))",
+      file=sys.stderr,
+    )
+  follower = Follower(settings, args.fps)
+  try:
+    for found in progress(frames, len(frames), "frames"):
+      follower.add(found)
+  finally:
+    save(follower)
+  return follower, []
+
+
+def _model(args: argparse.Namespace, settings: TrackerSettings, save: Any) -> tuple[Follower, list[Any]]:
+  from prn_jax.run.detector import Detector
+  from prn_jax.run.images import Failure
+  from prn_jax.track.follow import Follower, detections_in, found_of, frames_of
+
+  args.model, source = args.sources[:2]
+  sources = frames_of(source)
+  options = dataclasses.replace(detection_options(args), conf=settings.lowest_score)
+  start_computing("track")
+  model = load_model(args)
+  require_weights(model, args.model)
+  network = Detector(model, options, args.batch)
+  follower, failures = Follower(settings, args.fps, model.names), []
+  results = first_is_compiled(detections_in(network, sources), program_name(model, args.batch))
+  try:
+    for name, result in zip(sources, progress(results, len(sources), "frames"), strict=True):
+      if isinstance(result, Failure):
+        failures.append({"path": result.path, "reason": result.reason})
+        print(f"prn track: {result.reason}", file=sys.stderr)
+      follower.add(None if isinstance(result, Failure) else found_of(result), name)
+  finally:
+    save(follower)
+  if len(failures) == len(sources):
+    raise PrnError(f"none of the {len(sources)} frames of '{source}' could be read.")
+  return follower, failures

@@ -1,0 +1,139 @@
+"""Videos followed from the first frame to the last: boxes of a file or of a network in, files of tracks out."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from prn_jax.errors import PrnError
+from prn_jax.files.disk import write_text
+from prn_jax.track import motchallenge
+from prn_jax.track.motchallenge import BoxTable
+from prn_jax.track.trackers.named import TrackerSettings
+from prn_jax.track.trackers.tracker import Found
+
+if TYPE_CHECKING:
+  from prn_jax.detect.detections import Detections
+
+KINDS = ("txt", "jsonl")
+
+
+class Follower:
+  """Follows the objects of one video, and keeps what its files will hold.
+
+  Args:
+    settings: see `TrackerSettings`.
+    fps: frames a second.
+    names: names of the classes, for the lines of JSON; class 1 of the files is the first.
+
+  Attributes:
+    num_frames: frames so far, also those that could not be read.
+    num_boxes: boxes of tracks so far.
+    ids: the tracks so far.
+  """
+
+  def __init__(self, settings: TrackerSettings, fps: float, names: Sequence[str] = ()) -> None:
+    self.num_frames = 0
+    self.num_boxes = 0
+    self.ids: set[int] = set()
+    self._names = names
+    self._fps = fps
+    self._tracker = settings.make(fps)
+    self._last = 0  # the last frame that was read
+    self._lines: dict[str, list[str]] = {kind: [] for kind in KINDS}
+
+  def add(self, found: Found | None, source: str | None = None) -> None:
+    """Takes the next frame.
+
+    Args:
+      found: its boxes, classes from 1 (-1: not known); None for a frame that could not be read.
+      source: its file.
+    """
+    self.num_frames += 1
+    if found is None:
+      return
+    tracked = self._tracker.update(found, float(self.num_frames - self._last))
+    self._last = self.num_frames
+    rows = []
+    columns = (tracked.ids, tracked.boxes_xyxy_px, tracked.scores, tracked.classes)
+    for number, box, score, label in zip(*(column.tolist() for column in columns), strict=True):
+      self._lines["txt"].append(motchallenge.line_of(self.num_frames, number, box, score, label))
+      row = {"id": number, "class": label, "score": round(score, 6), "box_xyxy_px": [round(v, 2) for v in box]}
+      rows.append(row | ({"name": self._names[label - 1]} if 1 <= label <= len(self._names) else {}))
+      self.ids.add(number)
+    self.num_boxes += len(rows)
+    frame = {"frame": self.num_frames, "time_sec": round((self.num_frames - 1) / self._fps, 6), "source": source}
+    self._lines["jsonl"].append(json.dumps(frame | {"tracks": rows}) + "\n")
+
+  def save(self, out: Path, kinds: Sequence[str]) -> list[Path]:
+    """Writes the tracks: MOTChallenge text at `out`, JSON lines (a line for every frame) beside it; returns the files."""
+    files = []
+    if "txt" in kinds:
+      motchallenge.write(out, self._lines["txt"])
+      files.append(out)
+    if "jsonl" in kinds:
+      beside = out.with_name(f"{out.name.removesuffix('.gz').removesuffix('.txt')}.jsonl")
+      write_text(beside, "".join(self._lines["jsonl"]))
+      files.append(beside)
+    return files
+
+
+def parse_kinds(text: str) -> tuple[str, ...]:
+  """ "txt,jsonl" -> ("txt", "jsonl"); PrnError for anything else."""
+  kinds = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
+  if not kinds or any(kind not in KINDS for kind in kinds):
+    raise PrnError(f"--save {text!r}: expected some of {', '.join(KINDS)} with commas between.")
+  return kinds
+
+
+def found_of_frames(table: BoxTable) -> tuple[list[Found], bool]:
+  """The boxes of a file of detections, frame by frame, and whether their scores were made into probabilities: those
+  that are none, as the margins of a support vector machine, become their logistic."""
+  scores, are_margins = table.scores, bool(len(table) and (table.scores.min() < 0 or table.scores.max() > 1))
+  if are_margins:
+    scores = np.where(scores >= 0, 1, np.exp(np.minimum(scores, 0))) / (1 + np.exp(-np.abs(scores)))
+  table = dataclasses.replace(table, scores=scores)
+  return [Found(frame.boxes_xyxy_px, frame.scores, frame.classes) for frame in table.by_frame()], are_margins
+
+
+def found_of(detections: Detections) -> Found:
+  """The boxes of a network."""
+  boxes, scores = detections.boxes_xyxy_px.astype(np.float64), detections.scores.astype(np.float64)
+  return Found(boxes, scores, detections.classes.astype(np.int64) + 1)
+
+
+def frames_of(source: str) -> list[str]:
+  """The pictures of a folder in the order in which people count (2.jpg before 10.jpg); those of a list as they stand.
+
+  Raises:
+    PrnError: there is no such folder, it holds no picture, or it is a video.
+  """
+  from prn_jax.data_pipelines.images import inputs
+  from prn_jax.data_pipelines.images.formats import is_image_name
+
+  path = Path(source)
+  if path.is_file() and not is_image_name(source) and path.suffix.lower() not in inputs.LIST_SUFFIXES:
+    raise PrnError(
+      f"'{source}' is no folder of pictures and no list of them. Of a video take the frames out first: "
+      "ffmpeg -i VIDEO frames/%06d.jpg; then give the folder."
+    )
+  found = inputs.expand([source])
+  return sorted(found, key=in_order) if path.is_dir() else found
+
+
+def in_order(name: str) -> list[tuple[int, int, str]]:
+  """A key that sorts numbers in names by their value."""
+  return [(1, int(part), "") if part.isdecimal() else (0, 0, part) for part in re.split(r"(\d+)", name)]
+
+
+def detections_in(run: Any, sources: Sequence[str]) -> Iterator[Any]:
+  """A network's `Detections`, or the `Failure`, of each picture in turn; pictures are read while it works."""
+  from prn_jax.run.images import stream
+
+  return stream(run, sources, keep_images=False)
