@@ -52,6 +52,7 @@ ORDER = (  # the lowest first; a room imports itself and those before it
   Room(("export",), "models for other programs, each with its proof"),
   Room(("quantize",), "networks in few bits: ranges, rounding, integers, and what it cost"),
   Room(("prune",), "units of channels that go together, what matters least, the network without it"),
+  Room(("serve",), "a model behind HTTP: photos in, boxes out"),
   Room(("api",), "`load`, `build` and `Model`, as `import prn_jax` shows them"),
   Room(("zoo",), "published weights"),
   Room(("hosts",), "processes that work as one; knows nothing of training"),

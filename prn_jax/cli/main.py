@@ -27,6 +27,7 @@ COMMANDS = {
   "analyze": "gradient combinations and live memory of a network (PRN paper, section 3)",
   "predict": "detect or classify in photos",
   "track": "follow objects through the frames of a video",
+  "serve": "a model behind HTTP: a page, JSON for programs",
   "train": "train a network by a configuration file",
   "plan": "what a training will need: steps, operations, memory",
   "eval": "score a model on annotated data, with tables and plots; or tracks",

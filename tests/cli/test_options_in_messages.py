@@ -50,7 +50,7 @@ SHARED = {
 }  # in common.py
 NO_MESSAGES = ("cli/words.py", "experiments/")  # a table of others' words; programs of their own
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*(?:\.[a-z0-9_.]*[a-z0-9_])?")
-OTHER_PROGRAM = re.compile(r"\b(docker run|pip install|make) [^.;)]*$")
+OTHER_PROGRAM = re.compile(r"\b(docker run|pip install|make|curl) [^.;)]*$")
 COMMAND = re.compile(r"\bprn ([a-z]+)(?: [a-z]+)?\b[^;')]*$")
 
 

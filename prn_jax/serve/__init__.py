@@ -1,0 +1,1 @@
+"""A model behind HTTP: photos in, boxes out."""
