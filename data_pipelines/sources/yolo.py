@@ -105,8 +105,11 @@ def _places(path: Path, content: Node, split: str) -> list[Path]:
     found = next((option for option in options if is_folder(option)), None)
     if found is None:
       splits = [name for name in ("train", "val", "valid", "test") if content.get(name).raw]
+      held = (
+        f"it has {', '.join(splits)}" if splits else f"it names no split: write '{split}: FOLDER OF IMAGES' into it"
+      )
       raise DataError(
-        f"{path} has no split '{split}' (it has {', '.join(splits) or 'none'}), and there is no folder {' or '.join(map(str, options))}"
+        f"{path} has no split '{split}' ({held}), and there is no folder {' or '.join(map(str, options))}"
       )
     return [found]
   value = content[key]

@@ -177,7 +177,7 @@ def _rewidth(graph: Graph, schedule: Schedule, gamma: float) -> Graph:
     only_here = set(consumers[blocks[0].source]) <= {*blocks[0].branch, blocks[0].shortcut}
     if first and makes_channels(graph, first) and graph.shapes[first.name].channels == channels and only_here:
       filters[first.name] = front
-    filters |= {block.output: width for block, width in zip(blocks, widths, strict=True)}
+    filters |= {block.output: width // block.parts for block, width in zip(blocks, widths, strict=True)}
   return with_filters(graph, filters)
 
 

@@ -19,12 +19,15 @@ class Block(NamedTuple):
     branch: names of the layers between, in order.
     output: the layer with weights that decides how wide the block is.
     shortcut: the addition.
+    parts: how many times the block is as wide as `output`: 2 in a ghost module, whose filters on each of its channels give
+      the other half.
   """
 
   source: str
   branch: tuple[str, ...]
   output: str
   shortcut: str
+  parts: int = 1
 
 
 def find_stages(graph: Graph) -> list[list[Block]]:
@@ -67,20 +70,37 @@ def _block(graph: Graph, index: int, consumers: Mapping[str, Sequence[str]]) -> 
   sharing = {name for layer in graph if layer.shared_with for name in (layer.name, layer.shared_with)}
   if not (inside and closed and private) or names & sharing or any(layer.adds_sources for layer in inside):
     return None
-  output = _deciding_layer(graph, shortcut.inputs[0], names)
-  return Block(source, tuple(layer.name for layer in inside), output, shortcut.name) if output else None
+  output, parts = _deciding_layer(graph, shortcut.inputs[0], names)
+  return Block(source, tuple(layer.name for layer in inside), output, shortcut.name, parts) if output else None
 
 
-def _deciding_layer(graph: Graph, name: str, inside: set[str]) -> str:
-  """The layer with weights that makes the channels of `name`, with nothing in between but what keeps them."""
+def _deciding_layer(graph: Graph, name: str, inside: set[str]) -> tuple[str, int]:
+  """The layer with weights that makes the channels of `name`, with nothing in between but what keeps them, and how many
+  times they are its own; ("", 1) where there is none."""
   while name in inside:
     layer = graph[name]
     if makes_channels(graph, layer):
-      return name
+      return name, 1
+    if len(layer.inputs) > 1 and layer.copies:
+      return _repeated_layer(graph, layer, inside)
     if layer.kernel or len(layer.inputs) != 1 or not hands_on(graph, layer, 0):
       break
     name = layer.inputs[0]
-  return ""
+  return "", 1
+
+
+def _repeated_layer(graph: Graph, joined: Layer, inside: set[str]) -> tuple[str, int]:
+  """For inputs joined side by side, one of which is made by weights and all others follow it, channel by channel."""
+  whole = sum(graph.shapes[name].channels for name in joined.inputs) == graph.shapes[joined.name].channels
+  makers = [name for name in joined.inputs if name in inside and makes_channels(graph, graph[name])]
+  if not whole or len(makers) != 1:
+    return "", 1
+  for name in joined.inputs:
+    layer = graph[name]
+    follows = layer.inputs == tuple(makers) and hands_on(graph, layer, 0) and name in inside
+    if name != makers[0] and not follows:
+      return "", 1
+  return makers[0], len(joined.inputs)
 
 
 def makes_channels(graph: Graph, layer: Layer) -> bool:
@@ -100,7 +120,8 @@ def groups_around(graph: Graph, blocks: Sequence[Block]) -> int:
   makers = (graph[name] for name in (blocks[0].source, *(block.output for block in blocks)) if name != INPUT)
   made = [groups_of(graph, layer) for layer in makers if makes_channels(graph, layer)]
   maps = (blocks[0].source, *(name for block in blocks for name in (block.output, block.shortcut)))
-  return math.lcm(*made, *(_groups_behind(graph, name, consumers) for name in maps))
+  parts = math.lcm(*(block.parts for block in blocks))
+  return parts * math.lcm(*made, *(_groups_behind(graph, name, consumers) for name in maps))
 
 
 def groups_of(graph: Graph, layer: Layer) -> int:

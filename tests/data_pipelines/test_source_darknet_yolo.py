@@ -255,6 +255,11 @@ def test_unknown_split_lists_what_there_is(tmp_path: Path) -> None:
   path = yolo(tmp_path, "names: [cat, dog]\nval: images/val\n")
   with pytest.raises(DataError, match=r"has no split 'test' \(it has val\), and there is no folder .*test/images or"):
     open_spec(f"yolo:{path}:test")
+  path = yolo(tmp_path, "names: [cat, dog]\n")
+  with pytest.raises(
+    DataError, match=r"has no split 'test' \(it names no split: write 'test: FOLDER OF IMAGES' into it\),"
+  ):
+    open_spec(f"yolo:{path}:test")
 
 
 @pytest.mark.parametrize(
