@@ -133,9 +133,10 @@ def prepare(way: Way, job: Job) -> None:
   from prn_jax.export.convert import convert
   from prn_jax.loading import load
   from prn_jax.prune.command import PruneOptions, figure, prune
+  from prn_jax.prune.selection import Goal, Target
 
   method, _, share = job.variant.removesuffix(TEACHER).removesuffix(SCRATCH).partition(":")
-  options = PruneOptions(method=method, flops=float(share), recalibrate=RECALIBRATION, force=True)
+  options = PruneOptions(method=method, target=Target(Goal.FLOPS, float(share)), recalibrate=RECALIBRATION, force=True)
   sparse = load(_run(way, job.group, SPARSE, job.seed))
   skip = job.config.data.on_bad_data
   pruned = prune(sparse, options, open_spec(job.config.data.train, skip), skip).model

@@ -10,11 +10,11 @@ from typing import Any
 
 from prn_jax.errors import PrnError
 from prn_jax.experiments.blocks import Stage
-from prn_jax.experiments.machine import OF_REPORT, machines_text
 from prn_jax.experiments.runs import Result, machine_of, result_of
 from prn_jax.files.disk import write_text
 from prn_jax.files.structured import MAX_DATA_BYTES, read_json
 from prn_jax.files.values import Node
+from prn_jax.run.machine import OF_REPORT, machines_text
 
 FILE = "results.json"
 

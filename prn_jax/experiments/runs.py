@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from prn_jax.errors import PrnError
-from prn_jax.experiments.machine import machine
 from prn_jax.files.disk import write_text
 from prn_jax.files.structured import read_json
 from prn_jax.files.values import Node, shown
 from prn_jax.graph.cost import cost
+from prn_jax.run.machine import machine
 from prn_jax.train.config import TrainConfig, differences, to_dict
 
 RESULT = "result.json"
@@ -61,7 +61,7 @@ class Result:
     values: name -> figure at the end of training.
     curve: rows {"epoch", name -> figure} of the evaluations.
     loss: rows (epoch, training loss).
-    machine: the machine on which it, or its last part, ran; see `prn_jax.experiments.machine`. None if that is not known.
+    machine: the machine on which it, or its last part, ran; see `prn_jax.run.machine`. None if that is not known.
   """
 
   group: str
@@ -210,7 +210,7 @@ def result_of(root: Node) -> Result:
 
 
 def machine_of(root: Node) -> dict[str, Any]:
-  """A machine as `prn_jax.experiments.machine` describes it."""
+  """A machine as `prn_jax.run.machine` describes it."""
   for key in ("device", "jax", "prn_jax"):
     root[key].text()
   root["cores"].whole(0)

@@ -17,7 +17,6 @@ from pathlib import Path
 from prn_jax.experiments.cameras import split_by_camera
 from prn_jax.experiments.command import execute, make_record, parser, write_report
 from prn_jax.experiments.curves import draw_curves, legend, panels, save
-from prn_jax.experiments.machine import machine, machine_text
 from prn_jax.experiments.record import Record, run_lines
 from prn_jax.experiments.runs import Job, Result, scaled
 from prn_jax.experiments.summary import (
@@ -31,6 +30,7 @@ from prn_jax.experiments.summary import (
 )
 from prn_jax.files.disk import write_text
 from prn_jax.files.structured import read_json
+from prn_jax.run.machine import machine, machine_text
 from prn_jax.train.config import TrainConfig, typed
 
 TITLE = "## Table 2 in small: YOLOv3-tiny's head"
@@ -211,7 +211,7 @@ def _kept_latency(path: Path) -> dict[str, dict[str, float]]:
 def _measured(configs: Mapping[str, TrainConfig]) -> dict[str, float]:
   """Name -> milliseconds of the networks of these configurations, which share their data."""
   from prn_jax.data_pipelines.spec import open_spec
-  from prn_jax.experiments.latency import latencies
+  from prn_jax.run.latency import latencies
   from prn_jax.train.experiment import build_network
 
   classes = len(open_spec(next(iter(configs.values())).data.train, "skip").names)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from prn_jax.graph.channels import How
+from prn_jax.graph.consumers import consumers_of
 from prn_jax.graph.graph import Graph, Layer
 
 
@@ -43,7 +44,8 @@ def layers_in_scope(graph: Graph, scope: Scope | str) -> tuple[str, ...]:
   if scope is Scope.RESIDUAL:
     last = _branch_ends(graph)
     return tuple(layer.name for layer in normalised if layer.name in last)
-  consumers = _consumers(graph)
+  layers = {layer.name: layer for layer in graph}
+  consumers = {name: [layers[one] for one in read] for name, read in consumers_of(graph).items()}
   results = {head.name for head in graph.heads}
   found = []
   for layer in normalised:
@@ -85,21 +87,13 @@ def _enlarges(graph: Graph, layer: Layer) -> bool:
   return window is not None and min(window.stride) < 1
 
 
-def _consumers(graph: Graph) -> dict[str, list[Layer]]:
-  found: dict[str, list[Layer]] = {}
-  for layer in graph:
-    for name in dict.fromkeys(layer.inputs):
-      found.setdefault(name, []).append(layer)
-  return found
-
-
 def _handed_on(graph: Graph, layer: Layer, consumers: dict[str, list[Layer]]) -> set[str]:
   """Layers that have channels of `layer` as they are, or scaled one by one."""
   reached: set[str] = set()
   ahead = [layer.name]
   while ahead:
     name = ahead.pop()
-    for other in consumers.get(name, ()):
+    for other in consumers[name]:
       keeps = any(
         span.how is How.KEEP
         for source, reads in zip(other.inputs, graph.reads(other), strict=True)
@@ -118,7 +112,7 @@ def _is_mixed(graph: Graph, layer: Layer, reached: set[str], consumers: dict[str
   return any(
     span.how is How.MIX
     for name in held
-    for other in consumers.get(name, ())
+    for other in consumers[name]
     for source, reads in zip(other.inputs, graph.reads(other), strict=True)
     if source in held
     for span in reads.spans

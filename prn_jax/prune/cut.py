@@ -31,6 +31,15 @@ def silenced(graph: Graph, variables: Variables, units: Collection[Unit]) -> Var
   return prune.silenced(graph, quiet, [unit.channels for unit in without_constants(graph, units)])
 
 
+def masked(graph: Graph, variables: Variables, units: Collection[Unit]) -> Variables:
+  """Variables with which the whole network computes what the compact one does (`cut`), borders included.
+
+  The constants of the units have gone into what reads them, and the units give the activation of 0: 0, but for logistic and
+  the like. One compiled program serves for any choice of units.
+  """
+  return prune.silenced(graph, _carried(graph, variables, units), [unit.channels for unit in units])
+
+
 def cut(graph: Graph, variables: Variables, units: Collection[Unit]) -> tuple[Graph, Variables]:
   """The compact network and its variables.
 
@@ -46,10 +55,15 @@ def cut(graph: Graph, variables: Variables, units: Collection[Unit]) -> tuple[Gr
   """
   if not units:
     return graph, variables
+  return prune.cut(graph, _carried(graph, variables, units), [unit.channels for unit in units])
+
+
+def _carried(graph: Graph, variables: Variables, units: Collection[Unit]) -> Variables:
+  """`silenced`, with the constants of the units in the rolling means and biases of what reads them."""
   quiet = silenced(graph, variables, units)
   flat = dict(flattened(quiet))
   for layer, offset in offsets_of(graph, quiet, units).items():
     bias = next(a.key(layer) for a in graph.arrays(graph[layer]) if a.path.endswith("bias"))
     where, sign = (f"batch_stats/{layer}/bn/mean", -1) if graph[layer].has_batchnorm else (bias, 1)
     flat[where] = (np.asarray(flat[where], np.float64) + sign * offset).astype(np.float32)
-  return prune.cut(graph, nested(flat), [unit.channels for unit in units])
+  return nested(flat)

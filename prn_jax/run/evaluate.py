@@ -343,28 +343,50 @@ def classification_result(dataset: Dataset, run: Run) -> ClassificationMetrics:
   return classification_metrics(rows, [run.labels[key] for key in results], dataset.names)
 
 
-def usual_figures(
-  model: Model,
-  dataset: Dataset,
-  *,
-  batch_size: int = 1,
-  on_bad_data: OnBadData | str = "stop",
-  network: Callable[[Variables, jax.Array], Mapping[str, Any]] | None = None,
-) -> dict[str, float]:
+class UsualFigures:
   """The figures that `prn eval` gives without further options: COCO's of a detector, top-1 and top-5 of a classifier.
 
   Args:
-    model: a model with weights.
+    model: gives the graph and how images come to its size; its weights are not looked at.
     dataset: annotated images, with the classes of the model.
     batch_size, on_bad_data, network: see `Evaluator`.
   """
-  options = None
-  if model.graph.detects:
-    options = for_protocol(DetectOptions(conf=CONF, nms=NMS, max_detections=MOST_DETECTIONS), "coco")
-  run = run_model(model, dataset, options, batch_size=batch_size, on_bad_data=on_bad_data, network=network)
-  if model.graph.detects:
-    return dict(score_detections(dataset, run, "coco")[1].to_json()["metrics"])
-  return dict(classification_result(dataset, run).to_json()["metrics"])
+
+  def __init__(
+    self,
+    model: Model,
+    dataset: Dataset,
+    *,
+    batch_size: int = 1,
+    on_bad_data: OnBadData | str = "stop",
+    network: Callable[[Variables, jax.Array], Mapping[str, Any]] | None = None,
+  ) -> None:
+    options = None
+    if model.graph.detects:
+      options = for_protocol(DetectOptions(conf=CONF, nms=NMS, max_detections=MOST_DETECTIONS), "coco")
+    self._detects, self._dataset = model.graph.detects, dataset
+    self._evaluator = Evaluator(
+      model.graph,
+      dataset,
+      make_mesh(),
+      options,
+      resize=model.resize,
+      batch_size=batch_size,
+      on_bad_data=on_bad_data,
+      network=network,
+    )
+
+  def __call__(self, variables: Variables) -> dict[str, float]:
+    """The figures with these variables; the program is compiled once for all of them. Errors: see `Evaluator`."""
+    run = self._evaluator(variables)
+    if self._detects:
+      return dict(score_detections(self._dataset, run, "coco")[1].to_json()["metrics"])
+    return dict(classification_result(self._dataset, run).to_json()["metrics"])
+
+
+def usual_figures(model: Model, dataset: Dataset, **how: Any) -> dict[str, float]:
+  """`UsualFigures` of a model with its weights; `how`: the further arguments of that."""
+  return UsualFigures(model, dataset, **how)(model.variables)
 
 
 def image_reader(dataset: Dataset) -> Callable[[Any], np.ndarray]:

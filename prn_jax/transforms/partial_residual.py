@@ -16,6 +16,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 from prn_jax.errors import GraphError, PrnError, did_you_mean
+from prn_jax.graph.consumers import consumers_of
 from prn_jax.graph.graph import INPUT, Graph, Layer, Wiring
 from prn_jax.graph.partial import (
   Schedule,
@@ -29,7 +30,7 @@ from prn_jax.kinds.activation import Activation
 from prn_jax.kinds.conv import Conv
 from prn_jax.kinds.route import Route
 from prn_jax.kinds.shortcut import Shortcut
-from prn_jax.transforms.stages import consumers_of, find_stages, groups_around, makes_channels, with_filters
+from prn_jax.transforms.stages import find_stages, groups_around, makes_channels, with_filters
 
 # -- characteristic 1 ------------------------------------------------------------------------------------
 

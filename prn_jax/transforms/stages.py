@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from prn_jax.graph.channels import How
+from prn_jax.graph.consumers import consumers_of
 from prn_jax.graph.graph import INPUT, Graph, Layer, checked_shape
 
 
@@ -44,15 +45,6 @@ def find_stages(graph: Graph) -> list[list[Block]]:
     else:
       stages.append([block])
   return stages
-
-
-def consumers_of(graph: Graph) -> dict[str, list[str]]:
-  """Layer -> the layers that read it."""
-  consumers: dict[str, list[str]] = {name: [] for name in graph.shapes}
-  for layer in graph:
-    for name in layer.inputs:
-      consumers[name].append(layer.name)
-  return consumers
 
 
 def _block(graph: Graph, index: int, consumers: Mapping[str, Sequence[str]]) -> Block | None:

@@ -40,8 +40,41 @@ def test_a_trained_detector(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
   assert f"{found['params_left']:,}" in page
   assert f"<td>AP50, not fine-tuned</td><td>{found['AP50_before']:.4f}</td>" in page
   assert cv2.imread(str(tmp_path / "report" / "layers.png")).shape[0] > 200
+  assert found["latency"]["before_ms"] > 0 < found["latency"]["after_ms"]
+  assert f"the least of many passes of both networks in turn, on {found['latency']['machine']}" in page
   assert main(["eval", str(out), "--data", DATA, "--json"]) == 0
   assert answer(capsys)["metrics"]["AP50"] == pytest.approx(found["AP50_after"], abs=1e-6)
+  check_tuned(out, tmp_path / "report", found, capsys)
+
+
+def check_tuned(tuned: Path, report: Path, found: dict, capsys: pytest.CaptureFixture[str]) -> None:
+  """The figure of another network of the same widths goes into the report, beside the others; of other widths it does not."""
+  assert main(["prune", str(tuned), "--tuned", "--report", str(report)]) == 0
+  figures = [f"{value:.4f}" for value in (found["AP50_before"], found["AP50_after"], found["AP50_after"])]
+  assert "AP50        {} -> {} -> {} (fine-tuned)".format(*figures) in capsys.readouterr().out
+  kept = json.loads((report / "report.json").read_text())
+  assert kept["tuned"] == str(tuned)
+  assert {key: value for key, value in kept.items() if not key.endswith("tuned")} == {
+    key: value for key, value in found.items() if key != "dst"
+  }
+  assert f"<td>AP50, fine-tuned</td><td>{figures[0]}</td><td>{figures[2]}</td>" in (report / "report.html").read_text()
+  assert main(["prune", "traffic-tiny-prn", "--tuned", "--report", str(report)]) == 2
+  assert "has 40 channels, and the report says that 35 are left. Give the network that was" in capsys.readouterr().err
+  (report / "report.json").write_text(json.dumps({"layers": []}))
+  assert main(["prune", str(tuned), "--tuned", "--report", str(report)]) == 2
+  assert "has no figures to compare with, since the pruning had no data. Prune again with" in capsys.readouterr().err
+
+
+def test_by_gradients_and_by_chance(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+  """The whole commands; that the scores are right: tests/prune."""
+  common = ["--calibrate", "synthetic:traffic:8", "--images", "4", "--target-params", "0.9", "--json"]
+  assert main(["prune", "traffic-tiny-prn", str(tmp_path / "a.weights"), "--method", "group-taylor", *common]) == 0
+  assert 0.85 < answer(capsys)["params_share"] <= 0.9
+  how = ["--method", "eagle-eye", "--candidates", "2", "--recalibrate", "8", "--seed", "3"]
+  assert main(["prune", "traffic-tiny-prn", str(tmp_path / "b.weights"), *how, *common]) == 0
+  found = answer(capsys)
+  assert [one["seed"] for one in found["candidates"]] == [3, 4]
+  assert found["params_share"] == found["candidates"][found["candidate"]]["reached"]
 
 
 def test_darknets_files_are_read_by_opencv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -76,8 +109,46 @@ def test_a_table_of_what_percentages_cost(capsys: pytest.CaptureFixture[str], tm
   ("options", "message"),
   [
     (["OUT", "--percent", "120"], "--percent 120: expected more than 0 and less than 100."),
-    (["OUT"], "nothing to remove: give --percent P, --target-flops R or --blocks N."),
-    (["OUT", "--percent", "5", "--target-flops", "0.5"], "both say how much goes; give one of them."),
+    (
+      ["OUT"],
+      "nothing to remove: give --percent P, --target-flops R, --target-params R, --target-latency MS or --block",
+    ),
+    (
+      ["OUT", "--percent", "5", "--target-flops", "0.5"],
+      "--percent and --target-flops both say how much goes; give one",
+    ),
+    (
+      ["OUT", "--target-params", "1.5"],
+      "--target-params 1.5: expected the share that stays, more than 0 and less than 1.",
+    ),
+    (["OUT", "--target-latency", "0"], "--target-latency 0: expected milliseconds, more than 0."),
+    (
+      ["OUT", "--percent", "5", "--method", "taylor"],
+      "the method 'taylor' judges by gradients of the training loss, for which it needs annotated images: give those of",
+    ),
+    (
+      ["OUT", "--percent", "5", "--method", "eagle-eye"],
+      "judges by the figures of candidates, for which it needs annot",
+    ),
+    (["OUT", "--percent", "5", "--candidates", "0"], "--candidates 0: expected at least 1."),
+    (["OUT", "--percent", "5", "--images", "0"], "--images 0: expected at least 1."),
+    (
+      ["OUT", "--percent", "5", "--candidates", "9"],
+      "--candidates 9 has no effect on the method 'variance'; eagle-eye",
+    ),
+    (
+      ["OUT", "--percent", "5", "--images", "9"],
+      "--images 9 has no effect on the method 'variance'; taylor, group-tay",
+    ),
+    (["OUT", "--percent", "5", "--seed", "-1"], "--seed -1: expected at least 0."),
+    (
+      ["OUT", "--target-latency", "5", "--method", "eagle-eye", "--data", DATA],
+      "with a time as the target every candidate would have to be timed: give the method eagle-eye a share",
+    ),
+    (["--tuned"], "--tuned needs the report of the pruning: give its folder with --report DIR."),
+    (["--tuned", "--report", "OUT", "--percent", "5"], "by the data that the report names: leave --percent out."),
+    (["OUT", "--tuned", "--report", "OUT2"], "by the data that the report names: leave OUT out."),
+    (["--tuned", "--report", "OUT"], "--report names the folder that prn prune --report DIR has written."),
     (
       ["OUT", "--percent", "5", "--recalibrate", "8"],
       "--recalibrate needs images: give --calibrate SPEC or --data SPEC.",

@@ -20,7 +20,7 @@ WEIGHTS = ("summary", "predict", "eval", "track", "convert", "verify", *TRAINS) 
 PRINTED_BY: dict[str, tuple[str, ...]] = {
   "quantize/": ("quantize",),
   "classify/metrics.py": ("eval",),
-  "prune/command.py": ("prune",),
+  "prune/": ("prune",),
   "cli/main.py": READS,
   "data_pipelines/convert/": ("data",),
   "data_pipelines/prepared/prepare.py": ("data",),

@@ -15,13 +15,13 @@ from PIL import Image
 
 from prn_jax.errors import PrnError
 from prn_jax.experiments import command, figure11, page, table2
-from prn_jax.experiments import machine as machines
 from prn_jax.experiments import record as records
 from prn_jax.experiments.blocks import stages
-from prn_jax.experiments.machine import machine_text
 from prn_jax.experiments.record import Record
 from prn_jax.experiments.runs import run_folder
 from prn_jax.formats import darknet_cfg
+from prn_jax.run import machine as machines
+from prn_jax.run.machine import machine_text
 from prn_jax.train.config import to_dict
 from prn_jax.train.experiment import build_network
 from tests.experiments.made_up import MACHINE, OTHER, as_in_the_paper, cifar_record, heads_record, section

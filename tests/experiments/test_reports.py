@@ -16,8 +16,8 @@ from prn_jax.experiments import curves, figure11, figure11_report, table2
 from prn_jax.experiments.blocks import Stage, line, stages, trained_stages
 from prn_jax.experiments.cameras import split_by_camera
 from prn_jax.experiments.figure11_report import FAMILIES, variants
-from prn_jax.experiments.latency import latencies
 from prn_jax.formats import darknet_cfg
+from prn_jax.run.latency import latencies
 from prn_jax.train.config import typed
 from prn_jax.train.experiment import build_network
 from tests.experiments.made_up import MACHINE, as_in_the_paper, cifar_record, heads_record, heads_section, section

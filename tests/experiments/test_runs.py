@@ -12,12 +12,12 @@ from PIL import Image
 
 from prn_jax.data_pipelines.augment.classification import ClassificationAugment
 from prn_jax.errors import PrnError
-from prn_jax.experiments.machine import machine
 from prn_jax.experiments.runs import RESULT, Job, by_seed, check_networks, finished, run_missing
 from prn_jax.formats import darknet_cfg
 from prn_jax.graph.builder import Builder
 from prn_jax.graph.cost import cost
 from prn_jax.graph.graph import Graph
+from prn_jax.run.machine import machine
 from prn_jax.train.config import DataConfig, Duration, EvalConfig, TrainConfig
 from tests.experiments.test_summary import result
 

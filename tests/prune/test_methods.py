@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import jax
@@ -16,9 +17,11 @@ from prn_jax.graph.cost import cost
 from prn_jax.graph.graph import Graph
 from prn_jax.models import build_graph
 from prn_jax.network import Network, init_variables
+from prn_jax.prune import selection
 from prn_jax.prune.blocks import least_blocks, without_blocks
-from prn_jax.prune.methods import METHODS, Method, choose, get_method, is_sparse, kept, operations, scores
+from prn_jax.prune.methods import METHODS, Method, get_method, operations, scores
 from prn_jax.prune.recalibrate import recalibrated
+from prn_jax.prune.selection import Goal, Kept, Target, choose, is_sparse, num_kept
 from prn_jax.prune.units import find_units
 from prn_jax.transforms.prune import without_channels
 from tests.nets import random_model
@@ -37,17 +40,29 @@ def chain() -> tuple[Graph, Any]:
   return graph, variables
 
 
-def gone(graph: Graph, variables: Any, method: Method, **how: Any) -> set[str]:
-  return {f"{name}:{i}" for unit in choose(graph, variables, method, **how).units for name, i in unit.makers}
+def gone(graph: Graph, variables: Any, method: Method, *how: Any) -> set[str]:
+  return {f"{name}:{i}" for unit in choose(graph, variables, method, *how).units for name, i in unit.makers}
 
 
 def test_the_least_gammas_go_and_of_equal_ones_the_last() -> None:
   graph, variables = chain()
-  assert gone(graph, variables, METHODS["normal"], share=0.25) == {"b:0", "b:1"}
-  assert gone(graph, variables, METHODS["normal"], share=0.125) == {"b:1"}
-  assert gone(graph, variables, METHODS["normal"], share=0.5) == {"a:0", "a:1", "b:0", "b:1"}
-  assert gone(graph, variables, METHODS["normal"], share=0.875, min_keep=2) == {"a:0", "a:1", "b:0", "b:1"}
-  assert gone(graph, variables, METHODS["normal"], share=0.99) == {"a:0", "a:1", "a:2", "b:0", "b:1", "b:2"}
+  assert gone(graph, variables, METHODS["normal"], Target(Goal.SHARE, 0.25)) == {"b:0", "b:1"}
+  assert gone(graph, variables, METHODS["normal"], Target(Goal.SHARE, 0.125)) == {"b:1"}
+  assert gone(graph, variables, METHODS["normal"], Target(Goal.SHARE, 0.5)) == {"a:0", "a:1", "b:0", "b:1"}
+  assert gone(graph, variables, METHODS["normal"], Target(Goal.SHARE, 0.875), Kept(min_keep=2)) == {
+    "a:0",
+    "a:1",
+    "b:0",
+    "b:1",
+  }
+  assert gone(graph, variables, METHODS["normal"], Target(Goal.SHARE, 0.99)) == {
+    "a:0",
+    "a:1",
+    "a:2",
+    "b:0",
+    "b:1",
+    "b:2",
+  }
 
 
 def test_scores_by_hand() -> None:
@@ -84,20 +99,20 @@ def test_a_sum_counts_all_of_its_layers_or_the_first() -> None:
 )
 def test_rounding(size: int, left: int, expected: int) -> None:
   """The wrong cases of other programs, with the right answers."""
-  assert kept(size, left, 32, 8) == expected
+  assert num_kept(size, left, 32, 8) == expected
 
 
 @given(size=st.integers(8, 2048), share=st.floats(0, 1), base=st.sampled_from([1, 8, 16, 32]), floor=st.integers(1, 8))
 def test_rounding_of_any_width(size: int, share: float, base: int, floor: int) -> None:
   left = int(size * share)
-  found = kept(size, left, base, floor)
+  found = num_kept(size, left, base, floor)
   assert max(left, floor) <= found <= size
   assert found in (size, floor) or found % base == 0
 
 
 def test_rounded_widths_of_a_network() -> None:
   graph = build_graph("yolov3-tiny-prn", width=64, height=64)
-  choice = choose(graph, init_variables(graph, 2), METHODS["l1"], share=0.4, round_to=8)
+  choice = choose(graph, init_variables(graph, 2), METHODS["l1"], Target(Goal.SHARE, 0.4), Kept(round_to=8))
   compact = without_channels(graph, [unit.channels for unit in choice.units])
   assert all(
     shape.channels % 8 == 0 for layer in compact if (shape := compact.shapes[layer.name]) and layer.has_batchnorm
@@ -107,16 +122,65 @@ def test_rounded_widths_of_a_network() -> None:
 @pytest.mark.parametrize("flops", [0.3, 0.7])
 def test_operations_are_hit_exactly(flops: float) -> None:
   graph = build_graph("yolov3-tiny-prn", width=64, height=64)
-  choice = choose(graph, init_variables(graph, 2), METHODS["group-norm"], flops=flops)
+  choice = choose(graph, init_variables(graph, 2), METHODS["group-norm"], Target(Goal.FLOPS, flops))
   whole, units = cost(graph).macs, list(choice.units)
   assert cost(without_channels(graph, [unit.channels for unit in units])).macs <= flops * whole
   assert cost(without_channels(graph, [unit.channels for unit in units])).macs > (flops - 0.02) * whole
 
 
+@pytest.fixture
+def timed(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+  """A machine that needs 10 ms for yolov3-tiny-prn and less in proportion to its operations; gives the measured times."""
+  whole, seen = cost(build_graph("yolov3-tiny-prn", width=64, height=64)).macs, list[float]()
+
+  def latencies(graphs: dict[str, Graph]) -> dict[str, float]:
+    (graph,) = graphs.values()
+    seen.append(10 * cost(graph).macs / whole)
+    return {"network": seen[-1]}
+
+  monkeypatch.setattr(selection, "latencies", latencies)
+  return seen
+
+
+def test_a_time_is_searched_in_few_steps(timed: list[float]) -> None:
+  graph = build_graph("yolov3-tiny-prn", width=64, height=64)
+  choice = choose(graph, init_variables(graph, 2), METHODS["group-norm"], Target(Goal.LATENCY, 4.0))
+  left = without_channels(graph, [unit.channels for unit in choice.units])
+  assert 0.36 < cost(left).macs / cost(graph).macs <= 0.4
+  assert len(timed) <= 9  # every one compiles a network
+
+
+def test_words_about_times(timed: list[float]) -> None:
+  graph = build_graph("yolov3-tiny-prn", width=64, height=64)
+  variables = init_variables(graph)
+  with pytest.raises(PrnError) as unreachable:
+    choose(graph, variables, METHODS["l1"], Target(Goal.LATENCY, 0.001))
+  least = re.match(
+    r"network 'yolov3-tiny-prn' takes (0\.\d+) ms when all goes that this method may take; 0\.001 ms cannot be reached. "
+    r"Measured on .* CPU cores.* threads?, batch 1, 64x64. Take a method with a wider scope",
+    str(unreachable.value),
+  )
+  assert least
+  assert float(least[1]) == pytest.approx(timed[0], abs=0.01)
+  with pytest.raises(
+    PrnError, match=r"takes 10\.00 ms as it is, and 12 ms are allowed: nothing has to go. Measured on"
+  ):
+    choose(graph, variables, METHODS["l1"], Target(Goal.LATENCY, 12))
+  with pytest.raises(PrnError, match=r"a time of -1 ms; expected more than 0"):
+    choose(graph, variables, METHODS["l1"], Target(Goal.LATENCY, -1))
+
+
+def test_parameters_are_hit_exactly() -> None:
+  graph = build_graph("yolov3-tiny-prn", width=64, height=64)
+  choice = choose(graph, init_variables(graph, 2), METHODS["l1"], Target(Goal.PARAMS, 0.4))
+  left = cost(without_channels(graph, [unit.channels for unit in choice.units])).params / cost(graph).params
+  assert 0.39 < left <= 0.4
+
+
 def test_sparse_or_not() -> None:
   graph, variables = chain()
-  assert is_sparse(choose(graph, variables, METHODS["normal"], share=0.25))
-  assert not is_sparse(choose(graph, variables, METHODS["normal"], share=0.5))
+  assert is_sparse(choose(graph, variables, METHODS["normal"], Target(Goal.SHARE, 0.25)))
+  assert not is_sparse(choose(graph, variables, METHODS["normal"], Target(Goal.SHARE, 0.5)))
 
 
 def test_blocks() -> None:
@@ -160,17 +224,17 @@ def test_words() -> None:
     get_method("slimm")
   graph, variables = chain()
   with pytest.raises(PrnError, match=r"a share of 1\.5 of the channels; expected more than 0 and less than 1"):
-    choose(graph, variables, METHODS["normal"], share=1.5)
+    choose(graph, variables, METHODS["normal"], Target(Goal.SHARE, 1.5))
   with pytest.raises(
     PrnError, match=r"keeps \d+% of its operations when all goes that this method may take; 1% cannot"
   ):
-    choose(graph, variables, METHODS["normal"], flops=0.01)
+    choose(graph, variables, METHODS["normal"], Target(Goal.FLOPS, 0.01))
   g = Builder(8, 8)
   g.conv(4, name="a")
   g.conv(3, name="end")
   plain = g.graph()
   with pytest.raises(PrnError, match="has no batch norm in what may go, so that there are no gammas to judge by"):
-    choose(plain, init_variables(plain), Method(), share=0.5)
+    choose(plain, init_variables(plain), Method(), Target(Goal.SHARE, 0.5))
 
 
 def test_shares_of_variance_by_hand() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 
 import numpy as np
 
 from prn_jax.graph.graph import Graph
+from prn_jax.run.machine import machine, machine_text
 
 ROUNDS, IN_A_ROW = 12, 6
 
@@ -25,7 +27,9 @@ def latencies(graphs: Mapping[str, Graph]) -> dict[str, float]:
   from prn_jax.run.inference import Inference
 
   engines = {name: Inference(Model(graph, init_variables(graph))) for name, graph in graphs.items()}
-  images = {name: np.full((1, graph.height, graph.width, 3), 0.5, np.float32) for name, graph in graphs.items()}
+  images = {
+    name: np.full((1, graph.height, graph.width, graph.channels), 0.5, np.float32) for name, graph in graphs.items()
+  }
   least = dict.fromkeys(graphs, float("inf"))
   for _ in range(ROUNDS):
     for name, engine in engines.items():
@@ -34,3 +38,9 @@ def latencies(graphs: Mapping[str, Graph]) -> dict[str, float]:
         jax.block_until_ready(engine(images[name]))
         least[name] = min(least[name], 1e3 * (time.perf_counter() - began))
   return least
+
+
+def measured_on() -> str:
+  """The machine of `latencies`, in words, with the threads that its programs may use."""
+  threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+  return f"{machine_text(machine())}, {threads} thread{'s' if threads > 1 else ''}"
