@@ -107,7 +107,7 @@ def _open_run(path: Path) -> Model:
 
 
 def _open_safetensors(path: Path) -> Model:
-  from prn_jax.network import unflatten_variables
+  from prn_jax.variables import unflatten_variables
 
   text, extra, flat = safetensors.load(path)
   return _saved_model(path, text, extra, unflatten_variables(flat))
@@ -143,7 +143,7 @@ def from_library(path: str | Path, name: str, names: str | Path | Sequence[str] 
   Example: from_library("model.safetensors", "timm/darknet53.c2ns_in1k").forward(images)
   """
   from prn_jax.formats import timm
-  from prn_jax.network import unflatten_variables
+  from prn_jax.variables import unflatten_variables
 
   graph, flat = timm.load(to_path(path), name)
   model = Model(graph, unflatten_variables(flat), names=() if names is None else labels.read_names(names))
@@ -153,7 +153,7 @@ def from_library(path: str | Path, name: str, names: str | Path | Sequence[str] 
 
 def check_variables(variables: Variables, graph: Graph, where: str) -> None:
   """Raises CheckpointError listing missing, extra and misshapen variables."""
-  from prn_jax.network import expected_variables, flatten_variables
+  from prn_jax.variables import expected_variables, flatten_variables
 
   orbax.check_keys(flatten_variables(variables), expected_variables(graph), where)
 
@@ -194,7 +194,7 @@ def with_weights(model: Model, weights: str | Path, partial: bool | None = None)
 
 def _filled(variables: Variables, graph: Graph) -> Variables:
   """Random initialisation under the variables that a partial file has."""
-  from prn_jax.network import flatten_variables, init_variables, unflatten_variables
+  from prn_jax.variables import flatten_variables, init_variables, unflatten_variables
 
   return unflatten_variables(flatten_variables(init_variables(graph)) | flatten_variables(variables))
 

@@ -70,7 +70,7 @@ class Model:
     """The weights, as nested dicts of arrays, NHWC/HWIO; random if there are none."""
     if self.weights is not None:
       return self.weights
-    from prn_jax.network import init_variables
+    from prn_jax.variables import init_variables
 
     _LOG.warning("model '%s' has no weights: its variables are random.", self.graph.name)
     return init_variables(self.graph)
@@ -128,7 +128,7 @@ class Model:
 
   def digest(self) -> str:
     """sha256 over the names, shapes and bytes of all variables."""
-    from prn_jax.network import flatten_variables
+    from prn_jax.variables import flatten_variables
 
     return digest({key: np.asarray(value) for key, value in flatten_variables(self.variables).items()})
 

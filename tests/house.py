@@ -42,7 +42,10 @@ ORDER = (  # the lowest first; a room imports itself and those before it
   Room(("ops",), "arithmetic with gradients of its own"),
   Room(("kinds",), "one file per kind of layer, with everything that is true of it"),
   Room(("models",), "builders of whole networks"),
-  Room(("network", "labels"), "a graph as a Flax module; the names of its classes"),
+  Room(
+    ("variables", "network", "labels"),
+    "what a network computes with, by name; a graph as a Flax module; the names of its classes",
+  ),
   Room(("formats",), "models in files: cfg, weights, Orbax, safetensors"),
   Room(("transforms",), "graph and variables -> graph and variables"),
   Room(("model", "loading"), "a graph with its variables and names, and how it is opened"),

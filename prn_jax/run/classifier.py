@@ -74,7 +74,7 @@ class Classifier:
     """As a call, for images that `prepare` has resized already; the results hold no image."""
     rows = self.probabilities(prepared)
     if not np.isfinite(rows).all():
-      from prn_jax.network import why_not_finite
+      from prn_jax.variables import why_not_finite
 
       raise PrnError(
         f"network '{self.model.graph.name}' gave NaN or infinity as probabilities: {why_not_finite(self.model.variables)}"

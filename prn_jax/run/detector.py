@@ -214,7 +214,7 @@ class Detector:
   ) -> Detections:
     """Row `index` of a batch's result, in the pixels of the original image."""
     if found.num_nonfinite[index]:
-      from prn_jax.network import why_not_finite
+      from prn_jax.variables import why_not_finite
 
       raise PrnError(
         f"network '{self.model.graph.name}' gave NaN or infinity in {found.num_nonfinite[index]} boxes"

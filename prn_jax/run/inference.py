@@ -11,10 +11,10 @@ import numpy as np
 from prn_jax import compilation_cache
 from prn_jax.graph.graph import Graph
 from prn_jax.model import Model
-from prn_jax.network import Network, Variables
 from prn_jax.run import traced
 from prn_jax.transforms.fold_batchnorm import fold_batchnorm
 from prn_jax.transforms.fuse_stem import fuse_stem
+from prn_jax.variables import Variables
 
 # XLA's CPU backend hands convolutions to YNNPACK; for float models its own are 1.1 to 1.4 times faster
 # (docs/speed.md). An older jaxlib without the option ignores us by raising.
@@ -43,11 +43,12 @@ class Inference:
     graph, variables = optimized(model.graph, model.variables)
     self.graph = graph
     self._variables = jax.device_put(variables)
-    network = Network(graph, dtype=dtype)
 
     def run(variables: Variables, images: jax.Array) -> Any:
+      from prn_jax.network import Network  # Flax takes a third of a second, and a program that was kept needs none
+
       x = images.astype(np.float32) / 255 if images.dtype == np.uint8 else images
-      heads = network.apply(variables, x)
+      heads = Network(graph, dtype=dtype).apply(variables, x)
       assert isinstance(heads, dict)
       return post(heads) if post else heads
 

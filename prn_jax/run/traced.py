@@ -11,12 +11,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import importlib.metadata
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import flax
 import jax
 
 import prn_jax
@@ -70,7 +70,7 @@ def _is_on() -> bool:
 def _digest(*parts: object) -> str:
   device = jax.devices()[0]
   settings = [str(getattr(jax.config, name, None)) for name in _SETTINGS]
-  versions = (_FORMAT, jax.__version__, flax.__version__, device.platform, device.device_kind)
+  versions = (_FORMAT, jax.__version__, importlib.metadata.version("flax"), device.platform, device.device_kind)
   text = "\n".join(map(repr, (versions, settings, _sources(), *parts)))
   return hashlib.sha256(text.encode()).hexdigest()[:40]
 
@@ -84,6 +84,7 @@ def _sources() -> list[tuple[str, int, int]]:
     folders[:] = [name for name in folders if name != "__pycache__"]
     for name in names:
       if name.endswith(".py"):
-        info = os.stat(os.path.join(place, name))
-        found.append((os.path.relpath(os.path.join(place, name), root), info.st_mtime_ns, info.st_size))
+        file = os.path.join(place, name)
+        info = os.stat(file)
+        found.append((file[len(root) + 1 :], info.st_mtime_ns, info.st_size))
   return sorted(found)
