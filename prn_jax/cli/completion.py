@@ -30,6 +30,7 @@ FILES = (
   "truth",
   "detections",
   "scene",
+  "check",
   "to",
 )
 

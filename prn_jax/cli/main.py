@@ -28,6 +28,7 @@ COMMANDS = {
   "predict": "detect or classify in photos",
   "track": "follow objects through the frames of a video",
   "serve": "a model behind HTTP: a page, JSON for programs",
+  "count": "count who crosses lines in a video, by direction and class",
   "train": "train a network by a configuration file",
   "plan": "what a training will need: steps, operations, memory",
   "eval": "score a model on annotated data, with tables and plots; or tracks",

@@ -77,6 +77,7 @@ COMMANDS: dict[str, str] = {
   **dict.fromkeys(("compare", "check", "diff"), "verify"),
   **dict.fromkeys(("fit", "finetune"), "train"),
   **dict.fromkeys(("tracking", "follow", "mot"), "track"),
+  **dict.fromkeys(("counting", "traffic", "counts"), "count"),
   **dict.fromkeys(("list", "zoo"), "models"),
   **dict.fromkeys(("anchors", "kmeans"), "data anchors"),
   "calc_anchors": "data anchors",

@@ -88,6 +88,24 @@ class BoxTable:
     """ "file:line" of a row."""
     return f"{self.file}:{self.lines[row]}"
 
+  def check_ids(self) -> None:
+    """Raises TrackFileError where an id is twice in a frame."""
+    order = np.lexsort((self.lines, self.ids, self.frames))
+    frames, ids = self.frames[order], self.ids[order]
+    twice = np.flatnonzero((frames[1:] == frames[:-1]) & (ids[1:] == ids[:-1]))
+    if not len(twice):
+      return
+    first, second = order[twice[0]], order[twice[0] + 1]
+    raise TrackFileError(
+      f"{self.where(second)}: id {self.ids[second]} is twice in frame {self.frames[second]}, also on line "
+      f"{self.lines[first]}; expected every id once in a frame. "
+      + (
+        "These are detections, which have no ids: track them first."
+        if self.ids[second] == -1
+        else "What it was written by gives one id to two objects."
+      )
+    )
+
 
 ARRAYS = ("frames", "ids", "boxes_xywh_px", "scores", "classes", "lines")
 

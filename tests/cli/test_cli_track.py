@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from prn_jax.cli.main import main
 from prn_jax.examples import example_image
@@ -137,3 +139,59 @@ def test_a_video_is_told_how_to_become_frames(tmp_path: Path, capsys: pytest.Cap
     f"prn track: '{tmp_path / 'a.mp4'}' is no folder of pictures and no list of them. Of a video take the frames out first: "
     "ffmpeg -i VIDEO frames/%06d.jpg; then give the folder.\n"
   )
+
+
+SCENE = "lines:\n  - {name: road, from: [100, 200], to: [100, 0], forward: right, backward: left}\n"
+
+
+def test_tracks_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+  """Two objects pass the line, in two directions; again the same finds all that was counted."""
+  (tmp_path / "det.txt").write_text(passing(40))
+  (tmp_path / "s.yaml").write_text(SCENE)
+  assert main(["track", "--detections", str(tmp_path / "det.txt"), str(tmp_path / "t.txt")]) == 0
+  given = ["count", "--scene", str(tmp_path / "s.yaml"), "--tracks", str(tmp_path / "t.txt"), str(tmp_path / "out")]
+  capsys.readouterr()
+  assert main(given) == 0
+  shown = capsys.readouterr()
+  assert [line.split() for line in shown.out.splitlines()] == [
+    ["what", "name", "direction", "class", "count"],
+    ["line", "road", "left", "unknown", "1"],
+    ["line", "road", "right", "unknown", "1"],
+  ]
+  assert shown.err == f"2 events of 2 tracks, in {tmp_path / 'out'}/\n"
+  assert main([*given, "--json"]) == 0
+  found = json.loads(capsys.readouterr().out.splitlines()[-1])
+  assert (found["events"], found["found_before"], [row["count"] for row in found["totals"]]) == (2, 2, [1, 1])
+
+
+def test_the_scene_is_drawn_on_a_frame(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+  """A line from below upwards, and its arrow on the right of it."""
+  Image.new("RGB", (200, 200), "white").save(tmp_path / "f.png")
+  (tmp_path / "s.yaml").write_text(SCENE)
+  out = tmp_path / "out"
+  assert main(["count", "--scene", str(tmp_path / "s.yaml"), "--check", str(tmp_path / "f.png"), str(out)]) == 0
+  assert capsys.readouterr().err == f"scene of {tmp_path / 's.yaml'} on {tmp_path / 'f.png'}: {out / 'scene.png'}\n"
+  drawn = np.asarray(Image.open(out / "scene.png")) < 255
+  assert drawn[20:180, 100].any(axis=1).all()
+  assert drawn[100, 100:115].any(axis=1).all()
+  assert not drawn[:, :95].any()
+  assert [file.name for file in out.iterdir()] == ["scene.png"]
+
+
+@pytest.mark.parametrize(
+  ("given", "message"),
+  [
+    (["--fps", "0"], "--fps 0: expected a number above 0."),
+    (["--interval", "-5"], "--interval -5: expected a number above 0."),
+    ([], "d.txt:2: id -1 is twice in frame 1, also on line 1; expected every id once in a frame. These are detections, which have no ids: track them first."),
+  ],
+)  # fmt: skip
+def test_what_count_refuses(
+  given: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+  monkeypatch.chdir(tmp_path)
+  Path("d.txt").write_text(passing())
+  Path("s.yaml").write_text(SCENE)
+  assert main(["count", "--scene", "s.yaml", "--tracks", "d.txt", "out", *given]) == 2
+  assert capsys.readouterr().err.splitlines()[-1] == f"prn count: {message}"
+  assert not Path("out").exists()

@@ -87,6 +87,18 @@ def tracks(folder: Path) -> tuple[Read, Sequence[bytes]]:
   return read, [b"1,1,10,20,30,40,0.9,1,-1,-1\n2,1,11,20.5,30,40,1e-3,-1,-1,-1\n", b"1 -1 5 5 2 2\n\n3 2 5 5 2 2 1 1\n"]
 
 
+@reader(TEXT)
+def scene(folder: Path) -> tuple[Read, Sequence[bytes]]:
+  from prn_jax.track import scene as format
+
+  def read(content: bytes) -> object:
+    (folder / "s.yaml").write_bytes(content)
+    return format.read(folder / "s.yaml")
+
+  lines = b"point: center\nlines:\n  - {name: a, from: [0, 0], to: [9, 1.5], forward: in, backward: out}\n"
+  return read, [lines, lines + b"movements:\n  - name: b\n    from: a in\n    to: a out\n"]
+
+
 # -- networks --------------------------------------------------------------------------------------
 @reader(TEXT)
 def cfg(folder: Path) -> tuple[Read, Sequence[bytes]]:

@@ -61,7 +61,7 @@ def matched(result: BoxTable, truth: BoxTable) -> Matched:
       pedestrian, or no truth that counts.
   """
   for table in (result, truth):
-    _check_ids(table)
+    table.check_ids()
   _check_classes(result, truth)
   num_frames = int(max(result.frames.max(initial=0), truth.frames.max(initial=0)))
   pairs = [_kept(*pair) for pair in zip(result.by_frame(num_frames), truth.by_frame(num_frames), strict=True)]
@@ -85,23 +85,6 @@ def _kept(result: BoxTable, truth: BoxTable) -> tuple[np.ndarray, np.ndarray, np
     is_found[columns[lies_on]] = False
   is_true = (truth.scores.astype(np.int64) != 0) & (truth.classes == PEDESTRIAN)
   return result.ids[is_found], truth.ids[is_true], iou[is_true][:, is_found]
-
-
-def _check_ids(table: BoxTable) -> None:
-  order = np.lexsort((table.lines, table.ids, table.frames))
-  frames, ids = table.frames[order], table.ids[order]
-  twice = np.flatnonzero((frames[1:] == frames[:-1]) & (ids[1:] == ids[:-1]))
-  if len(twice):
-    first, second = order[twice[0]], order[twice[0] + 1]
-    raise TrackFileError(
-      f"{table.where(second)}: id {table.ids[second]} is twice in frame {table.frames[second]}, also on line "
-      f"{table.lines[first]}; expected every id once in a frame. "
-      + (
-        "These are detections, which have no ids: track them first."
-        if table.ids[second] == -1
-        else "What it was written by gives one id to two objects."
-      )
-    )
 
 
 def _check_classes(result: BoxTable, truth: BoxTable) -> None:

@@ -1,0 +1,151 @@
+"""What is counted in a view: lines across roads, and movements from one line to another. Read from a YAML file.
+
+```yaml
+point: bottom            # of a box: bottom (default), where a vehicle stands on the road, or center
+lines:
+  - name: north
+    from: [100, 200]     # pixels; forward is from the left of the line to its right, as seen from `from` towards `to`
+    to: [500, 200]
+    forward: in          # names of the two directions (default: forward, backward)
+    backward: out
+movements:
+  - name: north to east
+    from: north in       # a line, and a direction of it (default: either)
+    to: east out
+```
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from prn_jax.errors import PrnError, did_you_mean
+from prn_jax.files.structured import read_yaml
+from prn_jax.files.values import Node
+
+POINTS = ("bottom", "center")
+_KEYS = {"": ("point", "lines", "movements"), "lines": ("name", "from", "to", "forward", "backward")}
+_KEYS["movements"] = ("name", "from", "to")
+_FARTHEST_PX = 1e6
+
+
+class SceneError(PrnError):
+  """A scene file that cannot be read, or does not say what it should."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+  """A line across a road.
+
+  Attributes:
+    name: what counts call it.
+    start, end: its ends, x and y in pixels.
+    directions: names of crossing it from left to right, as seen from start to end, and back.
+  """
+
+  name: str
+  start: tuple[float, float]
+  end: tuple[float, float]
+  directions: tuple[str, str] = ("forward", "backward")
+
+
+@dataclasses.dataclass(frozen=True)
+class Movement:
+  """A way through the view: over one line, then over another.
+
+  Attributes:
+    name: what counts call it.
+    origin, destination: a line's name and one of its directions, or None for either.
+  """
+
+  name: str
+  origin: tuple[str, str | None]
+  destination: tuple[str, str | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Scene:
+  """All that is counted in a view.
+
+  Attributes:
+    lines: at least one.
+    movements: pairs of lines; may be empty.
+    point: the point of a box that crosses lines, one of `POINTS`.
+  """
+
+  lines: tuple[Line, ...]
+  movements: tuple[Movement, ...] = ()
+  point: str = "bottom"
+
+  def points(self, boxes_xyxy_px: np.ndarray) -> np.ndarray:
+    """(n, 2) float64: the points of boxes, (n, 4), that cross lines."""
+    middle = (boxes_xyxy_px[:, 0] + boxes_xyxy_px[:, 2]) / 2
+    below = boxes_xyxy_px[:, 3] if self.point == "bottom" else (boxes_xyxy_px[:, 1] + boxes_xyxy_px[:, 3]) / 2
+    return np.column_stack((middle, below))
+
+
+def read(path: Path) -> Scene:
+  """The scene of a file.
+
+  Raises:
+    SceneError: with the file and the key: an unknown key, a line without length, a name twice, a movement between lines
+      that are not there, no line at all.
+  """
+  root = read_yaml(path, SceneError)
+  _check_keys(root, "")
+  point = root.get("point", "bottom")
+  if point.text() not in POINTS:
+    raise point.fault(f"is '{point.text()}'; expected one of {', '.join(POINTS)}")
+  lines = [_line(node) for node in root["lines"].items()]
+  if not lines:
+    raise root["lines"].fault("is empty; expected at least one line")
+  movements = [_movement(node, lines) for node in root.get("movements", []).items()]
+  for key, found in (("lines", [line.name for line in lines]), ("movements", [m.name for m in movements])):
+    for index, name in enumerate(found):
+      if name in found[:index]:
+        node = root[key].items()[index]["name"]
+        raise node.fault(f"is '{name}', which {key}[{found.index(name)}] has already; every name stands once")
+  return Scene(tuple(lines), tuple(movements), point.text())
+
+
+def _check_keys(node: Node, kind: str) -> None:
+  known = _KEYS[kind]
+  for key, value in node.mapping().items():
+    if key not in known:
+      raise value.fault(f"is no key of a scene{did_you_mean(key, known)}; expected {', '.join(known)}")
+
+
+def _line(node: Node) -> Line:
+  _check_keys(node, "lines")
+  start, end = _place(node["from"]), _place(node["to"])
+  if start == end:
+    raise node["to"].fault(f"is {list(end)}, where the line begins; expected another place")
+  directions = node.get("forward", "forward").text(), node.get("backward", "backward").text()
+  if directions[0] == directions[1]:
+    raise node.fault(f"calls both directions '{directions[0]}'; expected two names")
+  return Line(node["name"].text(), start, end, directions)
+
+
+def _place(node: Node) -> tuple[float, float]:
+  values = [value.number(-_FARTHEST_PX, _FARTHEST_PX) for value in node.items()]
+  if len(values) != 2:
+    raise node.fault(f"has {len(values)} numbers; expected x and y in pixels")
+  return values[0], values[1]
+
+
+def _movement(node: Node, lines: list[Line]) -> Movement:
+  _check_keys(node, "movements")
+  return Movement(node["name"].text(), _side(node["from"], lines), _side(node["to"], lines))
+
+
+def _side(node: Node, lines: list[Line]) -> tuple[str, str | None]:
+  """ "north in" -> ("north", "in"); the name of a line may hold blanks."""
+  text = node.text()
+  known: dict[str, tuple[str, str | None]] = {line.name: (line.name, None) for line in lines}
+  known |= {f"{line.name} {direction}": (line.name, direction) for line in lines for direction in line.directions}
+  if text not in known:
+    raise node.fault(f"is '{text}', which is no line{did_you_mean(text, known)}; expected one of {', '.join(known)}")
+  return known[text]

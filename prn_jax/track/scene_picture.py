@@ -1,0 +1,46 @@
+"""A scene drawn on a frame: what a look tells before hours are counted."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from prn_jax.detect.draw import class_color, text_color
+from prn_jax.fonts import letters
+from prn_jax.track.scene import Line, Scene
+
+
+def draw_scene(image_u8: np.ndarray, scene: Scene) -> Image.Image:
+  """The lines with their names, each with an arrow in its forward direction and that direction's name.
+
+  Args:
+    image_u8: (h, w, 3) uint8 RGB.
+    scene: what is drawn.
+  """
+  picture = Image.fromarray(np.ascontiguousarray(image_u8))
+  canvas = ImageDraw.Draw(picture)
+  side = (picture.width * picture.height) ** 0.5
+  for index, line in enumerate(scene.lines):
+    _draw_line(canvas, line, class_color(index), side, picture.size)
+  return picture
+
+
+def _draw_line(
+  canvas: ImageDraw.ImageDraw, line: Line, color: tuple[int, int, int], side: float, size: tuple[int, int]
+) -> None:
+  start, end = np.array(line.start), np.array(line.end)
+  way = (end - start) / np.linalg.norm(end - start)
+  forward = np.array((-way[1], way[0]))  # to the right, as y goes down
+  width, arrow = max(2, round(side / 200)), side / 16
+  middle = (start + end) / 2
+  tip = middle + arrow * forward
+  canvas.line([*start, *end], fill=color, width=width)
+  canvas.line([*middle, *tip], fill=color, width=width)
+  canvas.polygon([*(tip + arrow / 2 * forward), *(tip + arrow / 4 * way), *(tip - arrow / 4 * way)], fill=color)
+  font = letters(max(12, round(side / 35)))
+  for text, place in ((line.name, start), (line.directions[0], tip + arrow * 0.6 * forward)):
+    top, bottom = font.extent(text)
+    extent = np.array((font.length(text) + 6, bottom - top + 6))
+    x, y = np.clip(place - (extent / 2 if place is not start else 0), 0, np.maximum(np.array(size) - extent, 0))
+    canvas.rectangle((x, y, x + extent[0], y + extent[1]), fill=color)
+    font.draw(canvas, (round(x) + 3, round(y + 3 - top)), text, text_color(color))
