@@ -71,7 +71,7 @@ def _page(report: Mapping[str, Any]) -> str:
     f"<style>{_STYLE}</style></head><body><h1>Pruning of {name}</h1>"
     f"<p>Method {html.escape(report['method'])}: {report['units_removed']:,} of {report['units']:,} channels went"
     f"{f', and the blocks of {blocks}' if blocks else ''}.{held}</p>"
-    f"<table><tr><th></th><th>before</th><th>after</th><th>left</th></tr>{_totals(report)}</table>{_notes(report)}"
+    f"<table><tr><th></th><th>before</th><th>after</th><th>left, or change</th></tr>{_totals(report)}</table>{_notes(report)}"
     '<img src="layers.png" alt="channels of every layer, before and after">'
     "<table><tr><th>layer</th><th>channels</th><th>left</th><th>parameters</th><th>left</th><th>BFLOPs</th><th>left</th></tr>"
     f"{layers}</table></body></html>\n"
