@@ -67,11 +67,10 @@ class Way(NamedTuple):
 
 def jobs_of(way: Way, seeds: int) -> list[Job]:
   """All trainings: every seed's whole, data set by data set, what others start from first, gentle cuts before hard ones."""
-  order = [DENSE, SPARSE]
-  for share in FLOPS:
-    cuts = [f"{method}:{share:g}" for method in METHODS]
-    order += [*cuts, *(f"{one}{TEACHER}" for one in cuts), f"{METHODS[0]}:{share:g}{SCRATCH}"]
-  order.append(TUNED_DENSE)
+  cuts = [[f"{method}:{share:g}" for method in METHODS] for share in FLOPS]
+  order = [DENSE, SPARSE, *cuts[0], TUNED_DENSE, *(one for row in cuts[1:] for one in row)]
+  order += [f"{one}{TEACHER}" for row in cuts for one in row]
+  order += [f"{METHODS[0]}:{share:g}{SCRATCH}" for share in FLOPS]
   return [_job(way, group, variant, seed) for seed in range(seeds) for group in way.roots for variant in order]
 
 
