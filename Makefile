@@ -15,7 +15,7 @@ demo: setup
 	.venv/bin/prn train --config=demo --workdir=demo
 
 test: setup lint types
-	$(PYTHON) -m pytest -n 2 --dist worksteal
+	$(PYTHON) -m pytest -n 2 --dist worksteal --durations=40 --durations-min=5
 
 fast: setup lint types
 	$(PYTHON) -m pytest -n 2 --dist worksteal -m 'not slow'

@@ -85,7 +85,7 @@ def roll_layout(dice: Dice, width: int, height: int) -> Layout:
     _place(placed, camera, lambda: _roll_vehicle(dice, camera, light, road))
   for _ in range(dice.weighted((0.28, 0.24, 0.2, 0.16, 0.12))):
     _place(placed, camera, lambda: _roll_person(dice, camera, road))
-  things = placed + list(_roll_furniture(dice, camera, road))
+  things = placed + list(roll_furniture(dice, camera, road))
   things.sort(key=lambda thing: -thing.z)
   return Layout(camera, light, weather, road, tuple(things))
 
@@ -109,9 +109,14 @@ def _roll_depth(dice: Dice, near: float, far: float) -> float:
   return 1.0 / dice.uniform(1.0 / far, 1.0 / near)
 
 
-def _roll_vehicle(dice: Dice, camera: Camera, light: Light, road: street.Road) -> Thing | None:
+def roll_vehicle_kind(dice: Dice, light: Light) -> tuple[int, Vehicle]:
+  """A car, truck or bus: its index in `CLASS_NAMES`, and what it looks like."""
   label = dice.weighted(_VEHICLE_WEIGHTS)
-  vehicle = _MAKERS[label](dice, light.is_dark)
+  return label, _MAKERS[label](dice, light.is_dark)
+
+
+def _roll_vehicle(dice: Dice, camera: Camera, light: Light, road: street.Road) -> Thing | None:
+  label, vehicle = roll_vehicle_kind(dice, light)
   smallest = min(vehicle.width, vehicle.height)
   far = camera.focal * smallest / (MIN_VEHICLE_SIDE * camera.height) - 0.5 * vehicle.length
   if road.junction_z is not None and dice.chance(0.4):
@@ -130,6 +135,11 @@ def _roll_vehicle(dice: Dice, camera: Camera, light: Light, road: street.Road) -
     pose = Pose(x + dice.uniform(-0.35, 0.35), z, 2 * t * scale, heading * (1 - t * t) * scale)
   if pose.z > far or not _is_seen(camera, vehicle, pose):
     return None
+  return vehicle_thing(vehicle, pose, label, light)
+
+
+def vehicle_thing(vehicle: Vehicle, pose: Pose, label: int, light: Light) -> Thing:
+  """A vehicle at its place, with its shadow and the light that it throws."""
   shift = 0.0 if light.is_dark else -light.sun_x * 0.5 * vehicle.height
   outline = shadow_outline(vehicle, pose, shift)
   f, s = 0.5 * vehicle.length, 0.5 * vehicle.width
@@ -182,7 +192,7 @@ def _roll_person(dice: Dice, camera: Camera, road: street.Road) -> Thing | None:
   return Thing(z, paint, PERSON, (x - 0.3, x + 0.3, z - 0.3, z + 0.3), shadow)
 
 
-def _roll_furniture(dice: Dice, camera: Camera, road: street.Road) -> Iterator[Thing]:
+def roll_furniture(dice: Dice, camera: Camera, road: street.Road) -> Iterator[Thing]:
   """Houses or trees along both sides, and a row of street lamps along one."""
   near = camera.near_z
   blocks = [(1.25 * near, 30.0 + near)]
@@ -265,11 +275,11 @@ def draw_scene(dice: Dice, width: int, height: int) -> tuple[np.ndarray, np.ndar
     x1, y1, x2, y2 = box_of(outline)
     boxes.append((max(0.0, x1), max(0.0, y1), min(float(width), x2), min(float(height), y2)))
     classes.append(thing.label)
-  image = _noisy(np.asarray(canvas.reduce(SCALE)), dice, 4 if layout.light.is_dark else 3)
+  image = noisy(np.asarray(canvas.reduce(SCALE)), dice, 4 if layout.light.is_dark else 3)
   return image, np.array(boxes, np.float32).reshape(-1, 4), np.array(classes, np.int32)
 
 
-def _noisy(image: np.ndarray, dice: Dice, strength: int) -> np.ndarray:
+def noisy(image: np.ndarray, dice: Dice, strength: int) -> np.ndarray:
   """Adds the grain of a sensor: the same to the three channels, triangular within +/- 2 * strength."""
   height, width, _ = image.shape
   grain = dice.bytes(2 * height * width).reshape(2, height, width, 1).astype(np.int16)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from prn_jax.cli import data_anchors, data_doctor
+from prn_jax.cli import data_anchors, data_doctor, data_video
 from prn_jax.cli.common import add_json, output_folder, parse_size, print_json, progress
 from prn_jax.errors import PrnError
 from prn_jax.files.json_text import json_text
@@ -23,6 +23,7 @@ EXAMPLES = {
   "prepare": "prn data prepare coco:instances_train2017.json:train2017 prepared --max-side 608",
   "convert": "prn data convert voc:VOCdevkit/VOC2007:train,val OUT --to coco",
   "anchors": data_anchors.EXAMPLE,
+  "video": data_video.EXAMPLE,
 }
 RESULTS = {
   "inspect": "Problems name file, line, what is wrong and what happens to it.",
@@ -32,6 +33,7 @@ RESULTS = {
   "new, empty, or of an earlier conversion; what others wrote, or changed since, is never overwritten. Images are copied\n"
   "unless --link is given; those that EXIF turns are written upright in either case.",
   "anchors": data_anchors.RESULT,
+  "video": data_video.RESULT,
 }
 
 
@@ -46,9 +48,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   _add_prepare(_action(actions, "prepare", "write any source as sharded ArrayRecord, with images at their final size"))
   _add_convert(_action(actions, "convert", "write any source with boxes as COCO, VOC, YOLO or Darknet"))
   data_anchors.add_arguments(_action(actions, "anchors", data_anchors.SUMMARY))
+  data_video.add_arguments(_action(actions, "video", data_video.SUMMARY, has_spec=False))
 
 
-def _action(actions: Any, name: str, text: str) -> argparse.ArgumentParser:
+def _action(actions: Any, name: str, text: str, *, has_spec: bool = True) -> argparse.ArgumentParser:
   parser: argparse.ArgumentParser = actions.add_parser(
     name,
     help=text,
@@ -56,7 +59,8 @@ def _action(actions: Any, name: str, text: str) -> argparse.ArgumentParser:
     epilog=f"{RESULTS[name]}\n\nExample: {EXAMPLES[name]}\n\n`prn data --help` lists every kind of SPEC.",
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
-  parser.add_argument("spec", metavar="SPEC", help="the data, as KIND:PATHS")
+  if has_spec:
+    parser.add_argument("spec", metavar="SPEC", help="the data, as KIND:PATHS")
   return parser
 
 
@@ -132,6 +136,7 @@ def run(args: argparse.Namespace) -> int:
     "prepare": _prepare,
     "convert": _convert,
     "anchors": _anchors,
+    "video": data_video.run,
   }
   return actions[args.action](args)
 
