@@ -94,6 +94,25 @@ def test_lists_of_classes_that_differ(tmp_path: Path) -> None:
   assert diagnosis.found[0].spots[0].text.endswith("the same names in another order")
 
 
+def test_frames_of_a_fixed_camera_are_no_copies(tmp_path: Path, shared: Path) -> None:
+  """The cars have moved on between two of them; the third is the first, stored anew, whose labels should be the same."""
+  source = shared / "data" / "traffic_atl"
+  frames = [source / "images" / f"102600700{number}.jpg" for number in (16, 23)]
+  for folder in ("images", "labels"):
+    (tmp_path / "train" / folder).mkdir(parents=True)
+  for frame in frames:
+    shutil.copy(frame, tmp_path / "train" / "images")
+    shutil.copy(source / "labels" / f"{frame.stem}.txt", tmp_path / "train" / "labels")
+  with Image.open(frames[0]) as image:
+    image.save(tmp_path / "train" / "images" / "stored_anew.jpg", quality=40)
+  labels = (source / "labels" / f"{frames[0].stem}.txt").read_text().splitlines()
+  (tmp_path / "train" / "labels" / "stored_anew.txt").write_text("\n".join(labels[:-1]))
+  (tmp_path / "data.yaml").write_text((source / "data.yaml").read_text())
+  found = places(diagnose(f"yolo:{tmp_path / 'data.yaml'}:train"))
+  assert [Path(place).name for place in found["labels.copies_differ"]] == ["stored_anew.jpg"]
+  assert len(found["images.near_copies"]) == 2
+
+
 # -- other kinds of data -----------------------------------------------------------------------------------------------
 
 
