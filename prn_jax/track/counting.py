@@ -2,9 +2,10 @@
 
 A track has crossed a line when it was well on one side and then is well on the other: farther than half its box's smaller
 side. So who waits on a line and jitters is not counted again and again, and who turns round behind it counts once in each
-direction. A track that begins near a line has to come well away from it first, which is no crossing: a new id of an object
-that was counted already does not count again. One that ends near a line counts if it was last seen beyond it by more than
-a tenth of that side. What passes by an end of the line does not count. Gaps of a track are bridged by a straight way.
+direction. Where a track begins and ends a tenth of that side is enough: who gets another id near a line is counted by the
+track that was seen on both sides, be it the old one or the new one, and by one of them alone. A track that begins on a
+line has to come well away from it first, which is no crossing. What passes by an end of the line does not count. Gaps of
+a track are bridged by a straight way.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from prn_jax.track.motchallenge import BoxTable
 from prn_jax.track.scene import Line, Scene
 
 WELL, BEYOND = 0.5, 0.1
-"""Distances as shares of the smaller side of a box: to be well on a side, and to be beyond a line at the end."""
+"""Distances as shares of the smaller side of a box: to be well on a side, and to be on one in the first and the last box."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,8 +117,8 @@ def crossings_of(line: Line, frames: np.ndarray, points_px: np.ndarray, sizes_px
   side = 0
   last = 0  # where the track was last well on a side
   for i, distance in enumerate(across.tolist()):
-    is_end = i == len(across) - 1
-    if abs(distance) <= (BEYOND if is_end and side else WELL) * sizes_px[i]:
+    is_edge = i == 0 or (i == len(across) - 1 and side != 0)
+    if abs(distance) <= (BEYOND if is_edge else WELL) * sizes_px[i]:
       continue
     now = 1 if distance > 0 else -1
     if side == -now and (crossing := _over(line, now, frames, points_px, across, along, last, i)):
