@@ -28,7 +28,7 @@ class Driver:
   """One vehicle on its lane.
 
   Attributes:
-    number: from 1, in the order of arrival.
+    number: counted from 1, in the order of arrival.
     label, vehicle: see `scene.roll_vehicle_kind`.
     x, heading: the lane's middle in metres, and its direction along z: 1 away from the camera, -1 towards it.
     likes: metres per second where nothing is in the way.
@@ -89,7 +89,7 @@ class Traffic:
     dice: when vehicles come, what they are, how fast.
     lanes: x and heading of each lane.
     light: for the looks of the vehicles.
-    length: of the lanes in metres.
+    length: metres of the lanes.
     flow_per_sec: vehicles per second that come to each lane.
     stop: see `Lane`; None without a traffic light.
   """

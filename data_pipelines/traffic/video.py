@@ -43,7 +43,7 @@ class VideoSettings:
   """What is filmed.
 
   Attributes:
-    width, height: of the frames in pixels.
+    width, height: size of the frames in pixels.
     fps: frames per second, a divisor of 25.
     seconds: length.
     flow: vehicles per minute that come to each lane.
@@ -122,7 +122,7 @@ class Video:
   """A video that is drawn frame by frame; equal seeds and settings give equal ones.
 
   Attributes:
-    crossings: of the line, so far.
+    crossings: those of the line, so far.
   """
 
   def __init__(self, seed: int, settings: VideoSettings) -> None:

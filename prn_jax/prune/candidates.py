@@ -35,7 +35,7 @@ class Rating(NamedTuple):
   """A candidate.
 
   Attributes:
-    seed: of its shares.
+    seed: the seed of its shares.
     reached: what it comes to, of the kind of the target.
     figure: its figure after adaptive batch norm.
   """
@@ -51,7 +51,7 @@ class Found(NamedTuple):
   Attributes:
     choice: what goes. Its `removed_share` is 0: chance has no scores.
     best: its number in `ratings`.
-    ratings: of all candidates, in the order of their seeds.
+    ratings: those of all candidates, in the order of their seeds.
   """
 
   choice: Choice

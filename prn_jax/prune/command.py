@@ -65,7 +65,7 @@ class Pruned:
     choice: the channels that went; None if only blocks did.
     blocks: names of the shortcuts whose blocks went.
     layers: rows of a table; see `prune.report.by_layer`.
-    ratings: of eagle-eye's candidates.
+    ratings: those of eagle-eye's candidates.
     best: the number of the one that went.
   """
 

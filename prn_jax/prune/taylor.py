@@ -52,7 +52,7 @@ def taylor_scores(
 
   Args:
     model: with weights; its training settings shape the loss as they do in `prn train`.
-    units: of its graph.
+    units: those of its graph.
     dataset: annotated, with the classes of the model.
     images: how many, evenly spread over the data set.
     on_bad_data: "stop", or "skip" (the next image counts twice).

@@ -20,7 +20,7 @@ def add_tuned(model: Model, place: str, folder: Path) -> dict[str, Any]:
   Args:
     model: the pruned network after its training.
     place: where it is, for the report.
-    folder: of the report, as `report.write_report` wrote it.
+    folder: where `report.write_report` wrote the report.
 
   Returns:
     The report.
