@@ -9,6 +9,7 @@ from prn_jax.detect.boxes import ciou_cxcywh, iou_cxcywh
 from prn_jax.distill.lesson import Lesson, Needs, binary_divergence, register_distillation, softmax_divergence
 
 MIN_SIDE = 1e-9  # of a box, relative to the input: overlaps need an area
+LOCALISATION = 4.0  # weight of the boxes of BCKD beside its scores (alpha_2 and alpha_1 of the paper, 4 and 1)
 
 
 @register_distillation("hinton", Needs.LOGITS, temperature=4.0)
@@ -50,9 +51,10 @@ def binary_with_quality(lesson: Lesson) -> jax.Array:
   """Every score is a binary question, weighted by how far teacher and student are apart in it.
 
   With p the scores (objectness times class) and w = |p_t - p_s|, without gradient:
-    sum w D(p_t, p_s) + sum max_c(w) (1 - IoU(b_s, b_t))
-  Source: Yang et al., "Bridging Cross-task Protocol Inconsistency for Distillation in Dense Object Detection", ICCV 2023; differs:
-  sums over cells and boxes as in Darknet's losses, no division by the number of positive cells.
+    sum w D(p_t, p_s) + 4 sum max_c(w) (1 - IoU(b_s, b_t))
+  D is the paper's binary cross entropy less the teacher's entropy, which has no gradient. Source: Yang et al., "Bridging Cross-task
+  Protocol Inconsistency for Distillation in Dense Object Detection", ICCV 2023, with its weights 1 and 4; differs: p are the scores
+  that detections have, as heads with an objectness give them; the paper's heads have class scores alone.
   """
   total = jnp.zeros((), jnp.float32)
   for head in lesson.heads:
@@ -60,7 +62,7 @@ def binary_with_quality(lesson: Lesson) -> jax.Array:
     weight = jax.lax.stop_gradient(jnp.abs(t.scores - s.scores))
     overlap = iou_cxcywh(_with_area(s.boxes_cxcywh_rel), _with_area(t.boxes_cxcywh_rel))
     total = total + jnp.sum(weight * binary_divergence(t.scores, s.scores))
-    total = total + jnp.sum(jnp.max(weight, -1) * (1 - overlap))
+    total = total + LOCALISATION * jnp.sum(jnp.max(weight, -1) * (1 - overlap))
   return total / lesson.num_images
 
 

@@ -159,7 +159,7 @@ def test_binary_questions_weighted_by_quality_by_hand() -> None:
   shared = np.maximum(sides[0], 0) * np.maximum(sides[1], 0)
   iou = shared / (a[..., 2] * a[..., 3] + b[..., 2] * b[..., 3] - shared)
   weight = np.abs(t - s)
-  expected = (weight * entropy(t, s)).sum() + (weight.max(-1) * (1 - iou)).sum()
+  expected = (weight * entropy(t, s)).sum() + 4 * (weight.max(-1) * (1 - iou)).sum()
   assert float(response.binary_with_quality(one)) == pytest.approx(expected, rel=1e-5)
 
 
