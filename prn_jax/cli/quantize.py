@@ -62,6 +62,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     help="use all of the 8 bits of kernels: only for processors with VNNI, AMX or dot products, others cut sums off",
   )
   parser.add_argument(
+    "--fpga",
+    action="store_true",
+    help="MODEL is quantised already, with powers of two: write its integers to OUT, for other hardware "
+    "(docs/compression.md)",
+  )
+  parser.add_argument(
+    "--tile", metavar="OUTxIN", default="", help="with --fpga: filters and channels of a block of kernels (64x8)"
+  )
+  parser.add_argument(
     "--on-bad-data", choices=("stop", "skip"), default="stop", help="stop at bad data (default), or skip it"
   )
   add_json(parser)
@@ -70,6 +79,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
   from prn_jax.quantize.presets import preset_of
 
+  if args.fpga:
+    return _write_integers(args)
+  if args.tile:
+    raise PrnError(f"--tile {args.tile} is the order of the integers that --fpga writes. Add --fpga, or leave it out.")
   preset = preset_of(args.preset, args.bits)
   preset = dataclasses.replace(preset, floats=tuple(filter(None, args.floats.split(","))))
   if args.full_range:
@@ -106,3 +119,28 @@ def run(args: argparse.Namespace) -> int:
     print(f"wrote {args.dst}")
     print(report.text())
   return 0 if report.holds else 1
+
+
+def _write_integers(args: argparse.Namespace) -> int:
+  from prn_jax.quantize.fpga import MANIFEST, TILE, write
+
+  tile = _tile(args.tile) if args.tile else TILE
+  start_computing("quantize")
+  model = load_model(args)
+  require_weights(model, args.model)
+  manifest = write(args.dst, model, tile)
+  if args.json:
+    print_json(manifest)
+  else:
+    convolutions = sum(one["op"] == "conv" for one in manifest["operations"])
+    print(
+      f"wrote {args.dst}: {len(manifest['operations'])} operations, {convolutions} of them convolutions ({MANIFEST})"
+    )
+  return 0
+
+
+def _tile(text: str) -> tuple[int, int]:
+  filters, _, channels = text.partition("x")
+  if not (filters.isdecimal() and channels.isdecimal() and int(filters) and int(channels)):
+    raise PrnError(f"--tile {text}: expected filters x channels of a block, as 64x8.")
+  return int(filters), int(channels)

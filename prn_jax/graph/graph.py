@@ -57,6 +57,7 @@ class WeightArray(NamedTuple):
     reads: axis of our shape that runs over the channels of the layer's (first) input, or over those of one group; a
       matrix product's runs over all values of the input, channels last. None: none does.
     makes: axis of our shape that runs over the channels of the output. None: none does.
+    counts: training steps, which begin at 0 where the weights to start from have none.
   """
 
   path: str
@@ -66,6 +67,7 @@ class WeightArray(NamedTuple):
   shape: tuple[int, ...] | None = None
   reads: int | None = None
   makes: int | None = None
+  counts: bool = False
 
   @property
   def size(self) -> int:

@@ -294,10 +294,13 @@ class Conv(Layer):
       conv_general_dilated=self.product(xs[0], ctx),
       name="conv",
     )(xs[0])
-    if self.batch_normalize:
-      x = batch_norm(x, ctx, self.bn_epsilon)
+    x = self.normalize(x, ctx)
     x = activate(x, self.activation, self.leaky_slope)
     return blur(x, self.antialiasing, self.strides) if self.antialiasing else x
+
+  def normalize(self, x: Array, ctx: Context) -> Array:
+    """Batch norm behind the products, if the layer has one."""
+    return batch_norm(x, ctx, self.bn_epsilon) if self.batch_normalize else x
 
   def product(self, x: Array, ctx: Context) -> Callable[..., Array]:
     """What computes the products of the map `x` with the kernel, of the form of `lax.conv_general_dilated`."""

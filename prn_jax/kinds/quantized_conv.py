@@ -14,6 +14,7 @@ import numpy as np
 
 from prn_jax.graph.graph import Context, Layer, Shape, WeightArray, register_kind
 from prn_jax.graph.section import Section, Wires
+from prn_jax.kinds.batchnorm import EPSILON
 from prn_jax.kinds.conv import Conv
 from prn_jax.lazy import jnp
 
@@ -39,6 +40,9 @@ class QuantizedConv(Conv):
     method: where the scales come from: "max" (the largest weight of the filter, or of the kernel, at any time), "stored"
       (chosen once, and saved), "lsq" and "tqt" (learned); or one of the grids without a scale "dorefa", "bwn", "bnn" and
       "ternary".
+    folds: batch norm is folded into the kernel before that is rounded, in training as well (`ops.folded_norm`), with method
+      "max". Else the kernel is rounded in front of batch norm.
+    bn_freeze_after: with `folds`, training steps after which the statistics of batch norm stay; 0: never.
   """
 
   kind = "quantized_conv"
@@ -48,6 +52,8 @@ class QuantizedConv(Conv):
   per_channel: bool = True
   weights_pow2: str = "none"
   method: str = "max"
+  folds: bool = False
+  bn_freeze_after: int = 0
 
   def spec(self) -> QSpec:
     from prn_jax.ops.quantizers import QSpec
@@ -61,6 +67,11 @@ class QuantizedConv(Conv):
     super()._check(x)
     if self.method not in METHODS:
       raise ValueError(f"method={self.method}; expected one of {', '.join(METHODS)}.")
+    if (self.folds and self.method != "max") or self.bn_freeze_after < 0:
+      raise ValueError(
+        f"folds={self.folds:d} with method={self.method}, bn_freeze_after={self.bn_freeze_after}; expected method=max with "
+        "folds=1, and at least 0."
+      )
     if self.method in METHODS[:4]:
       self.spec()
     elif self.method == "dorefa" and self.bits not in (2, 4):
@@ -70,11 +81,17 @@ class QuantizedConv(Conv):
 
   def arrays(self, inputs: Sequence[Shape]) -> tuple[WeightArray, ...]:
     arrays = super().arrays(inputs)
+    if self._folds_now:
+      return *arrays, WeightArray("bn/steps", "batch_stats", (1,), counts=True)
     if self.method not in ("stored", *LEARNED):
       return arrays
     collection = "params" if self.method in LEARNED else "batch_stats"
     makes = 0 if self.per_channel else None
     return *arrays, WeightArray("kernel_scale", collection, (self._num_scales,), makes=makes)
+
+  @property
+  def _folds_now(self) -> bool:
+    return self.folds and self.batch_normalize
 
   @property
   def _num_scales(self) -> int:
@@ -130,11 +147,15 @@ class QuantizedConv(Conv):
     """The kernel as it is used: int8 (h, w, in, out) and float32 scales (out,), so that their product is it.
 
     Args:
-      own: "conv/kernel" and "kernel_scale", if the layer has one.
+      own: "conv/kernel"; "kernel_scale", if the layer has one; and the arrays of batch norm, if it folds them.
     """
     from prn_jax.ops.quantizers import scale_and_zero, to_integers
 
     kernel = np.asarray(own["conv/kernel"], np.float32)
+    if self._folds_now:
+      gamma, var = (own[f"bn/{leaf}"].astype(np.float64) for leaf in ("scale", "var"))  # as `transforms.fold_batchnorm`
+      factor = np.asarray(gamma / np.sqrt(var + (self.bn_epsilon or EPSILON)))
+      kernel = (kernel * factor).astype(np.float32)
     if self.method not in ("max", "stored", *LEARNED):
       rounded = np.asarray(self.on_grid(jnp.asarray(kernel), None))
       top = np.abs(rounded).max((0, 1, 2))
@@ -152,15 +173,24 @@ class QuantizedConv(Conv):
     return to_integers(kernel, scale, 0, self.spec(), np).astype(np.int8), scale
 
   def fixed_form(self) -> Layer:
+    if self._folds_now:
+      return dataclasses.replace(self, folds=False, bn_freeze_after=0)
     bits = self.bits if self.method in ("max", "stored", *LEARNED) else 8
     return dataclasses.replace(self, method="stored", per_channel=True, weights_pow2="none", bits=bits)
 
   def fixed_arrays(self, own: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    if self._folds_now:
+      return {}  # the folded kernel is what is rounded
     integers, scale = self.integers(own)
     return {"conv/kernel": (integers * scale).astype(np.float32), "kernel_scale": scale}
 
   # -- Flax and ONNX -------------------------------------------------------------------------------
+  def normalize(self, x: Array, ctx: Context) -> Array:
+    return x if self._folds_now else super().normalize(x, ctx)  # `product` has normalised it
+
   def product(self, x: Array, ctx: Context) -> Callable[..., Array]:
+    if self._folds_now:
+      return self._folded_product(x, ctx)
     multiply, scale = super().product(x, ctx), self._scale_variable(ctx)
 
     def quantized(x: Array, kernel: Array, *args: Any, **kwargs: Any) -> Array:
@@ -168,6 +198,21 @@ class QuantizedConv(Conv):
       return multiply(x, rounded, *args, **kwargs)
 
     return quantized
+
+  def _folded_product(self, x: Array, ctx: Context) -> Callable[..., Array]:
+    from prn_jax.ops.folded_norm import FoldedBatchNorm
+
+    dtype, epsilon = ctx.dtype or jnp.float32, self.bn_epsilon or EPSILON
+    norm = FoldedBatchNorm(ctx.train, ctx.bn_momentum, epsilon, dtype, ctx.bn_axis, self.bn_freeze_after, name="bn")
+    multiply = super().product(x, ctx)
+
+    def folded(x: Array, kernel: Array, *args: Any, **kwargs: Any) -> Array:
+      def convolve(k: Array) -> Array:
+        return multiply(x, k.astype(x.dtype), *args, **kwargs)
+
+      return norm(kernel.astype(jnp.float32), convolve, lambda k: self.on_grid(k, None))
+
+    return folded
 
   def _scale_variable(self, ctx: Context) -> Array | None:
     shape = (self._num_scales,)

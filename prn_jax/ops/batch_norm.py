@@ -57,7 +57,7 @@ def _batch_norm(
   """The normalised map in float32, and the batch's mean and (biased) variance, which carry no gradient."""
   x = x.astype(jnp.float32)
   mean = _mean(x, axis)
-  var = _mean(jnp.square(x - _wide(mean, x)), axis)  # exact for mean >> std; see docs/numerics.md
+  var = _mean(jnp.square(x - wide(mean, x)), axis)  # exact for mean >> std; see docs/numerics.md
   return _normalized(x, mean, var, scale, bias, epsilon), mean, var
 
 
@@ -72,13 +72,13 @@ def _backward(
   x, mean, var, scale = kept
   dy = cotangents[0]
   root = lax.rsqrt(var + epsilon)
-  standard = (x.astype(jnp.float32) - _wide(mean, x)) * _wide(root, x)
+  standard = (x.astype(jnp.float32) - wide(mean, x)) * wide(root, x)
   d_bias = jnp.sum(dy, _all_but_last(x))
   d_scale = jnp.sum(dy * standard, _all_but_last(x))
   count = x.size // x.shape[-1]
   means = d_bias / count, d_scale / count
   by_mean, by_var = means if axis is None else lax.pmean(means, axis)  # what the shared statistics pass back to x
-  dx = (dy - _wide(by_mean, x) - standard * _wide(by_var, x)) * _wide(root * scale, x)
+  dx = (dy - wide(by_mean, x) - standard * wide(by_var, x)) * wide(root * scale, x)
   return dx.astype(x.dtype), d_scale, d_bias
 
 
@@ -88,8 +88,16 @@ _batch_norm.defvjp(_forward, _backward)
 def _normalized(
   x: jax.Array, mean: jax.Array, var: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
 ) -> jax.Array:
-  factor = lax.rsqrt(_wide(var, x) + epsilon) * _wide(scale, x)
-  return (x.astype(jnp.float32) - _wide(mean, x)) * factor + _wide(bias, x)
+  factor = lax.rsqrt(wide(var, x) + epsilon) * wide(scale, x)
+  return (x.astype(jnp.float32) - wide(mean, x)) * factor + wide(bias, x)
+
+
+def batch_statistics(x: jax.Array, axis: str | None) -> tuple[jax.Array, jax.Array]:
+  """Mean and (biased) variance of the last axis of (..., channels), (channels,) float32 each, with their gradients; over the
+  mesh axis as well, if one is named."""
+  x = x.astype(jnp.float32)
+  mean = _mean(x, axis)
+  return mean, _mean(jnp.square(x - wide(mean, x)), axis)
 
 
 def _mean(x: jax.Array, axis: str | None) -> jax.Array:
@@ -97,7 +105,7 @@ def _mean(x: jax.Array, axis: str | None) -> jax.Array:
   return mean if axis is None else lax.pmean(mean, axis)
 
 
-def _wide(vector: jax.Array, like: jax.Array) -> jax.Array:
+def wide(vector: jax.Array, like: jax.Array) -> jax.Array:
   """(channels,) with the rank of `like`."""
   return jnp.expand_dims(vector, _all_but_last(like))
 

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-BITS = (1, 2, 4, 7, 8)
+BITS = (1, 2, 4, 8)
 POW2 = ("none", "ceil", "floor", "nearest")
 LEAST_RANGE = 1e-30  # the range of a tensor of zeros: its values stay 0
 
@@ -28,8 +28,7 @@ class QSpec:
   """A grid.
 
   Attributes:
-    bits: 8, 4, 2 or 1; or 7, for kernels in bytes: two products of them with unsigned bytes fit into 16 bits, where many
-      processors add them up.
+    bits: 8, 4, 2 or 1.
     signed: the integers are -2^(b-1) to 2^(b-1) - 1, else 0 to 2^b - 1.
     symmetric: 0 is the integer 0; else the grid has a zero point, and its ends are those of the range.
     per_channel: a scale for every output channel (of kernels).

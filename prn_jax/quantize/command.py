@@ -11,7 +11,7 @@ import numpy as np
 from prn_jax.data_pipelines.records import Dataset
 from prn_jax.errors import PrnError
 from prn_jax.export import convert, onnx
-from prn_jax.files.disk import is_folder, write_text
+from prn_jax.files.disk import is_folder, write_text, written_beside
 from prn_jax.files.json_text import json_text
 from prn_jax.files.places import to_path
 from prn_jax.model import Model
@@ -19,7 +19,7 @@ from prn_jax.quantize import ptq
 from prn_jax.quantize.noise import noise
 from prn_jax.quantize.presets import Preset
 from prn_jax.quantize.report import Report
-from prn_jax.quantize.rewrite import kept_in_float, quantized_variables
+from prn_jax.quantize.rewrite import kept_in_float
 from prn_jax.quantize.runtime import Session, fusion, latencies, openvino_latencies
 from prn_jax.run.calibration import images_of, spread
 from prn_jax.run.evaluate import usual_figures
@@ -62,31 +62,38 @@ def quantize_to(dst: str | Path, model: Model, request: Request) -> Report:
     )
   chosen = spread(request.calibration, request.num_images)
   batches = list(images_of(model, chosen, on_bad_data=request.on_bad_data))
-  made = ptq.quantize(model, request.preset, batches, request.options)
+  made = ptq.quantized(model, request.preset, batches, request.options)
   with tempfile.TemporaryDirectory() as place:
-    report = _report(Path(place), model, made, request, batches, len(chosen))
-    convert.save(made, f"{str(dst).rstrip('/')}/")
-    onnx.save(folder / ONNX, made)
+    before, after = Path(place, "float.onnx"), Path(place, ONNX)
+    onnx.save(before, model)
+    onnx.save(after, made.model)
+    report = _report(before, after, model, made, request, batches, len(chosen))
+    convert.save(made.model, f"{str(dst).rstrip('/')}/")
+    with written_beside(folder / ONNX) as file:
+      file.write(after.read_bytes())
   write_text(folder / REPORT, json_text(report.to_json()))
   return report
 
 
 def _report(
-  place: Path, model: Model, made: Model, request: Request, batches: list[np.ndarray], num_images: int
+  before: Path,
+  after: Path,
+  model: Model,
+  made: ptq.Quantized,
+  request: Request,
+  batches: list[np.ndarray],
+  num_images: int,
 ) -> Report:
-  before, after = place / "float.onnx", place / "int.onnx"
-  onnx.save(before, model)
-  onnx.save(after, made)
+  graph = made.model.graph
   found: dict[str, dict[str, float]] = {}
   if request.evaluation is not None:
-    for key, one, path in (("float", model, before), ("quantized", made, after)):
+    for key, one, path in (("float", model, before), ("quantized", made.model, after)):
       session = Session(one.graph, path)
       found[key] = usual_figures(one, request.evaluation, on_bad_data=request.on_bad_data, network=session)
   files = {"float": before, "int8": after}
-  times = {"onnxruntime": latencies(made.graph, files)}
-  if other := openvino_latencies(made.graph, files):
+  times = {"onnxruntime": latencies(graph, files)}
+  if other := openvino_latencies(graph, files):
     times["openvino"] = other
-  float_variables = ptq.prepared(model, request.preset, batches, request.options)[1]
   return Report(
     preset=request.preset.name,
     bits=request.preset.bits,
@@ -95,8 +102,8 @@ def _report(
     bytes_float=before.stat().st_size,
     bytes_int=after.stat().st_size,
     milliseconds=times,
-    fusion=fusion(made.graph, after),
-    noise=noise(made.graph, quantized_variables(made.graph, float_variables), made.variables, batches[:NOISE_BATCHES]),
+    fusion=fusion(graph, after),
+    noise=noise(graph, made.before, made.model.variables, batches[:NOISE_BATCHES]),
     figures=found,
     num_evaluated=len(request.evaluation) if request.evaluation is not None else 0,
   )

@@ -2,11 +2,12 @@
 
 For a = f(W1 x + b1), y = W2 a + b2 and an activation with f(s x) = s f(x) for s > 0 (linear, relu, leaky), channel i may be
 divided by s_i behind the first kernel and multiplied back in the second: the network computes the same. Between them may stand
-what keeps factors: sums of such maps (all of a residual stage together), pools, upsampling. s_i = sqrt(r1_i / r2_i), where r2
-is the largest weight of the channel in the kernels that read it, and r1 that in those that make it (Nagel et al. 2019, section
-4.1: for one scale per kernel), or the largest value of the channel on real images (Xiao et al. 2023, eq. 4: for a scale per
-filter, which takes up any factor of a kernel's outputs). Where all that read work on each channel by itself and have a scale
-per filter, s_i = r1_i costs nothing.
+what keeps factors: sums of such maps (all of a residual stage together), pools, upsampling. With one scale per kernel s_i =
+sqrt(r1_i / r2_i), where r2 is the largest weight of the channel in the kernels that read it, and r1 that in those that make it
+(Nagel et al. 2019, section 4.1). With a scale per filter, which takes up any factor of a kernel's outputs, s_i = r1_i, the
+largest value of the channel on real images, so that every channel fills the grid of its map: kernels of 8 bits lose much less
+than maps do (docs/compression.md). Xiao et al. 2023, eq. 4, with alpha = 1; where maps are rounded in front of an
+activation, the values in front of it count.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def equalized(graph: Graph, variables: Variables, largest: Mapping[str, np.ndarr
 
   Args:
     graph, variables: the network.
-    largest: layer -> largest magnitude of each channel of its output, (out,), see `largest_values`; None: weights decide.
+    largest: layer -> largest magnitude of each channel, (out,), see `largest_values`; None: weights decide.
   """
   flat = {key: np.asarray(value) for key, value in flattened(variables).items()}
   for _ in range(ROUNDS if largest is None else 1):
@@ -60,8 +61,11 @@ def equalized(graph: Graph, variables: Variables, largest: Mapping[str, np.ndarr
   return nested(flat)
 
 
-def largest_values(graph: Graph, variables: Variables, batches: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-  """Layer of a group -> largest magnitude of each channel of its output on these images."""
+def largest_values(
+  graph: Graph, variables: Variables, batches: Sequence[np.ndarray], *, in_front: bool = False
+) -> dict[str, np.ndarray]:
+  """Layer of a group -> largest magnitude of each channel of its output on these images; `in_front`: in front of its leaky
+  slope, which makes ten times as much of values below 0."""
   names = [name for group in groups(graph) for name in group.maps]
   found: dict[str, np.ndarray] = {}
   if not names:
@@ -69,7 +73,9 @@ def largest_values(graph: Graph, variables: Variables, batches: Sequence[np.ndar
   run = outputs_of(graph, names)
   for images in batches:
     for name, values in run(variables, images).items():
-      top = np.abs(np.asarray(values)).max((0, 1, 2))
+      layer, y = graph[name], np.asarray(values)
+      slope = layer.leaky_slope if in_front and getattr(layer, "activation", "") == "leaky" else 1.0  # type: ignore[attr-defined]
+      top = np.maximum(y.max((0, 1, 2)), -y.min((0, 1, 2)) / slope)
       found[name] = np.maximum(found.get(name, top), top)
   return found
 
@@ -146,7 +152,7 @@ def _equalize(
     out = np.max([largest[name] for name in group.maps], 0)
   into = np.max([_by_input(flat[kernels[name]], channels, each[name]) for name in group.readers], 0)
   is_used = (out > 0) & (into > 0)
-  if largest is not None and all(each.values()):
+  if largest is not None:
     factor = np.where(is_used, out, out.max() or 1)
     factor = factor / np.exp(np.log(factor).mean())
   else:

@@ -1,8 +1,8 @@
 """A network of power-of-two scales in integers alone: what an FPGA computes, and what the float simulation must agree with.
 
 A map is integers q with f fraction bits, so that its values are q / 2^f. A convolution adds up q_x q_w with f_x + f_w fraction
-bits; its bias has the same. A leaky slope 2^-k leaves positive sums k bits further left, so that nothing is lost. A quantize
-layer shifts right by the difference of fraction bits, rounds halves away from zero and cuts off at the ends of its grid. What
+bits; its bias has the same. A leaky slope m / 2^k multiplies negative sums by m and shifts positive ones k bits to the left, so
+that nothing is lost. A quantize layer shifts right by the difference of fraction bits, rounds halves away from zero and cuts off at the ends of its grid. What
 is added or joined must have the same fraction bits (`Preset.common`).
 
 The float32 simulation agrees to the last bit while sums stay below 2^24; beyond, it may differ by one step.
@@ -27,6 +27,7 @@ from prn_jax.kinds.upsample import Upsample
 from prn_jax.nested import flattened
 from prn_jax.network import Variables
 from prn_jax.quantize.kernels import own_arrays
+from prn_jax.quantize.rewrite import SLOPE_BITS
 
 Integers = NDArray[np.int64]
 
@@ -55,14 +56,14 @@ class ConvIntegers:
     kernel: (h, w, in / groups, out) int8.
     bias: (out,) int32, with the fraction bits of the sums.
     kernel_bits, sum_bits: fraction bits of the kernel and of the sums.
-    slope_shift: k of a leaky slope 2^-k; 0: none.
+    slope: m and k of a leaky slope m / 2^k.
   """
 
   kernel: NDArray[np.int8]
   bias: NDArray[np.int32]
   kernel_bits: int
   sum_bits: int
-  slope_shift: int
+  slope: tuple[int, int]
 
 
 def fraction_bits(scale: float, what: str) -> int:
@@ -77,8 +78,7 @@ def conv_integers(layer: QuantizedConv, own: Mapping[str, np.ndarray], input_bit
   """The integers of a convolution that reads a map with so many fraction bits.
 
   Raises:
-    OutOfScopeError: batch norm is not folded, a scale or the leaky slope is no power of two, or the activation has no integer
-      form.
+    OutOfScopeError: batch norm is not folded, a scale is no power of two, or the activation has no integer form.
   """
   where = f"layer '{layer.name}'"
   if layer.batch_normalize:
@@ -89,19 +89,26 @@ def conv_integers(layer: QuantizedConv, own: Mapping[str, np.ndarray], input_bit
   kernel_bits = fraction_bits(float(scale[0]), where)
   sum_bits = kernel_bits + input_bits
   bias = np.rint(own["conv/bias"] * 2.0**sum_bits).clip(-(2**31) + 1, 2**31 - 1).astype(np.int32)
-  return ConvIntegers(kernel, bias, kernel_bits, sum_bits, _slope_shift(layer.activation, layer.leaky_slope, where))
+  return ConvIntegers(kernel, bias, kernel_bits, sum_bits, slope_integers(layer.activation, layer.leaky_slope, where))
 
 
-def _slope_shift(activation: str, slope: float, where: str) -> int:
+def slope_integers(activation: str, slope: float, where: str) -> tuple[int, int]:
+  """m and k of a leaky slope m / 2^k with k of at most 8; (1, 0) of activations without a slope.
+
+  Raises:
+    OutOfScopeError: there is no such slope or activation in integers.
+  """
   if activation in ("linear", "relu"):
-    return 0
+    return 1, 0
   if activation != "leaky":
     raise OutOfScopeError(f"{where} has activation={activation}; in integers there are linear, relu and leaky.")
-  if np.frexp(slope)[0] != 0.5 or slope >= 1:
+  shift = next((k for k in range(SLOPE_BITS + 1) if (slope * 2**k).is_integer()), None)
+  if shift is None or not 0 < slope < 1:
     raise OutOfScopeError(
-      f"{where} has leaky_slope={slope:g}; expected 0.5, 0.25, 0.125, ..., which are shifts. Train it with such a slope."
+      f"{where} has leaky_slope={slope:g}; expected a multiple of 1/{2**SLOPE_BITS} between 0 and 1. Quantise the float "
+      "network with --preset ptq-pow2, which takes the nearest."
     )
-  return fraction_bits(slope, where)
+  return int(slope * 2**shift), shift
 
 
 def run(graph: Graph, variables: Variables, images: np.ndarray) -> dict[str, Fixed]:
@@ -131,12 +138,12 @@ def run(graph: Graph, variables: Variables, images: np.ndarray) -> dict[str, Fix
 
 
 def _image(layer: Quantize, own: Mapping[str, np.ndarray], images: np.ndarray) -> Fixed:
-  bits = _bits_of(layer, own)
+  bits = quantize_bits(layer, own)
   scaled = np.floor(np.asarray(images, np.float64) * 2.0**bits + 0.5)
   return Fixed(scaled.clip(layer.spec().qmin, layer.spec().qmax).astype(np.int64), bits)
 
 
-def _bits_of(layer: Quantize, own: Mapping[str, np.ndarray]) -> int:
+def quantize_bits(layer: Quantize, own: Mapping[str, np.ndarray]) -> int:
   grid = layer.grid(lambda path: own[path])
   if grid is None or grid[1]:
     raise OutOfScopeError(f"layer '{layer.name}' has no range, or a zero point; quantise with --preset ptq-pow2.")
@@ -145,16 +152,23 @@ def _bits_of(layer: Quantize, own: Mapping[str, np.ndarray]) -> int:
 
 def _output(graph: Graph, layer: Layer, own: Mapping[str, np.ndarray], xs: list[Fixed]) -> Fixed:
   if isinstance(layer, Quantize):
-    return requantized(xs[0], _bits_of(layer, own), layer.spec().qmin, layer.spec().qmax)
+    return requantized(xs[0], quantize_bits(layer, own), layer.spec().qmin, layer.spec().qmax)
   if isinstance(layer, QuantizedConv):
     return _convolution(layer, conv_integers(layer, own, xs[0].bits), xs[0])
   if isinstance(layer, Shortcut) and layer.weights_type == "none":
     return _sum(layer, xs)
-  if len({x.bits for x in xs}) == 1 and isinstance(layer, Route | MaxPool | Upsample):
+  if len({x.bits for x in xs}) == 1 and chooses(layer):
     return Fixed(_same_values(layer, [x.values for x in xs]), xs[0].bits)
   if layer.copies and len(xs) == 1:
     return xs[0]
   raise OutOfScopeError(f"layer '{layer.name}' ({layer.kind}) has no integer form.")
+
+
+def chooses(layer: Layer) -> bool:
+  """True for layers that give nothing but values of their inputs."""
+  if isinstance(layer, MaxPool):
+    return not layer.antialiasing
+  return isinstance(layer, Route) or (isinstance(layer, Upsample) and layer.stride > 0 and layer.scale == 1)
 
 
 def requantized(x: Fixed, bits: int, low: int, high: int) -> Fixed:
@@ -183,13 +197,14 @@ def _convolution(layer: QuantizedConv, made: ConvIntegers, x: Fixed) -> Fixed:
       total = product if total is None else total + product
   assert total is not None
   sums = total.reshape(*total.shape[:3], -1) + made.bias
-  return _activated(layer.activation, sums, made.sum_bits, made.slope_shift)
+  return _activated(layer.activation, sums, made.sum_bits, made.slope)
 
 
-def _activated(activation: str, sums: Integers, bits: int, shift: int) -> Fixed:
+def _activated(activation: str, sums: Integers, bits: int, slope: tuple[int, int]) -> Fixed:
   if activation == "relu":
     return Fixed(np.maximum(sums, 0), bits)
-  return Fixed(np.where(sums > 0, sums << shift, sums), bits + shift) if shift else Fixed(sums, bits)
+  factor, shift = slope
+  return Fixed(np.where(sums > 0, sums << shift, sums * factor), bits + shift) if shift else Fixed(sums, bits)
 
 
 def _sum(layer: Shortcut, xs: list[Fixed]) -> Fixed:
@@ -204,7 +219,7 @@ def _sum(layer: Shortcut, xs: list[Fixed]) -> Fixed:
     common = min(total.shape[3], x.values.shape[3])
     total[..., :common] += x.values[..., :common]
   where = f"layer '{layer.name}'"
-  return _activated(layer.activation, total, xs[0].bits, _slope_shift(layer.activation, layer.leaky_slope, where))
+  return _activated(layer.activation, total, xs[0].bits, slope_integers(layer.activation, layer.leaky_slope, where))
 
 
 def _same_values(layer: Layer, xs: list[Integers]) -> Integers:

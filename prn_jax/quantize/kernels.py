@@ -1,8 +1,14 @@
-"""Scales of kernels, and what rounding them moves."""
+"""Scales of kernels, what rounding them moves, and sums that fit into 16 bits.
+
+Many processors (x86 without VNNI or AMX) multiply unsigned bytes of a map with signed bytes of a kernel, add two neighbouring
+products in 16 bits, and cut off what is larger, without a word. No such sum is cut off if neighbours of one sign are together at most 128:
+255 x 128 < 2^15. Neighbours are two weights of a filter in the order rows, columns, channels (onnxruntime), and two
+channels of one place (OpenVINO). Depthwise kernels are not multiplied so (measured, docs/compression.md).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,47 +19,94 @@ from prn_jax.nested import flattened, nested
 from prn_jax.network import Variables
 from prn_jax.ops.quantizers import QSpec, scale_and_zero, to_integers
 from prn_jax.quantize.calibrate import outputs_of
-from prn_jax.quantize.rewrite import convolutions_of
+from prn_jax.quantize.rewrite import WIDE, convolutions_of
 
 PARTS = np.linspace(1, 0.4, 31, dtype=np.float32)  # of the largest weight, that a search tries
+WIDER = np.linspace(2, 1, 30, endpoint=False, dtype=np.float32)  # the same where weights must leave room for neighbours
+MOST_OF_PAIR = 128  # of two neighbouring weights in bytes, together
 MOST_INT32 = 2**31 - 1
 
 
-def kernel_scales(kernel: np.ndarray, spec: QSpec, observer: str) -> np.ndarray:
+def kernel_scales(kernel: np.ndarray, spec: QSpec, observer: str, *, in_pairs: bool = False) -> np.ndarray:
   """Scales of a kernel (h, w, in, out).
 
   Args:
     kernel: the weights.
     spec: their grid.
     observer: "minmax", or "mse": of parts of the largest weight the one with the least squared error.
+    in_pairs: the integers will be `within_pairs`; the scale is then that with the least squared error.
 
   Returns:
     (out,) or (1,) float32.
   """
   axes = (0, 1, 2) if spec.per_channel else (0, 1, 2, 3)
   top = np.abs(kernel).max(axes, keepdims=True)
-  if observer != "mse":
+  if observer != "mse" and not in_pairs:
     return np.asarray(scale_and_zero(-top, top, spec, np)[0]).reshape(-1)
   best, least = np.zeros_like(top), np.full(top.shape, np.inf)
   tried = PARTS if spec.pow2 == "none" else np.array([2, 1, 0.5, 0.25], np.float32)
-  for part in tried:
+  for part in np.concatenate([WIDER, tried]) if in_pairs else tried:
     scale = scale_and_zero(-part * top, part * top, spec, np)[0]
-    rounded = to_integers(kernel, scale, 0, spec, np) * scale
+    integers = to_integers(kernel, scale, 0, spec, np)
+    rounded = (within_pairs(integers) if in_pairs else integers) * scale
     error = ((rounded - kernel) ** 2).sum(axes, keepdims=True)
     best, least = np.where(error < least, scale, best), np.minimum(error, least)
   return best.reshape(-1).astype(np.float32)
 
 
-def with_scales(graph: Graph, variables: Variables, observer: str) -> Variables:
-  """The variables of a quantised graph with the scales of its kernels; learned ones start there."""
+def within_pairs(integers: np.ndarray) -> np.ndarray:
+  """A kernel (h, w, in, out) of integers with neighbours of one sign made smaller until they are at most `MOST_OF_PAIR`
+  together, each by half of what is too much; the others are as they were."""
+  filters, channels = integers.shape[3], integers.shape[2]
+  flat = integers.reshape(-1, filters).copy()
+  _limit(flat[: len(flat) // 2 * 2].reshape(-1, 2, filters))
+  found = flat.reshape(integers.shape)
+  if channels % 2 and channels > 1:  # runtimes that begin anew at every place have other neighbours
+    inside = found[:, :, : channels - 1].reshape(-1, 2, filters)
+    _limit(inside)
+    found[:, :, : channels - 1] = inside.reshape(*integers.shape[:2], channels - 1, filters)
+  return found
+
+
+def _limit(pairs: np.ndarray) -> None:
+  """Makes pairs (n, 2, filters) smaller, in place."""
+  sums = pairs.sum(1)
+  over = np.where(pairs[:, 0] * pairs[:, 1] > 0, np.maximum(np.abs(sums) - MOST_OF_PAIR, 0), 0)
+  is_first_larger = np.abs(pairs[:, 0]) >= np.abs(pairs[:, 1])
+  halves = np.where(is_first_larger, np.ceil(over / 2), np.floor(over / 2))
+  pairs -= (np.sign(sums)[:, None] * np.stack([halves, over - halves], 1)).astype(pairs.dtype)
+
+
+def paired(graph: Graph) -> dict[str, QuantizedConv]:
+  """The convolutions whose neighbours must be so: those of 8 bits that are not depthwise."""
+  return {
+    name: layer
+    for name, layer in convolutions_of(graph).items()
+    if layer.bits == WIDE and not layer.is_depthwise(graph.input_shapes(layer)[0].channels)
+  }
+
+
+def with_scales(graph: Graph, variables: Variables, observer: str, in_pairs: Collection[str] = ()) -> Variables:
+  """The variables of a quantised graph with the scales of its kernels; learned ones start there. `in_pairs` names the layers
+  that are `paired`, if that is wanted."""
   flat = dict(flattened(variables))
   for name, layer in convolutions_of(graph).items():
     for array in graph.arrays(layer):
       if array.path == "kernel_scale":
-        scale = kernel_scales(flat[f"params/{name}/conv/kernel"], layer.spec(), observer)
+        kernel = flat[f"params/{name}/conv/kernel"]
+        scale = kernel_scales(kernel, layer.spec(), observer, in_pairs=name in in_pairs)
         if layer.method == "tqt":
           scale = np.log2(scale * (layer.spec().qmax + 1))
         flat[array.key(name)] = scale.astype(np.float32)
+  return nested(flat)
+
+
+def with_pairs(graph: Graph, variables: Variables, in_pairs: Collection[str]) -> Variables:
+  """The variables with the kernels of these layers on their grid and `within_pairs`."""
+  flat, layers = dict(flattened(variables)), convolutions_of(graph)
+  for name in in_pairs:
+    integers, scale = layers[name].integers(own_arrays(flat, name))
+    flat[f"params/{name}/conv/kernel"] = within_pairs(integers.astype(np.int32)) * scale
   return nested(flat)
 
 

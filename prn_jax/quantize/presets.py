@@ -10,6 +10,7 @@ from prn_jax.ops.quantizers import QSpec
 UNSIGNED = QSpec(signed=False, symmetric=False)
 SIGNED = QSpec()
 POW2 = QSpec(pow2="nearest")
+POW2_UP = QSpec(pow2="ceil")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,8 +30,8 @@ class Preset:
     common: one scale for what a shortcut adds ("adders"), and for what a route joins as well ("all"); "none": each its own.
     folds: batch norm is folded first. Without, kernels are rounded in front of batch norm, and folding later multiplies
       the scales of the filters: exact, if there is one per filter.
-    spares: kernels of 8 bits use the inner half of their grid (7 bits). Processors without VNNI or dot products add two
-      products of bytes in 16 bits, where those of the whole grid overflow and are cut off.
+    spares: neighbouring weights of 8 bits are small enough together for processors that add two products in 16 bits, see
+      `quantize.kernels`.
     floats: names of convolutions that stay float.
     rounds_results: what the last convolutions give is rounded as well. Without, it stays float, at full resolution.
     trains: the ranges move in a training, and stay from a part of it on; else they come from a calibration.
@@ -89,6 +90,10 @@ _ALL = (
   ),
   _trained("iao8", "kernels per filter, feature maps by a running range (Jacob et al. 2018; Krishnamoorthi 2018)"),
   _trained("iao4", "the same in 4 bits", bits=4),
+  _trained(
+    "iao8-pow2", "the same with powers of two, one kernel scale, one for what is added or joined; needs quant.fold",
+    activations=POW2_UP, per_channel=False, weights_pow2="ceil", common="all",
+  ),
   _trained("lsq4", "learned steps (Esser et al. 2020)", bits=4, activations=SIGNED, method="lsq", weights_method="lsq"),
   _trained(
     "tqt8", "learned powers of two (Jain et al. 2020)", activations=SIGNED, method="tqt", weights_method="tqt",

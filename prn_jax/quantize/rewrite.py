@@ -30,8 +30,8 @@ from prn_jax.network import Variables
 from prn_jax.ops.quantizers import QSpec
 from prn_jax.quantize.presets import Preset
 
-SPARED = 7  # bits of kernels in bytes whose products are added up in 16 bits
 WIDE = 8  # bits of the image, of the first and the last layers, and of maps before an activation
+SLOPE_BITS = 8  # where scales are powers of two, leaky slopes are multiples of 2^-8: 0.1 becomes 26/256
 IN_CONVOLUTION = ("linear", "relu", "relu6")  # activations that runtimes compute with a convolution
 
 
@@ -62,13 +62,15 @@ def kept_in_float(graph: Graph) -> dict[str, str]:
   }
 
 
-def quantized_graph(graph: Graph, preset: Preset, *, freeze_after: int = 0) -> Graph:
+def quantized_graph(graph: Graph, preset: Preset, *, freeze_after: int = 0, fold_until: int | None = None) -> Graph:
   """The network in few bits, under the same name; ranges and scales are variables, see `quantized_variables`.
 
   Args:
     graph: a float network; without batch norm, where the preset folds it.
     preset: how.
     freeze_after: training steps after which ranges stay; 0: never.
+    fold_until: batch norm is folded into kernels while training, and its statistics stay after so many steps (0: never);
+      None: kernels are rounded in front of batch norm.
 
   Raises:
     PrnError: see `check_not_quantized`; or a layer that shall stay float does not exist.
@@ -78,7 +80,7 @@ def quantized_graph(graph: Graph, preset: Preset, *, freeze_after: int = 0) -> G
     if not isinstance(next((layer for layer in graph if layer.name == name), None), Conv | Depthwise):
       known = [layer.name for layer in graph if isinstance(layer, Conv | Depthwise)]
       raise PrnError(f"network '{graph.name}' has no convolution '{name}' to stay float{did_you_mean(name, known)}.")
-  return _Rewrite(graph, preset, freeze_after).graph()
+  return _Rewrite(graph, preset, freeze_after, fold_until).graph()
 
 
 def quantized_variables(graph: Graph, variables: Variables) -> Variables:
@@ -94,8 +96,8 @@ def quantized_variables(graph: Graph, variables: Variables) -> Variables:
 
 
 class _Rewrite:
-  def __init__(self, graph: Graph, preset: Preset, freeze_after: int) -> None:
-    self.old, self.preset, self.freeze_after = graph, preset, freeze_after
+  def __init__(self, graph: Graph, preset: Preset, freeze_after: int, fold_until: int | None) -> None:
+    self.old, self.preset, self.freeze_after, self.fold_until = graph, preset, freeze_after, fold_until
     self.layers: list[Layer] = []
     self.at: dict[str, str] = {}  # old layer -> layer that gives its output now
     self.taken = {layer.name for layer in graph}
@@ -125,6 +127,9 @@ class _Rewrite:
     if isinstance(layer, Conv) and layer.name not in self.preset.floats:
       layer = self._convolution(layer)
     layer = dataclasses.replace(layer, inputs=tuple(self.at[name] for name in old.inputs))
+    if self.preset.weights_pow2 != "none" and getattr(layer, "activation", "") == "leaky":
+      slope = max(round(layer.leaky_slope * 2**SLOPE_BITS), 1) / 2**SLOPE_BITS  # type: ignore[attr-defined]
+      layer = dataclasses.replace(layer, leaky_slope=slope)  # type: ignore[call-arg]
     self.at[layer.name] = layer.name
     is_split = isinstance(layer, QuantizedConv | Shortcut) and layer.activation not in IN_CONVOLUTION
     if self.preset.splits and is_split and layer.name not in self.results:
@@ -142,8 +147,9 @@ class _Rewrite:
     is_outer = INPUT in layer.inputs or self._feeds_head(layer.name)
     method = "max" if is_outer and p.weights_method in ("dorefa", "bwn", "bnn", "ternary") else p.weights_method
     bits = max(p.bits, WIDE) if is_outer else p.bits
-    bits = SPARED if p.spares and bits == WIDE else bits
-    return QuantizedConv(**fields, bits=bits, per_channel=p.per_channel, weights_pow2=p.weights_pow2, method=method)
+    grid = {"bits": bits, "per_channel": p.per_channel, "weights_pow2": p.weights_pow2, "method": method}
+    folding = {"folds": self.fold_until is not None, "bn_freeze_after": self.fold_until or 0}
+    return QuantizedConv(**fields, **grid, **folding if layer.batch_normalize else {})  # type: ignore[arg-type]
 
   def _activation(self, layer: Layer, source: str) -> str:
     from prn_jax.kinds.activation import Activation

@@ -249,7 +249,7 @@ def _match(graph: Graph, source: _Source) -> tuple[dict[str, Any], StartReport]:
     if not arrays:
       continue
     theirs = names.get(layer.name, layer.name)
-    keys = {array.key(theirs): array for array in arrays}
+    keys = {key: array for array in arrays if (key := array.key(theirs)) in source.arrays or not array.counts}
     reason = _misfit(source, theirs, {key: array.array_shape for key, array in keys.items()})
     if reason:
       random[layer.name] = reason

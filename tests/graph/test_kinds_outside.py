@@ -17,6 +17,7 @@ ALLOWED = {
   "prn_jax/graph/graph.py": "the register of kinds",
   "prn_jax/quantize/calibrate.py": "a range in front of an activation follows from what it makes of it",
   "prn_jax/quantize/equalize.py": "factors move between convolutions alone",
+  "prn_jax/quantize/fpga.py": "names the operations of that lowering in a file",
   "prn_jax/quantize/integer.py": "a third lowering, to integers, of the kinds that have one",
   "prn_jax/quantize/noise.py": "one row for every quantize layer",
   "prn_jax/quantize/rewrite.py": "turns convolutions into quantised ones, and rounds what certain kinds give",

@@ -19,7 +19,7 @@ from prn_jax.nested import flattened
 from prn_jax.ops.quantizers import QSpec
 from prn_jax.quantize import ptq, runtime
 from prn_jax.quantize.equalize import equalized, groups, largest_values
-from prn_jax.quantize.kernels import kernel_scales, on_grid
+from prn_jax.quantize.kernels import kernel_scales, on_grid, paired, within_pairs
 from prn_jax.quantize.noise import noise, text
 from prn_jax.quantize.observers import OBSERVERS, Seen, chosen_range
 from prn_jax.quantize.presets import PRESETS, preset_of
@@ -117,11 +117,46 @@ def test_onnxruntime_computes_the_convolutions_in_integers(made: Model, tmp_path
   path = tmp_path / "q.onnx"
   onnx.save(path, made)
   (difference,) = onnx.differences(made, path).values()
-  assert difference < 1e-5  # kernels of 7 bits: no sum overflows, on any processor
+  assert difference < 1e-5  # neighbours leave room for each other: no sum overflows, on any processor
   found = runtime.fusion(made.graph, path)
   assert found.operations["QLinearConv"] == 6  # all but the last, whose result stays float
   assert found.operations["QLinearAdd"] == 2
   assert not [name for name in found.in_floats if not name.startswith(("out/", "attend/"))]
+
+
+def test_neighbours_leave_room_for_each_other() -> None:
+  """127 and 4 are 131: 3 too much, 2 of them from the larger one. Signs that differ, and a last one alone, stay."""
+  kernel = np.array([127, 4, -127, -127, 127, -127, 60, 68, 127]).reshape(9, 1, 1, 1)
+  assert within_pairs(kernel).ravel().tolist() == [125, 3, -64, -64, 127, -127, 60, 68, 127]
+  again = within_pairs(within_pairs(kernel))
+  assert np.array_equal(again, within_pairs(kernel))
+  rng = np.random.default_rng(0)
+  integers = rng.integers(-127, 128, (3, 3, 5, 4))
+  found = within_pairs(integers)
+  for pairs in (found.reshape(-1, 4)[:44].reshape(22, 2, 4), found[:, :, :4].reshape(18, 2, 4)):
+    assert (255 * np.maximum(pairs, 0).sum(1) < 2**15).all()
+    assert (255 * np.minimum(pairs, 0).sum(1) >= -(2**15)).all()
+  assert np.array_equal(np.sign(found), np.sign(integers))
+
+
+def test_onnxruntime_cuts_nothing_off_where_all_weights_are_large(tmp_path: Path) -> None:
+  """White images and kernels of one size: sums of 255 x 127 + 255 x 127 do not fit into 16 bits."""
+  g = Builder(8, 8, name="loud")
+  g.conv(8, size=1, activation="relu", name="stem")
+  g.conv(8, size=3, padding=1, groups=8, activation="relu", name="each")
+  g.conv(8, size=3, padding=1, activation="relu", name="dense")
+  g.conv(4, size=1, name="out")
+  model = random_model(g.graph())
+  for own in model.variables["params"].values():
+    own["conv"]["kernel"] = np.sign(own["conv"]["kernel"]) * np.float32(0.1)
+  images = [np.ones((2, 8, 8, 3), np.float32)]
+  made = ptq.quantize(model, preset_of("ptq-minmax"), images)
+  assert set(paired(made.graph)) == {"stem", "dense", "out"}
+  onnx.save(tmp_path / "q.onnx", made)
+  session = runtime.Session(made.graph, tmp_path / "q.onnx")
+  (name,) = session.names
+  found, wanted = session(None, images[0])[name], np.asarray(made.forward(images[0])[name])
+  assert np.abs(found - wanted).max() < 1e-5 * np.abs(wanted).max()
 
 
 def test_equalising_changes_no_output_and_evens_ranges(model: Model, batches: list[np.ndarray]) -> None:
@@ -131,8 +166,23 @@ def test_equalising_changes_no_output_and_evens_ranges(model: Model, batches: li
     after = equalized(graph, variables, largest)
     wanted, found = (np.asarray(Model(graph, v).forward(batches[0])["out"]) for v in (variables, after))
     assert found == pytest.approx(wanted, rel=1e-4, abs=1e-4)
-  tops = largest_values(graph, after, batches)["wide"]
-  assert tops.max() / tops.min() < 1.001  # all that reads it works on one channel
+  for name, top in largest_values(graph, after, batches).items():
+    assert top.max() / top.min() < 1.001, name
+
+
+def test_values_in_front_of_a_slope_count_where_they_are_rounded() -> None:
+  """-2 behind a slope of 0.1 was -20 in front of it: more than 5."""
+  g = Builder(1, 2, channels=1, name="slope", defaults={"leaky_slope": 0.1})
+  g.conv(1, activation="leaky", name="a")
+  g.conv(1, name="b")
+  variables = {
+    "params": {
+      name: {"conv": {"kernel": np.ones((1, 1, 1, 1), np.float32), "bias": np.zeros(1, np.float32)}} for name in "ab"
+    }
+  }
+  images = [np.float32([5, -20]).reshape(1, 2, 1, 1)]
+  assert largest_values(g.graph(), variables, images)["a"].tolist() == [5]
+  assert largest_values(g.graph(), variables, images, in_front=True)["a"].tolist() == [20]
 
 
 def test_adaptive_rounding_beats_the_nearest_in_few_bits() -> None:
