@@ -32,7 +32,9 @@ from prn_jax.errors import PrnError
 from prn_jax.ranges import at_least, between, check
 
 FAR = 75.0  # metres: where lanes begin or end
-LINE = 0.42  # place of the line between the near edge of the road and `FAR` on the picture's height
+LINE = (
+  0.6  # place of the line on the way from the near edge of the picture to `FAR`, in rows: tracked on both sides of it
+)
 _LANES, _FURNITURE, _SKYLINE, _TRAFFIC, _GRAIN, _SHAKE, _RAIN, _LIGHT = range(8)  # streams of random numbers
 _DROPS = 220
 _TRIES = 200
