@@ -31,17 +31,22 @@ def blocks(made: Record) -> dict[str, list[str]]:
 
 def picture(made: Record, path: Path) -> Path:
   """AP50 over BFLOPs, for each data set: one line for every method, fine-tuned alone and with the teacher."""
-  groups = _groups(made.runs)
-  figure, axes = panels(len(groups), 2)
-  for row, group in enumerate(groups):
+  ends = {"": "fine-tuned alone", TEACHER: "fine-tuned with the teacher"}
+  wanted = [(group, end) for group in _groups(made.runs) for end in ends if _cuts(made.runs, group, end)]
+  figure, axes = panels(max(1, -(-len(wanted) // 2)), min(2, max(1, len(wanted))))
+  for one, (group, end) in zip(axes, wanted, strict=False):
     results = [r for r in made.runs if r.group == group]
-    for column, (end, text) in enumerate((("", "fine-tuned alone"), (TEACHER, "fine-tuned with the teacher"))):
-      one = axes[2 * row + column]
-      lines = {method: [Point(f"{method}:{share:g}{end}") for share in FLOPS] for method in METHODS}
-      draw_trade(one, results, DENSE, lines, AP50)
-      one.set_title(f"{group}, {text}", fontsize=10)
-      legend(one)
+    lines = {method: [Point(f"{method}:{share:g}{end}") for share in FLOPS] for method in METHODS}
+    draw_trade(one, results, DENSE, lines, AP50)
+    one.set_title(f"{GROUPS[group]}, {ends[end]}", fontsize=10)
+    legend(one)
   return save(figure, path)
+
+
+def _cuts(results: Sequence[Result], group: str, end: str) -> bool:
+  """Whether a cut network is finished that was fine-tuned in this way."""
+  names = {f"{method}:{share:g}{end}" for method in METHODS for share in FLOPS}
+  return any(r.group == group and r.variant in names for r in results)
 
 
 def _groups(results: Sequence[Result]) -> list[str]:
