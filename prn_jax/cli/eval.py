@@ -32,6 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   )
   parser.add_argument("--truth", metavar="FILE", help="the truth of --tracks: a gt.txt of MOTChallenge, also .gz")
   parser.add_argument(
+    "--all-classes",
+    action="store_true",
+    help="with --tracks: objects of all classes count alike, and what lies on truth of flag 0 does not count (default: "
+    "MOTChallenge's rules, pedestrians alone)",
+  )
+  parser.add_argument(
     "--data",
     metavar="SPEC",
     help="coco:ANNOTATIONS.json:IMAGES, voc:ROOT:SPLIT, darknet:FILE.data:valid, yolo:DATA.yaml:SPLIT, "
@@ -63,6 +69,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
   if args.tracks or args.truth:
     return _tracks(args)
+  if args.all_classes:
+    raise PrnError("--all-classes is for tracks: give them with --tracks FILE and their truth with --truth FILE.")
   if args.model is None:
     raise PrnError("nothing to score: give MODEL, or tracks with --tracks FILE and their truth with --truth FILE.")
   return _model(args)
@@ -76,7 +84,7 @@ def _tracks(args: argparse.Namespace) -> int:
     raise PrnError(f"{given} is given without {missing}. Tracks are scored against truth: give both files.")
   if args.model is not None:
     raise PrnError(f"--tracks {args.tracks}: tracks are scored without a model; leave '{args.model}' out.")
-  result = evaluate.evaluate_files(to_path(args.tracks), to_path(args.truth))
+  result = evaluate.evaluate_files(to_path(args.tracks), to_path(args.truth), all_classes=args.all_classes)
   if args.json:
     print_json(result)
   else:

@@ -37,6 +37,7 @@ PRINTED_BY: dict[str, tuple[str, ...]] = {
   "run/evaluate.py": ("eval",),
   "run/save.py": ("predict",),
   "track/follow.py": ("track",),
+  "track/metrics/": ("eval",),
   "train/": TRAINS,
   "train/lock.py": ("train",),
   "train/plan.py": ("plan",),

@@ -149,10 +149,14 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
   assert len(boxes) > 20
   assert set(boxes.scores) <= {0, 1}
   tracks = tmp_path / "tracks.txt"
-  counted = [line for line in (out / "gt.txt").read_text().splitlines() if line.split(",")[6] == "1"]
-  tracks.write_text("\n".join(counted))
+  rows = [line.split(",") for line in (out / "gt.txt").read_text().splitlines()]
+  tracks.write_text("".join(",".join([*row[:6], "0.9", "3"]) + "\n" for row in rows))  # also what is too small to count
   scores = ["eval", "--tracks", str(tracks), "--truth", str(out / "gt.txt"), "--json"]
-  assert main(scores) == 0
-  assert json.loads(capsys.readouterr().out.splitlines()[-1])["metrics"]["HOTA"] == pytest.approx(1.0)
+  assert main(scores) == 2
+  assert "class is 3, but MOTChallenge scores pedestrians, class 1, alone" in capsys.readouterr().err
+  assert main([*scores, "--all-classes"]) == 0
+  said = json.loads(capsys.readouterr().out.splitlines()[-1])
+  assert said["metrics"]["HOTA"] == said["metrics"]["IDF1"] == pytest.approx(1.0)
+  assert said["protocol"] == "all classes"
   assert main(args) == 2
   assert f"'{out}' is not empty; name a new folder: frames of two videos must not mix." in capsys.readouterr().err

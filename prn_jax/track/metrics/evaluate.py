@@ -11,7 +11,7 @@ from prn_jax.track import motchallenge
 from prn_jax.track.metrics.clear import clear_mot
 from prn_jax.track.metrics.hota import hota
 from prn_jax.track.metrics.identity import identity
-from prn_jax.track.metrics.matched import matched
+from prn_jax.track.metrics.matched import matched, of_one_class
 from prn_jax.track.motchallenge import BoxTable
 
 _COUNTS = ("IDSW", "CLR_FP", "CLR_FN", "CLR_TP", "MT", "ML", "PT", "Frag", "IDTP", "IDFP", "IDFN")
@@ -38,15 +38,20 @@ def evaluate(result: BoxTable, truth: BoxTable) -> dict[str, Any]:
   return means | clear_mot(data) | identity(data) | {"HOTA_alpha": by_alpha["HOTA"].tolist()}
 
 
-def evaluate_files(result: Path, truth: Path) -> dict[str, Any]:
+def evaluate_files(result: Path, truth: Path, *, all_classes: bool = False) -> dict[str, Any]:
   """`evaluate` of two files, with "frames", "tracks" and "boxes" of the result beside "metrics".
+
+  Args:
+    result, truth: the files.
+    all_classes: see `of_one_class`.
 
   Raises:
     TrackFileError: a file cannot be read; see `motchallenge.read` and `matched`.
   """
   found, true = motchallenge.read(result), motchallenge.read(truth)
   sizes = {"frames": int(true.frames.max(initial=0)), "tracks": len(np.unique(found.ids)), "boxes": len(found)}
-  return {"metrics": evaluate(found, true), **sizes, "protocol": "motchallenge"}
+  pair = of_one_class(found, true) if all_classes else (found, true)
+  return {"metrics": evaluate(*pair), **sizes, "protocol": "all classes" if all_classes else "motchallenge"}
 
 
 def text(figures: dict[str, Any]) -> str:

@@ -74,6 +74,18 @@ def matched(result: BoxTable, truth: BoxTable) -> Matched:
   return Matched(frames, len(numbers[1]), len(numbers[0]))
 
 
+def of_one_class(result: BoxTable, truth: BoxTable) -> tuple[BoxTable, BoxTable]:
+  """Tracks and truth in which every object is one that counts, whatever its class.
+
+  A result that lies on a box of flag 0, which stands for what is too small or hidden, is neither right nor wrong.
+  """
+  counts = truth.scores.astype(np.int64) != 0
+  return (
+    dataclasses.replace(result, classes=np.full(len(result), PEDESTRIAN)),
+    dataclasses.replace(truth, classes=np.where(counts, PEDESTRIAN, DISTRACTORS[0])),
+  )
+
+
 def _kept(result: BoxTable, truth: BoxTable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """Identities of the tracks and the truth of one frame that count, and the overlaps of these."""
   iou = iou_xyxy(truth.boxes_xyxy_px, result.boxes_xyxy_px)
@@ -91,7 +103,7 @@ def _check_classes(result: BoxTable, truth: BoxTable) -> None:
   if len(wrong := np.flatnonzero(result.classes > PEDESTRIAN)):
     raise TrackFileError(
       f"{result.where(wrong[0])}: class is {result.classes[wrong[0]]}, but MOTChallenge scores pedestrians, class "
-      f"{PEDESTRIAN}, alone. Leave boxes of other classes out."
+      f"{PEDESTRIAN}, alone. Leave boxes of other classes out, or score all alike with --all-classes."
     )
   if len(wrong := np.flatnonzero((truth.classes < 1) | (truth.classes > LAST_CLASS))):
     raise TrackFileError(
