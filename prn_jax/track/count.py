@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-from collections import Counter
+import statistics
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from prn_jax.track.counting import events
 from prn_jax.track.motchallenge import BoxTable
 from prn_jax.track.scene import Scene
 
-COLUMNS = ("from_sec", "to_sec", "kind", "name", "direction", "class", "class_name", "count")
+COLUMNS = ("from_sec", "to_sec", "kind", "name", "direction", "class", "class_name", "count", "mean_kmh")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -75,16 +76,20 @@ def write(given: Given, out: Path, interval_sec: float) -> dict[str, Any]:
 
 
 def table(found: list[dict[str, Any]], interval_sec: float, names: tuple[str, ...]) -> str:
-  """The totals of each interval as CSV; intervals, and kinds of event in them, without any have no row."""
-  counts: Counter[tuple[int, str, str, str, int]] = Counter(
-    (int(row["time_sec"] // interval_sec), row["kind"], row["name"], row["direction"], row["class"]) for row in found
-  )
+  """The totals of each interval as CSV; intervals, and kinds of event in them, without any have no row. The mean of the speeds
+  is empty where none is known."""
+  counted: dict[tuple[int, str, str, str, int], list[float | None]] = defaultdict(list)
+  for row in found:
+    key = (int(row["time_sec"] // interval_sec), row["kind"], row["name"], row["direction"], row["class"])
+    counted[key].append(row.get("speed_kmh"))
   buffer = io.StringIO()
   writer = csv.writer(buffer)
   writer.writerow(COLUMNS)
-  for (number, kind, name, direction, label), count in sorted(counts.items()):
+  for (number, kind, name, direction, label), speeds in sorted(counted.items()):
     span = [f"{number * interval_sec:g}", f"{(number + 1) * interval_sec:g}"]
-    writer.writerow([*span, kind, name, direction, label, _name(names, label), count])
+    known = [speed for speed in speeds if speed is not None]
+    mean = f"{statistics.fmean(known):.1f}" if known else ""
+    writer.writerow([*span, kind, name, direction, label, _name(names, label), len(speeds), mean])
   return buffer.getvalue()
 
 

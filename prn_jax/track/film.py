@@ -33,7 +33,7 @@ def write_film(
   """Draws a video into a folder that is new or empty.
 
   Files: img1/000001.jpg, ...; gt.txt, MOTChallenge text whose flag is 0 where less than a quarter of a vehicle is seen or
-  its box has a side below 8 pixels, and whose class is 1 for all; scene.yaml, a line across the road; truth.json, every crossing
+  its box has a side below 8 pixels, and whose class is 1 for all; scene.yaml, a line across the road and its calibration; truth.json, every crossing
   of it with kind, time and speed, and four places on the road in pixels and metres; seqinfo.ini.
 
   Args:
@@ -101,6 +101,10 @@ def _truth_lines(number: int, frame: Frame) -> list[str]:
 
 def _scene_text(video: Video) -> str:
   (x0, y0), (x1, y1) = video.line_px()
+  places = "".join(
+    f"  - {{pixel: [{x:.3f}, {y:.3f}], metres: [{right:.4f}, {away:.4f}]}}\n"
+    for (x, y), (right, away) in video.ground_points()
+  )
   return (
     "lines:\n"
     "  - name: road\n"
@@ -108,6 +112,7 @@ def _scene_text(video: Video) -> str:
     f"    to: [{x1:.1f}, {y1:.1f}]\n"
     f"    forward: {DIRECTIONS[-1]}\n"
     f"    backward: {DIRECTIONS[1]}\n"
+    f"calibration:\n{places}"
   )
 
 

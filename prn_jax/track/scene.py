@@ -12,6 +12,11 @@ movements:
   - name: north to east
     from: north in       # a line, and a direction of it (default: either)
     to: east out
+calibration:             # for speeds: at least four places on the road, in pixels and in metres
+  - {pixel: [100, 200], metres: [0, 0]}
+  - {pixel: [500, 200], metres: [7, 0]}
+  - {pixel: [620, 400], metres: [7, -20]}
+  - {pixel: [20, 400], metres: [0, -20]}
 ```
 """
 
@@ -25,9 +30,14 @@ import numpy as np
 from prn_jax.errors import PrnError, did_you_mean
 from prn_jax.files.structured import read_yaml
 from prn_jax.files.values import Node
+from prn_jax.track.ground import Ground, ground_of
 
 POINTS = ("bottom", "center")
-_KEYS = {"": ("point", "lines", "movements"), "lines": ("name", "from", "to", "forward", "backward")}
+_KEYS = {
+  "": ("point", "lines", "movements", "calibration"),
+  "calibration": ("pixel", "metres"),
+  "lines": ("name", "from", "to", "forward", "backward"),
+}
 _KEYS["movements"] = ("name", "from", "to")
 _FARTHEST_PX = 1e6
 
@@ -74,11 +84,13 @@ class Scene:
     lines: at least one.
     movements: pairs of lines; may be empty.
     point: the point of a box that crosses lines, one of `POINTS`.
+    ground: the road in metres; None where nothing is calibrated.
   """
 
   lines: tuple[Line, ...]
   movements: tuple[Movement, ...] = ()
   point: str = "bottom"
+  ground: Ground | None = None
 
   def points(self, boxes_xyxy_px: np.ndarray) -> np.ndarray:
     """(n, 2) float64: the points of boxes, (n, 4), that cross lines."""
@@ -108,7 +120,24 @@ def read(path: Path) -> Scene:
       if name in found[:index]:
         node = root[key].items()[index]["name"]
         raise node.fault(f"is '{name}', which {key}[{found.index(name)}] has already; every name stands once")
-  return Scene(tuple(lines), tuple(movements), point.text())
+  ground = _ground(root["calibration"]) if "calibration" in root else None
+  if ground is not None and point.text() != "bottom":
+    raise point.fault("is 'center', which is no place on the road; speeds need 'bottom'")
+  return Scene(tuple(lines), tuple(movements), point.text(), ground)
+
+
+def _ground(node: Node) -> Ground:
+  places = node.items()
+  for place in places:
+    _check_keys(place, "calibration")
+  what = {"pixel": "x and y in pixels", "metres": "two distances in metres"}
+  pixels, metres = (
+    np.array([_place(place[key], text) for place in places]).reshape(-1, 2) for key, text in what.items()
+  )
+  try:
+    return ground_of(pixels, metres)
+  except PrnError as error:
+    raise node.fault(f"cannot be used: {error}") from None
 
 
 def _check_keys(node: Node, kind: str) -> None:
@@ -129,10 +158,10 @@ def _line(node: Node) -> Line:
   return Line(node["name"].text(), start, end, directions)
 
 
-def _place(node: Node) -> tuple[float, float]:
+def _place(node: Node, what: str = "x and y in pixels") -> tuple[float, float]:
   values = [value.number(-_FARTHEST_PX, _FARTHEST_PX) for value in node.items()]
   if len(values) != 2:
-    raise node.fault(f"has {len(values)} numbers; expected x and y in pixels")
+    raise node.fault(f"has {len(values)} numbers; expected {what}")
   return values[0], values[1]
 
 

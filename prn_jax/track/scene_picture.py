@@ -7,11 +7,16 @@ from PIL import Image, ImageDraw
 
 from prn_jax.detect.draw import class_color, text_color
 from prn_jax.fonts import letters
+from prn_jax.track.ground import Ground
 from prn_jax.track.scene import Line, Scene
+
+GRID_M = 5.0
+_WHITE = (255, 255, 255)
 
 
 def draw_scene(image_u8: np.ndarray, scene: Scene) -> Image.Image:
-  """The lines with their names, each with an arrow in its forward direction and that direction's name.
+  """The lines with their names, each with an arrow in its forward direction and that direction's name; a grid of 5 m on the
+  road that is calibrated.
 
   Args:
     image_u8: (h, w, 3) uint8 RGB.
@@ -20,9 +25,21 @@ def draw_scene(image_u8: np.ndarray, scene: Scene) -> Image.Image:
   picture = Image.fromarray(np.ascontiguousarray(image_u8))
   canvas = ImageDraw.Draw(picture)
   side = (picture.width * picture.height) ** 0.5
+  if scene.ground is not None:
+    _draw_grid(canvas, scene.ground, max(1, round(side / 600)))
   for index, line in enumerate(scene.lines):
     _draw_line(canvas, line, class_color(index), side, picture.size)
   return picture
+
+
+def _draw_grid(canvas: ImageDraw.ImageDraw, ground: Ground, width: int) -> None:
+  """Between the places that the road is known by: beyond them, small errors grow."""
+  low, high = ground.places_m.min(axis=0), ground.places_m.max(axis=0)
+  for axis in (0, 1):
+    for at in np.arange(np.ceil(low[axis] / GRID_M), np.floor(high[axis] / GRID_M) + 1) * GRID_M:
+      ends = np.array([low, high])
+      ends[:, axis] = at
+      canvas.line([tuple(end) for end in ground.pixels(ends).round()], fill=_WHITE, width=width)
 
 
 def _draw_line(

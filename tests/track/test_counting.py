@@ -215,8 +215,8 @@ def test_totals_follow_from_the_log_alone(tmp_path: Path) -> None:
   assert (rows[0]["version"], rows[-1]) == (1, {"end": 7})
   assert event_log.totals(event_log.read(tmp_path / "whole" / event_log.NAME)) == {("line", "road", "down", 3): 7}
   assert (tmp_path / "whole" / "counts.csv").read_text().splitlines() == [
-    "from_sec,to_sec,kind,name,direction,class,class_name,count",
-    "0,900,line,road,down,3,car,7",
+    "from_sec,to_sec,kind,name,direction,class,class_name,count,mean_kmh",
+    "0,900,line,road,down,3,car,7,",
   ]
 
 
