@@ -21,9 +21,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     "--check", metavar="FRAME", help="draw the scene on this picture (OUT/scene.png) and count nothing"
   )
-  parser.add_argument("--tracks", metavar="FILE", help="tracks that `prn track` wrote: MOTChallenge text, also .gz")
+  parser.add_argument(
+    "--tracks", metavar="FILE", help="tracks that `prn track` wrote: MOTChallenge text, also .gz, or .jsonl"
+  )
   parser.add_argument("--names", metavar="FILE", help="class names, one per line; the first is class 1 of the tracks")
-  parser.add_argument("--fps", type=float, default=FPS, metavar="X", help=f"frames a second (default {FPS:g})")
+  parser.add_argument(
+    "--fps", type=float, metavar="X", help=f"frames a second (default {FPS:g}; .jsonl has times of its own)"
+  )
   parser.add_argument(
     "--interval",
     type=float,
@@ -68,7 +72,7 @@ def _count(args: argparse.Namespace) -> int:
       "nothing to count: give tracks with --tracks FILE, or a picture with --check FRAME to see the scene."
     )
   for option, value in (("--fps", args.fps), ("--interval", args.interval)):
-    if not 0 < value < float("inf"):
+    if value is not None and not 0 < value < float("inf"):
       raise PrnError(f"{option} {value:g}: expected a number above 0.")
   names = to_path(args.names) if args.names else None
   given = count.read(to_path(args.tracks), to_path(args.scene), names, args.fps)

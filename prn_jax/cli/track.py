@@ -34,12 +34,14 @@ FPS = 30.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-  parser.usage = "prn track MODEL FRAMES [OUT.txt] [options]\n       prn track --detections FILE [OUT.txt] [options]"
+  parser.usage = (
+    "prn track MODEL VIDEO|FRAMES [OUT.txt] [options]\n       prn track --detections FILE [OUT.txt] [options]"
+  )
   parser.add_argument(
     "sources",
     metavar="PLACES",
     nargs="*",
-    help="MODEL FRAMES [OUT.txt]: a detector, a folder of frames (or a list of them, .txt), and the file of tracks to write (default: "
+    help="MODEL VIDEO [OUT.txt]: a detector, a video or a folder of frames (or a list of them, .txt), and the file of tracks to write (default: "
     f"{DEFAULT_OUT}); with --detections OUT.txt alone",
   )
   add_lenient(parser)
@@ -50,7 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     "--tracker", metavar="NAME", default="bytetrack", help="bytetrack (default), ocsort or sort: docs/video.md"
   )
-  parser.add_argument("--fps", type=float, default=FPS, metavar="X", help=f"frames a second (default {FPS:g})")
+  parser.add_argument(
+    "--fps", type=float, metavar="X", help=f"frames a second (default {FPS:g}; a video has times of its own)"
+  )
   parser.add_argument(
     "--max-lost",
     type=float,
@@ -83,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
   from prn_jax.track.trackers.named import TrackerSettings
 
   kinds = parse_kinds(args.save)
-  if not 0 < args.fps < float("inf"):
+  if args.fps is not None and not 0 < args.fps < float("inf"):
     raise PrnError(f"--fps {args.fps:g}: expected frames a second, above 0.")
   if args.batch < 1:
     raise PrnError(f"--batch {args.batch}: expected at least 1.")
@@ -102,10 +106,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _out(args: argparse.Namespace) -> str:
   """The file of tracks; what stands before it is checked."""
-  before = [] if args.detections else ["MODEL", "FRAMES"]
+  before = [] if args.detections else ["MODEL", "VIDEO"]
   given = len(args.sources)
   if given < len(before) or given > len(before) + 1:
-    expected = "OUT.txt alone" if args.detections else "MODEL, a folder of frames, and perhaps OUT.txt"
+    expected = "OUT.txt alone" if args.detections else "MODEL, a video or a folder of frames, and perhaps OUT.txt"
     shown = " ".join(args.sources) or "nothing"
     also = "" if args.detections else "; or --detections FILE for boxes that were found before"
     raise PrnError(f"got {shown}; expected {expected}{also}.")
@@ -136,7 +140,7 @@ def _detections(args: argparse.Namespace, settings: TrackerSettings, save: Any) 
       f"prn track: scores of {args.detections} are no probabilities; each counts as 1 / (1 + exp(-score))",
       file=sys.stderr,
     )
-  follower = Follower(settings, args.fps)
+  follower = Follower(settings, args.fps or FPS)
   try:
     for found in progress(frames, len(frames), "frames"):
       follower.add(found)
@@ -148,25 +152,29 @@ def _detections(args: argparse.Namespace, settings: TrackerSettings, save: Any) 
 def _model(args: argparse.Namespace, settings: TrackerSettings, save: Any) -> tuple[Follower, list[Any]]:
   from prn_jax.run.detector import Detector
   from prn_jax.run.images import Failure
-  from prn_jax.track.follow import Follower, detections_in, found_of, frames_of
+  from prn_jax.track.follow import Follower, detections_in, found_of
+  from prn_jax.track.source import open_source
 
   args.model, source = args.sources[:2]
-  sources = frames_of(source)
+  frames = open_source(source, args.fps)
   options = dataclasses.replace(detection_options(args), conf=settings.lowest_score)
   start_computing("track")
   model = load_model(args)
   require_weights(model, args.model)
   network = Detector(model, options, args.batch)
-  follower, failures = Follower(settings, args.fps, model.names), []
-  results = first_is_compiled(detections_in(network, sources), program_name(model, args.batch))
+  follower, failures = Follower(settings, frames.fps, model.names), []
+  results = first_is_compiled(detections_in(network, frames.images()), program_name(model, args.batch))
   try:
-    for name, result in zip(sources, progress(results, len(sources), "frames"), strict=True):
+    for result in progress(results, frames.count, "frames"):
+      name, time_sec = frames.taken()
       if isinstance(result, Failure):
         failures.append({"path": result.path, "reason": result.reason})
         print(f"prn track: {result.reason}", file=sys.stderr)
-      follower.add(None if isinstance(result, Failure) else found_of(result), name)
+      follower.add(None if isinstance(result, Failure) else found_of(result), name, time_sec)
   finally:
     save(follower)
-  if len(failures) == len(sources):
-    raise PrnError(f"none of the {len(sources)} frames of '{source}' could be read.")
+  if frames.shortfall:
+    print(f"prn track: {frames.shortfall}", file=sys.stderr)
+  if len(failures) == follower.num_frames:
+    raise PrnError(f"none of the {follower.num_frames} frames of '{source}' could be read.")
   return follower, failures

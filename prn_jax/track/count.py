@@ -13,13 +13,16 @@ from typing import Any
 
 import numpy as np
 
+from prn_jax.errors import PrnError
 from prn_jax.files.disk import sha256, write_text
 from prn_jax.labels import read_names
-from prn_jax.track import event_log, motchallenge, scene
+from prn_jax.track import event_log, motchallenge, scene, track_lines
+from prn_jax.track.clock import Clock
 from prn_jax.track.counting import events
 from prn_jax.track.motchallenge import BoxTable
 from prn_jax.track.scene import Scene
 
+FPS = 30.0  # where nobody says
 COLUMNS = ("from_sec", "to_sec", "kind", "name", "direction", "class", "class_name", "count", "mean_kmh")
 
 
@@ -31,25 +34,42 @@ class Given:
     tracks: boxes with ids.
     scene: lines and movements.
     names: names of the classes, class 1 first; may be empty.
+    clock: when frames are.
     header: the first line of the log.
   """
 
   tracks: BoxTable
   scene: Scene
   names: tuple[str, ...]
+  clock: Clock
   header: dict[str, Any]
 
 
-def read(tracks: Path, scene_file: Path, names: Path | None, fps: float) -> Given:
+def read(tracks: Path, scene_file: Path, names: Path | None, fps: float | None) -> Given:
   """Reads all that is counted.
 
+  Args:
+    tracks: MOTChallenge text, or JSON lines, which have times of their own.
+    scene_file: see `scene.read`.
+    names: a file of class names, in place of those of JSON lines.
+    fps: frames a second of MOTChallenge text; None is `FPS`.
+
   Raises:
-    PrnError: a file cannot be read; see `motchallenge.read` and `scene.read`; an id is twice in a frame.
+    PrnError: a file cannot be read; see `motchallenge.read`, `track_lines.read` and `scene.read`; an id is twice in a frame; `fps`
+      is given for tracks that have times.
   """
-  table, lines = motchallenge.read(tracks), scene.read(scene_file)
+  if tracks.name.endswith(track_lines.SUFFIX):
+    if fps is not None:
+      raise PrnError(f"--fps {fps:g}: the frames of '{tracks}' have times of their own; leave it out.")
+    table, clock, known = track_lines.read(tracks)
+    times: dict[str, Any] = {"times": "of the tracks"}
+  else:
+    table, clock, known = motchallenge.read(tracks), Clock(fps or FPS), ()
+    times = {"fps": clock.fps}
+  lines = scene.read(scene_file)
   table.check_ids()
-  header = {"tracks_sha256": sha256(tracks), "scene_sha256": sha256(scene_file), "fps": fps}
-  return Given(table, lines, read_names(names) if names else (), header)
+  header = {"tracks_sha256": sha256(tracks), "scene_sha256": sha256(scene_file), **times}
+  return Given(table, lines, read_names(names) if names else known, clock, header)
 
 
 def write(given: Given, out: Path, interval_sec: float) -> dict[str, Any]:
@@ -62,7 +82,7 @@ def write(given: Given, out: Path, interval_sec: float) -> dict[str, Any]:
     EventLogError: the folder holds the log of another count.
   """
   log = out / event_log.NAME
-  there = event_log.complete(log, given.header, events(given.tracks, given.scene, given.header["fps"]))
+  there = event_log.complete(log, given.header, events(given.tracks, given.scene, given.clock))
   found = event_log.read(log)
   write_text(out / "counts.csv", table(found, interval_sec, given.names))
   totals = [

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from prn_jax.track.clock import Clock
 from prn_jax.track.ground import speed_at
 from prn_jax.track.motchallenge import BoxTable
 from prn_jax.track.scene import Line, Scene
@@ -44,13 +45,13 @@ class Crossing:
   after: tuple[float, float, float]
 
 
-def events(tracks: BoxTable, scene: Scene, fps: float) -> list[dict[str, Any]]:
+def events(tracks: BoxTable, scene: Scene, clock: Clock) -> list[dict[str, Any]]:
   """All events, by time: a row of the log for each.
 
   Args:
     tracks: boxes with ids.
     scene: lines and movements.
-    fps: frames a second; frame 1 is at 0 s.
+    clock: when frames are.
   """
   found: list[dict[str, Any]] = []
   order = np.lexsort((tracks.frames, tracks.ids))
@@ -62,20 +63,20 @@ def events(tracks: BoxTable, scene: Scene, fps: float) -> list[dict[str, Any]]:
     places_m = scene.ground.metres(scene.points(one.boxes_xyxy_px)) if scene.ground else None
     for crossing, movements in _of_track(one, scene):
       evidence = {"before": _rounded(crossing.before), "after": _rounded(crossing.after)}
-      when = {"frame": round(crossing.frame, 3), "time_sec": round((crossing.frame - 1) / fps, 4)}
+      when = {"frame": round(crossing.frame, 3), "time_sec": round(float(clock(crossing.frame)), 4)}
       what = {"kind": "line", "name": crossing.line, "direction": crossing.direction}
-      speed = _speed(crossing, one, places_m, fps)
+      speed = _speed(crossing, one, places_m, clock)
       found.append(what | base | when | {"place_px": _rounded(crossing.place_px)} | evidence | speed)
       found += [{"kind": "movement", "name": name, "direction": ""} | base | when for name in movements]
   keys = ("time_sec", "track", "kind", "name", "direction")
   return sorted(found, key=lambda row: tuple(row[key] for key in keys))
 
 
-def _speed(crossing: Crossing, track: BoxTable, places_m: np.ndarray | None, fps: float) -> dict[str, float | None]:
+def _speed(crossing: Crossing, track: BoxTable, places_m: np.ndarray | None, clock: Clock) -> dict[str, float | None]:
   """Of a crossing, where the road is calibrated; None where the track is too short to tell."""
   if places_m is None:
     return {}
-  speed = speed_at((crossing.frame - 1) / fps, (track.frames - 1) / fps, places_m)
+  speed = speed_at(float(clock(crossing.frame)), clock(track.frames), places_m)
   if speed is None:
     return {"speed_kmh": None, "speed_error_kmh": None}
   return {"speed_kmh": round(speed.kmh, 2), "speed_error_kmh": round(speed.error_kmh, 2)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from prn_jax.track import motchallenge
 from prn_jax.track.motchallenge import BoxTable
 from prn_jax.track.trackers.named import TrackerSettings
 from prn_jax.track.trackers.tracker import Found
+from prn_jax.track.video import SUFFIXES
 
 if TYPE_CHECKING:
   from prn_jax.detect.detections import Detections
@@ -45,21 +46,25 @@ class Follower:
     self._names = names
     self._fps = fps
     self._tracker = settings.make(fps)
-    self._last = 0  # the last frame that was read
+    self._last, self._last_sec = 0, 0.0  # the last frame that was read, and when it was
     self._lines: dict[str, list[str]] = {kind: [] for kind in KINDS}
 
-  def add(self, found: Found | None, source: str | None = None) -> None:
+  def add(self, found: Found | None, source: str | None = None, time_sec: float | None = None) -> None:
     """Takes the next frame.
 
     Args:
       found: its boxes, classes from 1 (-1: not known); None for a frame that could not be read.
       source: its file.
+      time_sec: when it is; by default `fps` tells.
     """
     self.num_frames += 1
     if found is None:
       return
-    tracked = self._tracker.update(found, float(self.num_frames - self._last))
-    self._last = self.num_frames
+    now = (self.num_frames - 1) / self._fps if time_sec is None else time_sec
+    is_timed = time_sec is not None and self._last > 0
+    steps = (now - self._last_sec) * self._fps if is_timed else self.num_frames - self._last
+    tracked = self._tracker.update(found, float(steps))
+    self._last, self._last_sec = self.num_frames, now
     rows = []
     columns = (tracked.ids, tracked.boxes_xyxy_px, tracked.scores, tracked.classes)
     for number, box, score, label in zip(*(column.tolist() for column in columns), strict=True):
@@ -68,7 +73,7 @@ class Follower:
       rows.append(row | ({"name": self._names[label - 1]} if 1 <= label <= len(self._names) else {}))
       self.ids.add(number)
     self.num_boxes += len(rows)
-    frame = {"frame": self.num_frames, "time_sec": round((self.num_frames - 1) / self._fps, 6), "source": source}
+    frame = {"frame": self.num_frames, "time_sec": round(now, 6), "source": source}
     self._lines["jsonl"].append(json.dumps(frame | {"tracks": rows}) + "\n")
 
   def save(self, out: Path, kinds: Sequence[str]) -> list[Path]:
@@ -112,7 +117,7 @@ def frames_of(source: str) -> list[str]:
   """The pictures of a folder in the order in which people count (2.jpg before 10.jpg); those of a list as they stand.
 
   Raises:
-    PrnError: there is no such folder, it holds no picture, or it is a video.
+    PrnError: there is no such folder, it holds no picture, or it is of another type.
   """
   from prn_jax.data_pipelines.images import inputs
   from prn_jax.data_pipelines.images.formats import is_image_name
@@ -120,8 +125,7 @@ def frames_of(source: str) -> list[str]:
   path = Path(source)
   if path.is_file() and not is_image_name(source) and path.suffix.lower() not in inputs.LIST_SUFFIXES:
     raise PrnError(
-      f"'{source}' is no folder of pictures and no list of them. Of a video take the frames out first: "
-      "ffmpeg -i VIDEO frames/%06d.jpg; then give the folder."
+      f"'{source}' is no folder of pictures, no list of them (.txt), and no video by its name ({', '.join(SUFFIXES)})."
     )
   found = inputs.expand([source])
   return sorted(found, key=in_order) if path.is_dir() else found
@@ -132,8 +136,8 @@ def in_order(name: str) -> list[tuple[int, int, str]]:
   return [(1, int(part), "") if part.isdecimal() else (0, 0, part) for part in re.split(r"(\d+)", name)]
 
 
-def detections_in(run: Any, sources: Sequence[str]) -> Iterator[Any]:
-  """A network's `Detections`, or the `Failure`, of each picture in turn; pictures are read while it works."""
+def detections_in(run: Any, sources: Iterable[Any]) -> Iterator[Any]:
+  """A network's `Detections`, or the `Failure`, of each picture (or array) in turn; pictures are read while it works."""
   from prn_jax.run.images import stream
 
   return stream(run, sources, keep_images=False)

@@ -114,8 +114,8 @@ def test_frames_of_a_folder_are_followed_in_the_order_of_their_numbers(
 @pytest.mark.parametrize(
   ("given", "message"),
   [
-    ([], "got nothing; expected MODEL, a folder of frames, and perhaps OUT.txt; or --detections FILE for boxes that were found before."),
-    (["m"], "got m; expected MODEL, a folder of frames, and perhaps OUT.txt; or --detections FILE for boxes that were found before."),
+    ([], "got nothing; expected MODEL, a video or a folder of frames, and perhaps OUT.txt; or --detections FILE for boxes that were found before."),
+    (["m"], "got m; expected MODEL, a video or a folder of frames, and perhaps OUT.txt; or --detections FILE for boxes that were found before."),
     (["--detections", "d.txt", "a.txt", "b.txt"], "got a.txt b.txt; expected OUT.txt alone."),
     (["--detections", "d.txt", "out/"], "cannot write tracks to 'out/': expected the name of a file that ends in .txt or .txt.gz."),
     (["--detections", "d.txt", "--tracker", "sorted"], "unknown tracker 'sorted' (did you mean 'sort'?); expected one of bytetrack, ocsort, sort."),
@@ -132,13 +132,19 @@ def test_what_track_refuses(given: list[str], message: str, capsys: pytest.Captu
   assert capsys.readouterr().err.splitlines()[-1] == f"prn track: {message}"
 
 
-def test_a_video_is_told_how_to_become_frames(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_no_video(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
   (tmp_path / "a.mp4").write_bytes(b"")
   assert main(["track", "yolov3-tiny", str(tmp_path / "a.mp4")]) == 2
-  assert capsys.readouterr().err == (
-    f"prn track: '{tmp_path / 'a.mp4'}' is no folder of pictures and no list of them. Of a video take the frames out first: "
-    "ffmpeg -i VIDEO frames/%06d.jpg; then give the folder.\n"
+  assert f"prn track: '{tmp_path / 'a.mp4'}' is no video that OpenCV can read, or is damaged" in capsys.readouterr().err
+  (tmp_path / "a.doc").write_bytes(b"")
+  assert main(["track", "yolov3-tiny", str(tmp_path / "a.doc")]) == 2
+  assert (
+    "is no folder of pictures, no list of them (.txt), and no video by its name (.mp4, .mov" in capsys.readouterr().err
   )
+  assert main(["track", "yolov3-tiny", str(tmp_path / "b.mp4")]) == 2
+  assert f"'{tmp_path / 'b.mp4'}' does not exist, or is no file." in capsys.readouterr().err
+  assert main(["track", "yolov3-tiny", str(tmp_path / "a.mp4"), "--fps", "25"]) == 2
+  assert "--fps 25: the frames of" in capsys.readouterr().err
 
 
 SCENE = "lines:\n  - {name: road, from: [100, 200], to: [100, 0], forward: right, backward: left}\n"

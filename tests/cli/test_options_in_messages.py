@@ -38,6 +38,8 @@ PRINTED_BY: dict[str, tuple[str, ...]] = {
   "run/save.py": ("predict",),
   "track/follow.py": ("track",),
   "track/metrics/": ("eval",),
+  "track/count.py": ("count",),
+  "track/source.py": ("track",),
   "train/": TRAINS,
   "train/lock.py": ("train",),
   "train/plan.py": ("plan",),

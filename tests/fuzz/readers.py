@@ -96,7 +96,25 @@ def scene(folder: Path) -> tuple[Read, Sequence[bytes]]:
     return format.read(folder / "s.yaml")
 
   lines = b"point: center\nlines:\n  - {name: a, from: [0, 0], to: [9, 1.5], forward: in, backward: out}\n"
-  return read, [lines, lines + b"movements:\n  - name: b\n    from: a in\n    to: a out\n"]
+  places = ((1, 1, 0, 0), (9, 1, 7, 0), (12, 9, 7, -9), (0, 9, 0, -9))
+  ground = "".join(f"  - {{pixel: [{x}, {y}], metres: [{u}, {v}]}}\n" for x, y, u, v in places)
+  calibrated = lines.replace(b"center", b"bottom") + f"calibration:\n{ground}".encode()
+  return read, [lines, calibrated, lines + b"movements:\n  - name: b\n    from: a in\n    to: a out\n"]
+
+
+@reader(TEXT)
+def track_lines(folder: Path) -> tuple[Read, Sequence[bytes]]:
+  from prn_jax.track import track_lines as format
+
+  def read(content: bytes) -> object:
+    (folder / "t.jsonl").write_bytes(content)
+    found = format.read(folder / "t.jsonl")
+    assert np.isfinite(found.boxes.boxes_xyxy_px).all()
+    return found
+
+  box = b'{"id": 4, "class": 2, "score": 0.5, "box_xyxy_px": [40, 1, 60, 9], "name": "van"}'
+  line = b'{"frame": 1, "time_sec": 0.0, "source": null, "tracks": [' + box + b"]}\n"
+  return read, [line, line + line.replace(b'"frame": 1, "time_sec": 0.0', b'"frame": 3, "time_sec": 1.5')]
 
 
 # -- networks --------------------------------------------------------------------------------------

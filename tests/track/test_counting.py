@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prn_jax.track import event_log, motchallenge, scene
+from prn_jax.track.clock import Clock
 from prn_jax.track.count import Given, write
 from prn_jax.track.counting import events
 from prn_jax.track.event_log import EventLogError
@@ -38,7 +39,7 @@ def joined(*tracks: BoxTable) -> BoxTable:
 
 
 def directions(*tracks: BoxTable, lines: tuple[Line, ...] = (ACROSS,)) -> list[str]:
-  return [row["direction"] for row in events(joined(*tracks), Scene(lines), 30)]
+  return [row["direction"] for row in events(joined(*tracks), Scene(lines), Clock(30))]
 
 
 def straight(start: float, end: float, step: float = 5, x: float = 50) -> Way:
@@ -119,7 +120,7 @@ def test_whatever_the_way_counts_are_the_turns_between_far_sides(
 
 
 def test_the_event_says_when_where_and_by_what() -> None:
-  row = events(track([(40, -30), (60, 10)]), Scene((ACROSS,)), 10)[0]
+  row = events(track([(40, -30), (60, 10)]), Scene((ACROSS,)), Clock(10))[0]
   assert row == {
     "kind": "line", "name": "road", "direction": "down", "track": 1, "class": 3, "votes": {"3": 1.8}, "frame": 1.75,
     "time_sec": 0.075, "place_px": [55.0, 0.0], "before": [1.0, 40.0, -30.0], "after": [2.0, 60.0, 10.0],
@@ -131,7 +132,7 @@ def test_the_class_is_what_the_boxes_of_the_whole_track_speak_for() -> None:
   parts = [
     track([p], frames=[i + 1], label=3 if i < 12 else 8, score=0.4 if i < 12 else 0.9) for i, p in enumerate(way)
   ]
-  assert [row["class"] for row in events(joined(*parts), Scene((ACROSS,)), 30)] == [8]
+  assert [row["class"] for row in events(joined(*parts), Scene((ACROSS,)), Clock(30))] == [8]
 
 
 def test_movements_are_pairs_of_lines_in_order() -> None:
@@ -143,7 +144,7 @@ def test_movements_are_pairs_of_lines_in_order() -> None:
   one = Scene((west, east), movements)
   across: Way = [(x, 0.0) for x in np.arange(-50.0, 151, 5)]
   for way, expected in ((across, ["through"]), (across[::-1], ["back"]), (across[:25], []), (across * 2, ["through"])):
-    rows = events(track(way), one, 30)
+    rows = events(track(way), one, Clock(30))
     assert [row["name"] for row in rows if row["kind"] == "movement"][:1] == expected
 
 
@@ -189,7 +190,7 @@ def test_what_a_scene_may_not_say(tmp_path: Path, old: str, new: str, message: s
 
 def counted(tmp_path: Path) -> tuple[Given, bytes]:
   tracks = joined(*[track(straight(-50, 50), n, [3 * n + i for i in range(20)]) for n in range(1, 8)])
-  one = Given(tracks, Scene((ACROSS,)), ("person", "bicycle", "car"), {"fps": 30.0})
+  one = Given(tracks, Scene((ACROSS,)), ("person", "bicycle", "car"), Clock(30), {"fps": 30.0})
   whole = tmp_path / "whole"
   whole.mkdir()
   write(one, whole, 900)
@@ -222,7 +223,7 @@ def test_totals_follow_from_the_log_alone(tmp_path: Path) -> None:
 
 def test_the_log_of_another_count_is_left_alone(tmp_path: Path) -> None:
   one, whole = counted(tmp_path)
-  other = Given(one.tracks, one.scene, one.names, {"fps": 25.0})
+  other = Given(one.tracks, one.scene, one.names, Clock(25), {"fps": 25.0})
   log = tmp_path / "whole" / event_log.NAME
   with pytest.raises(EventLogError) as error:
     write(other, tmp_path / "whole", 900)

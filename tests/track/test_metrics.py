@@ -109,7 +109,7 @@ def test_the_order_of_lines_and_the_names_of_ids_do_not_matter() -> None:
     ),
     (
       [(1, 5, 0, 0, 9, 9, 1, 3)], [(1, 1, 0, 0, 9, 9, 1, 1)],
-      "t.txt:1: class is 3, but MOTChallenge scores pedestrians, class 1, alone. Leave boxes of other classes out.",
+      "t.txt:1: class is 3, but MOTChallenge scores pedestrians, class 1, alone. Leave boxes of other classes out, or score all alike with --all-classes.",
     ),
     (
       [(1, 5, 0, 0, 9, 9)], [(1, 1, 0, 0, 9, 9, 1, -1)],
