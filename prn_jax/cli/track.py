@@ -63,7 +63,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     help="after this an object that is not seen again is given up (default 1)",
   )
   parser.add_argument(
-    "--per-class", action="store_true", help="an object keeps to boxes of one class (default: its class may change)"
+    "--per-class",
+    action="store_true",
+    help="an object keeps to boxes of one class (default: its class may change, and boxes of different classes suppress each other)",
   )
   add_detection(parser, conf=0.5)
   parser.add_argument(
@@ -157,7 +159,9 @@ def _model(args: argparse.Namespace, settings: TrackerSettings, save: Any) -> tu
 
   args.model, source = args.sources[:2]
   frames = open_source(source, args.fps)
-  options = dataclasses.replace(detection_options(args), conf=settings.lowest_score)
+  # One object that looks like a car and like a truck would be followed, and counted, twice.
+  is_agnostic = args.class_agnostic or not args.per_class
+  options = dataclasses.replace(detection_options(args), conf=settings.lowest_score, class_agnostic=is_agnostic)
   start_computing("track")
   model = load_model(args)
   require_weights(model, args.model)

@@ -240,7 +240,8 @@ def _sizes(num_boxes: int, num_classes: int, max_candidates: int) -> list[tuple[
       f"max_candidates={max_candidates:,} is too large for {num_classes:,} classes; expected less than "
       f"{2**31 // (num_classes + 1):,}. Raise the threshold instead."
     )
-  return [size for size in _SMALL_SIZES if size[0] < last[0] and size[1] < last[1]] + [last]
+  small = [(boxes, min(pairs, boxes * num_classes)) for boxes, pairs in _SMALL_SIZES]
+  return [size for size in small if size[0] < last[0] and size[1] < last[1]] + [last]
 
 
 def _best_pairs(size: tuple[int, int], room: int, selection: _Selection) -> _Pairs:

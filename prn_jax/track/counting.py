@@ -56,7 +56,9 @@ def events(tracks: BoxTable, scene: Scene, clock: Clock) -> list[dict[str, Any]]
   found: list[dict[str, Any]] = []
   order = np.lexsort((tracks.frames, tracks.ids))
   ids, starts = np.unique(tracks.ids[order], return_index=True)
-  for number, rows in zip(ids.tolist(), np.split(order, starts[1:]), strict=True):
+  ends = [*starts[1:].tolist(), len(order)]
+  for number, start, end in zip(ids.tolist(), starts.tolist(), ends[: len(ids)], strict=True):
+    rows = order[start:end]
     one = tracks[rows]
     label, votes = vote(one)
     base = {"track": number, "class": label, "votes": votes}

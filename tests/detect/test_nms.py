@@ -148,6 +148,19 @@ def test_every_size_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     assert int(a.overflow[0]) == 0
 
 
+@pytest.mark.parametrize(("num_classes", "class_agnostic"), [(1, False), (1, True), (3, True)])
+def test_one_class_of_many_boxes(num_classes: int, class_agnostic: bool) -> None:
+  """400 boxes and one class for each: there are fewer pairs than an everyday number of boxes has elsewhere."""
+  candidates = scene(8, num_boxes=400, num_classes=num_classes, num_objects=30)
+  boxes, objectness, scores = (np.asarray(x[0]) for x in candidates[:3])
+  for conf in (0.6, 0.25, 0.001):
+    found = run(candidates, conf, 0.45, class_agnostic=class_agnostic)
+    best = reference(boxes, objectness, scores.max(1, keepdims=True), conf, 0.45, None)
+    expected = np.where(np.arange(num_classes) == scores.argmax(1)[:, None], best, 0)
+    np.testing.assert_array_equal(table(found, 400, num_classes), expected)
+    assert int(found.count[0]) > 0
+
+
 def test_batch_equals_single_images() -> None:
   scenes = [scene(seed, num_objects=4 * (seed + 1)) for seed in range(3)] + [
     candidates_of(*[np.zeros(s) for s in ((120, 4), 120, (120, 5))])

@@ -78,6 +78,10 @@ def test_every_way_over_a_line_has_its_number(way: Way, expected: list[str]) -> 
   assert directions(track(way)) == expected
 
 
+def test_no_tracks_have_no_events() -> None:
+  assert events(motchallenge.parse(""), Scene((ACROSS,)), Clock(30)) == []
+
+
 def test_lost_on_the_line_and_found_again_counts_once() -> None:
   way = straight(-50, 50)
   kept = [i for i, (_, y) in enumerate(way) if abs(y) > 20]
