@@ -331,7 +331,10 @@ REWRITES = """## The paper's rewrites of any graph
 `shrink`, `expand` and `bottleneck` take gamma and change the results of the units of every residual stage as figure 7 does:
 the last convolution of a unit has the unit's width, those before it keep theirs. Widths are the nearest multiples of 2, and
 of the groups of the convolutions and the parts of the routes that make or read them, so that a network with grouped
-convolutions (csresnext50) can be rewritten too. `shrink:0.5` of yolov3 is yolov3-prn with YOLOv3's own head, of darknet53
+convolutions (csresnext50) can be rewritten too. A ghost module, whose other half follows its convolution channel by channel, is
+as wide as two of these; MobileNetV3 and EfficientNet-Lite change as the projections at the end of their units do. `shrink:0.5` of
+ghostnet has 4,868,264 parameters and 0.212 BFLOPs (5,182,508 and 0.283), of mobilenetv3-large 5,123,284 and 0.323 (5,483,032 and
+0.434), of efficientnet-lite0 4,025,352 and 0.624 (4,652,008 and 0.771). `shrink:0.5` of yolov3 is yolov3-prn with YOLOv3's own head, of darknet53
 darknet53-prn-shrink. `fprn` takes rho, the share of channels that a shortcut no longer adds; `multi-source` joins the levels
 of a detector by additions, as figure 4 does. Trained weights come along by their leading channels."""
 REASONING = """## Reconstructions, and how each was found

@@ -66,7 +66,7 @@ def test_the_table(capsys: pytest.CaptureFixture[str]) -> None:
   )
   assert rows[0].startswith(first)
   assert rows[1].split() == ["ghostnet-prn", "416x416", "3,781,510", "1.510", "19.4"]
-  assert rows[2].split()[5:8] == ["75.2", "MobileNetV3", "paper,"]
+  assert rows[2].split()[5:8] == ["75.2", "README", "of"]
 
 
 def test_json_of_all_models(capsys: pytest.CaptureFixture[str]) -> None:

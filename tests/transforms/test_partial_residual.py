@@ -204,6 +204,7 @@ def test_stages_are_found():
     ("stage2_unit1_conv1", "stage2_unit1_conv2"),
     "stage2_unit1_conv2",
     "stage2_unit1_add",
+    1,
   )
   assert [len(blocks) for blocks in find_stages(build_graph("resnet50"))] == [3, 4, 6, 3]
   assert [len(blocks) for blocks in find_stages(build_graph("efficientnet-b0"))] == [1, 1, 2, 2, 3]
