@@ -20,6 +20,7 @@ import numpy as np
 from prn_jax.errors import PrnError
 
 SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".wmv", ".flv", ".3gp")
+SILENT = 0  # of OpenCV's levels
 AHEAD = 8  # frames that are decoded before they are asked for
 _LEAST_STEP_SEC = 1e-4  # of frames whose times do not rise
 
@@ -69,7 +70,8 @@ class Video:
       raise VideoError(f"reading '{path}' needs OpenCV: pip install 'prn-jax[video]'.") from None
     self._path, self._cv2 = path, cv2
     # What it and FFmpeg would print comes as an error of ours.
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    logs: Any = cv2 if hasattr(cv2, "setLogLevel") else cv2.utils.logging  # it has moved between versions
+    logs.setLogLevel(SILENT)
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     self._reader = cv2.VideoCapture(path, cv2.CAP_FFMPEG)
     if not self._reader.isOpened():

@@ -36,7 +36,10 @@ def test_figures_are_those_of_the_reference(shared: Path, mot_truth: BoxTable, n
   counts = (mot_truth.scores != 0) & (mot_truth.classes == 1)
   file = shared / f"data/mot/{name}.txt.gz"
   result = mot_truth[counts] if name == "perfect" else motchallenge.read(file)
-  assert evaluate(result, mot_truth) == json.loads((shared / "data/mot/golden.json").read_text())[name]
+  found, expected = evaluate(result, mot_truth), json.loads((shared / "data/mot/golden.json").read_text())[name]
+  assert found.keys() == expected.keys()
+  for key, value in expected.items():  # older versions of NumPy add in another order: the last bits differ there
+    assert found[key] == pytest.approx(value, rel=1e-14), key
 
 
 def test_a_switch_of_identity_by_hand() -> None:
