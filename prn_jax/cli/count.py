@@ -6,9 +6,9 @@ import argparse
 import sys
 
 from prn_jax.cli.common import add_json, output_folder, print_json
-from prn_jax.cli.track import FPS
 from prn_jax.errors import PrnError
 from prn_jax.files.places import to_path
+from prn_jax.track.clock import FPS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -24,13 +24,13 @@ from prn_jax.cli.predict import add_detection, detection_options
 from prn_jax.compiling import first_is_compiled
 from prn_jax.errors import PrnError
 from prn_jax.files.places import to_path
+from prn_jax.track.clock import FPS
 
 if TYPE_CHECKING:
   from prn_jax.track.follow import Follower
   from prn_jax.track.trackers.named import TrackerSettings
 
 DEFAULT_OUT = "tracks.txt"
-FPS = 30.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

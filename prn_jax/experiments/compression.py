@@ -112,9 +112,13 @@ def _run(way: Way, group: str, variant: str, seed: int) -> Path:
   return run_folder(Job(variant, seed, TrainConfig(), group), way.out)
 
 
+def _cut_of(variant: str) -> str:
+  """Method and share, however the cut network is trained."""
+  return variant.removesuffix(TEACHER).removesuffix(SCRATCH)
+
+
 def _cut_folder(way: Way, group: str, variant: str, seed: int) -> Path:
-  cut = variant.removesuffix(TEACHER).removesuffix(SCRATCH)
-  return way.out / "cut" / Job(cut, seed, TrainConfig(), group).name
+  return way.out / "cut" / Job(_cut_of(variant), seed, TrainConfig(), group).name
 
 
 def prepare(way: Way, job: Job) -> None:
@@ -134,7 +138,7 @@ def prepare(way: Way, job: Job) -> None:
   from prn_jax.prune.command import PruneOptions, figure, prune
   from prn_jax.prune.selection import Goal, Target
 
-  method, _, share = job.variant.removesuffix(TEACHER).removesuffix(SCRATCH).partition(":")
+  method, _, share = _cut_of(job.variant).partition(":")
   options = PruneOptions(method=method, target=Target(Goal.FLOPS, float(share)), recalibrate=RECALIBRATION, force=True)
   sparse = load(_run(way, job.group, SPARSE, job.seed))
   skip = job.config.data.on_bad_data

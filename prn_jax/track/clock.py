@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+FPS = 30.0  # of frames of which nobody says how fast they come
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Clock:

@@ -17,12 +17,11 @@ from prn_jax.errors import PrnError
 from prn_jax.files.disk import sha256, write_text
 from prn_jax.labels import read_names
 from prn_jax.track import event_log, motchallenge, scene, track_lines
-from prn_jax.track.clock import Clock
+from prn_jax.track.clock import FPS, Clock
 from prn_jax.track.counting import events
 from prn_jax.track.motchallenge import BoxTable
 from prn_jax.track.scene import Scene
 
-FPS = 30.0  # where nobody says
 COLUMNS = ("from_sec", "to_sec", "kind", "name", "direction", "class", "class_name", "count", "mean_kmh")
 
 

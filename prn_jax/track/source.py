@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
 from prn_jax.errors import PrnError
+from prn_jax.track.clock import FPS
 from prn_jax.track.follow import frames_of
 from prn_jax.track.video import Video, is_video
 
-FPS = 30.0  # of pictures, where nobody says
 
-
-class Source:
+class Source(ABC):
   """Frames in order. They are asked for ahead of the network, so `taken` tells afterwards which one was which.
 
   Attributes:
@@ -32,9 +32,9 @@ class Source:
   def __init__(self) -> None:
     self._asked: deque[tuple[str | None, float | None]] = deque()
 
+  @abstractmethod
   def images(self) -> Iterator[Any]:
     """Names of files, or arrays (h, w, 3) uint8."""
-    raise NotImplementedError
 
   def taken(self) -> tuple[str | None, float | None]:
     """Name and time of the frames that `images` gave, the first first; None where there is none."""

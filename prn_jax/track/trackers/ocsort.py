@@ -13,14 +13,15 @@ import dataclasses
 
 import numpy as np
 
-from prn_jax.track.geometry import iou_xyxy, pairs_above
+from prn_jax.track.geometry import pairs_above
 from prn_jax.track.trackers import kalman
-from prn_jax.track.trackers.sort import BOX_NOISE, FIRST_NOISE, STEP_NOISE
+from prn_jax.track.trackers.sort import BOX_NOISE, FIRST_NOISE, STEP_NOISE, forget_new, predict
 from prn_jax.track.trackers.tracker import (
   Found,
   Tracked,
   cxcyar_to_xyxy,
   others,
+  overlaps,
   seen,
   still_followed,
   xyxy_to_cxcyar,
@@ -73,7 +74,7 @@ class OcSort:
     o = self.options
     self._num_frames += 1
     self._tracks = still_followed(self._tracks, steps, o.max_lost)
-    self._predict(steps)
+    predict(self._tracks, steps)
     rows = np.flatnonzero(found.scores >= o.min_score)
     some = found[rows]
     tracks, columns = self._pairs(some)
@@ -82,7 +83,7 @@ class OcSort:
     self._tracks["lost"] += steps
     self._tracks["ages"] += steps
     self._take(tracks, some[columns])
-    self._forget_new(others(len(self._tracks), tracks))
+    forget_new(self._tracks, others(len(self._tracks), tracks), o.min_hits)
     free = others(len(rows), columns)
     begun = self._begin(some, free[some.scores[free] >= o.new_score])
     at, columns = np.concatenate((tracks, begun[0])), np.concatenate((columns, begun[1]))
@@ -92,28 +93,20 @@ class OcSort:
     self._tracks = self._tracks[self._tracks["lost"] <= o.max_lost]
     return result
 
-  def _predict(self, steps: float) -> None:
-    t = self._tracks
-    shrinks = t["mean"][:, 2] + steps * t["mean"][:, 6] <= 0
-    t["mean"][shrinks, 6] = 0  # nothing has an area below 0
-    t["mean"], t["cov"] = kalman.predict(t["mean"], t["cov"], STEP_NOISE, steps)
-
   def _pairs(self, some: Found) -> tuple[np.ndarray, np.ndarray]:
     """Pairs by overlap with the prediction, and direction."""
-    iou = self._kept_apart(iou_xyxy(cxcyar_to_xyxy(self._tracks["mean"]), some.boxes_xyxy_px), slice(None), some)
+    t = self._tracks
+    iou = overlaps(cxcyar_to_xyxy(t["mean"]), t["class"], some, self.options.is_per_class)
     tracks, columns = pairs_above(np.where(iou > 0, iou + self._directions(some), 0), -np.inf)
     is_near = iou[tracks, columns] >= self.options.min_iou
     return tracks[is_near], columns[is_near]
 
   def _pairs_with_last(self, some: Found, tracks: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    iou = iou_xyxy(self._tracks["boxes"][tracks, 0], some.boxes_xyxy_px[columns])
-    at, among = pairs_above(self._kept_apart(iou, tracks, some[columns]), self.options.min_iou)
+    t = self._tracks[tracks]
+    at, among = pairs_above(
+      overlaps(t["boxes"][:, 0], t["class"], some[columns], self.options.is_per_class), self.options.min_iou
+    )
     return tracks[at], columns[among]
-
-  def _kept_apart(self, iou: np.ndarray, tracks: np.ndarray | slice, some: Found) -> np.ndarray:
-    """Nothing for pairs of two classes, if they are kept apart."""
-    is_one = self._tracks["class"][tracks][:, None] == some.classes[None, :]
-    return np.where(is_one, iou, 0) if self.options.is_per_class else iou
 
   def _directions(self, some: Found) -> np.ndarray:
     """(n, m): how well each box lies in the direction of each track, weighted by its score."""
@@ -158,11 +151,6 @@ class OcSort:
           between = np.array([[x, y, width * height, width / height]])
           mean, cov = kalman.correct(mean, cov, between, BOX_NOISE)
       t["mean"][index], t["cov"][index] = mean[0], cov[0]
-
-  def _forget_new(self, missed: np.ndarray) -> None:
-    """Counts anew for those that were missed before they were confirmed."""
-    is_new = self._tracks["hits"][missed] < self.options.min_hits
-    self._tracks["hits"][missed[is_new]] = 0
 
   def _begin(self, found: Found, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     new = np.zeros(len(rows), _TRACK)

@@ -58,6 +58,18 @@ class SortOptions:
   is_per_class: bool = False
 
 
+def predict(tracks: np.ndarray, steps: float) -> None:
+  """Moves SORT's filters on; tracks are records with the fields "mean" and "cov"."""
+  shrinks = tracks["mean"][:, 2] + steps * tracks["mean"][:, 6] <= 0
+  tracks["mean"][shrinks, 6] = 0  # nothing has an area below 0
+  tracks["mean"], tracks["cov"] = kalman.predict(tracks["mean"], tracks["cov"], STEP_NOISE, steps)
+
+
+def forget_new(tracks: np.ndarray, missed: np.ndarray, min_hits: int) -> None:
+  """Counts anew for those of the missed tracks that were not confirmed yet."""
+  tracks["hits"][missed[tracks["hits"][missed] < min_hits]] = 0
+
+
 class Sort:
   """See the head of the file."""
 
@@ -72,13 +84,13 @@ class Sort:
     o = self.options
     self._num_frames += 1
     self._tracks = still_followed(self._tracks, steps, o.max_lost)
-    self._predict(steps)
+    predict(self._tracks, steps)
     rows = np.flatnonzero(found.scores >= o.min_score)
     iou = overlaps(cxcyar_to_xyxy(self._tracks["mean"]), self._tracks["class"], found[rows], o.is_per_class)
     tracks, columns = pairs_above(iou, o.min_iou)
     self._tracks["lost"] += steps
     self._correct(tracks, found[rows[columns]])
-    self._forget_new(others(len(self._tracks), tracks))
+    forget_new(self._tracks, others(len(self._tracks), tracks), o.min_hits)
     free = rows[others(len(rows), columns)]
     begun = self._begin(found, free[found.scores[free] >= o.new_score])
     at, rows = np.concatenate((tracks, begun[0])), np.concatenate((rows[columns], begun[1]))
@@ -88,23 +100,12 @@ class Sort:
     self._tracks = self._tracks[self._tracks["lost"] <= o.max_lost]
     return result
 
-  def _predict(self, steps: float) -> None:
-    t = self._tracks
-    shrinks = t["mean"][:, 2] + steps * t["mean"][:, 6] <= 0
-    t["mean"][shrinks, 6] = 0  # nothing has an area below 0
-    t["mean"], t["cov"] = kalman.predict(t["mean"], t["cov"], STEP_NOISE, steps)
-
   def _correct(self, at: np.ndarray, found: Found) -> None:
     t = self._tracks
     measured = xyxy_to_cxcyar(found.boxes_xyxy_px)
     t["mean"][at], t["cov"][at] = kalman.correct(t["mean"][at], t["cov"][at], measured, BOX_NOISE)
     t["class"][at], t["lost"][at] = found.classes, 0
     t["hits"][at] += 1
-
-  def _forget_new(self, missed: np.ndarray) -> None:
-    """Counts anew for those that were missed before they were confirmed."""
-    is_new = self._tracks["hits"][missed] < self.options.min_hits
-    self._tracks["hits"][missed[is_new]] = 0
 
   def _begin(self, found: Found, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     new = np.zeros(len(rows), _TRACK)
