@@ -32,7 +32,7 @@ from typing import Any, NoReturn, Protocol
 from xml.etree import ElementTree
 
 from prn_jax.errors import PrnError
-from prn_jax.files.values import Misfit, Node, shown
+from prn_jax.files.values import Mark, Misfit, Node, shown
 
 MAX_BYTES = 4 << 20
 """Of a file that is not data by the million: whatever is in it costs a second or two, and less than half a gigabyte."""
@@ -238,10 +238,11 @@ def read_yaml(path: Readable, error: type[PrnError] = PrnError, advice: str = ""
 def parse_yaml(text: str, file: str, error: type[PrnError] = PrnError, advice: str = "") -> Node:
   """The tree of YAML text; `file` is what messages call it."""
   with _named(file, error, advice):
-    return Node(_load_yaml(text), file, "", error, advice)
+    value, mark = _load_yaml(text)
+    return Node(value, file, "", error, advice, mark)
 
 
-def _load_yaml(text: str) -> Any:
+def _load_yaml(text: str) -> tuple[Any, Mark | None]:
   import yaml
 
   try:
@@ -269,19 +270,22 @@ class _YamlTree:
     self._anchors: dict[str, tuple[Any, int]] = {}
     self._count = 0
 
-  def root(self) -> Any:
+  def root(self) -> tuple[Any, Mark | None]:
+    """The value of the document, and where its parts stand; that of a key stands where the key does."""
     events = self._yaml.events
     value: Any = None
+    mark: Mark | None = None
     num_documents = 0
     for event in self._events:
       if isinstance(event, events.DocumentStartEvent):
         num_documents += 1
         if num_documents > 1:
           self._refuse(event, "more than one document")
-        value = self._value(next(self._events), 0)
-    return value
+        value, mark = self._value(next(self._events), 0)
+    return value, mark
 
-  def _value(self, event: Any, depth: int) -> Any:
+  def _value(self, event: Any, depth: int) -> tuple[Any, Mark]:
+    mark = Mark(event.start_mark.line + 1, {})
     events, start = self._yaml.events, self._count
     self._count += 1
     if isinstance(event, events.AliasEvent):
@@ -295,14 +299,17 @@ class _YamlTree:
       if isinstance(event, events.ScalarEvent):
         value = None if event.implicit[0] and event.value in _YAML_NULL else event.value
       elif isinstance(event, events.SequenceStartEvent):
-        value = [self._value(one, depth + 1) for one in self._until(events.SequenceEndEvent, event, depth)]
+        value = []
+        for index, one in enumerate(self._until(events.SequenceEndEvent, event, depth)):
+          inner, mark.inner[index] = self._value(one, depth + 1)
+          value.append(inner)
       else:
-        value = self._mapping(event, depth)
+        value = self._mapping(event, depth, mark)
       if event.anchor is not None:
         self._anchors[event.anchor] = value, self._count - start
     if self._count > _MAX_YAML_VALUES:
       self._refuse(event, f"more than {_MAX_YAML_VALUES:,} values, aliases counted")
-    return value
+    return value, mark
 
   def _until(self, end: Any, start: Any, depth: int) -> Iterator[Any]:
     if depth >= MAX_DEPTH:
@@ -312,12 +319,12 @@ class _YamlTree:
         return
       yield event
 
-  def _mapping(self, start: Any, depth: int) -> dict[str, Any]:
+  def _mapping(self, start: Any, depth: int, mark: Mark) -> dict[str, Any]:
     found: dict[str, Any] = {}
     merged: dict[str, Any] = {}
     for event in self._until(self._yaml.events.MappingEndEvent, start, depth):
-      key = self._value(event, depth + 1)
-      value = self._value(next(self._events), depth + 1)
+      key, at = self._value(event, depth + 1)
+      value, below = self._value(next(self._events), depth + 1)
       if not isinstance(key, str):
         self._refuse(event, f"the key {shown(key)} is no text")
       if key == "<<":
@@ -329,6 +336,7 @@ class _YamlTree:
         self._refuse(event, f"the key {shown(key)} occurs twice")
       else:
         found[key] = value
+        mark.inner[key] = Mark(at.line, below.inner)
     return merged | found
 
   def _refuse(self, event: Any, problem: str) -> NoReturn:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 import re
 import reprlib
-from dataclasses import dataclass, replace
-from typing import Any, NoReturn
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, NoReturn
 
 from prn_jax.errors import PrnError, did_you_mean
 
@@ -116,6 +116,18 @@ def _range(low: float, high: float) -> str:
   return f" of at most {high}" if math.isinf(low) else f" from {low} to {high}"
 
 
+class Mark(NamedTuple):
+  """Where a value stands in its file.
+
+  Attributes:
+    line: counted from 1.
+    inner: those of the values in it, by key or index.
+  """
+
+  line: int
+  inner: dict[str | int, Mark]
+
+
 @dataclass(frozen=True, slots=True)
 class Node:
   """A value in a file. Every access that does not fit raises `error`, with the file, the key, what stands there and
@@ -127,6 +139,7 @@ class Node:
     key: the way to the value, as "splits.train.shards[2]"; "" is the whole file.
     error: raised for all that does not fit.
     advice: what every message ends in, as "Convert the model again."
+    mark: where the value stands; None where nobody noted it.
   """
 
   raw: Any
@@ -134,6 +147,7 @@ class Node:
   key: str = ""
   error: type[PrnError] = PrnError
   advice: str = ""
+  mark: Mark | None = field(default=None, repr=False, compare=False)
 
   def __getitem__(self, key: str) -> Node:
     """The value of a key that must be there."""
@@ -147,7 +161,7 @@ class Node:
   def get(self, key: str, default: Any = None) -> Node:
     """The value of a key, or `default` where it is missing or null."""
     raw = self._dict().get(key)
-    return self._child(f".{key}", default if raw is None else raw)
+    return self._child(key, default if raw is None else raw)
 
   def __contains__(self, key: str) -> bool:
     """Whether a key is there and not null."""
@@ -155,13 +169,13 @@ class Node:
 
   def mapping(self) -> dict[str, Node]:
     """Values by key."""
-    return {key: self._child(f".{key}", value) for key, value in self._dict().items()}
+    return {key: self._child(key, value) for key, value in self._dict().items()}
 
   def items(self) -> list[Node]:
     """The values of a list."""
     if not isinstance(self.raw, list):
       self._refuse(f"is {shown(self.raw)}; expected a list")
-    return [self._child(f"[{index}]", value) for index, value in enumerate(self.raw)]
+    return [self._child(index, value) for index, value in enumerate(self.raw)]
 
   def text(self) -> str:
     """See `text_of`."""
@@ -186,7 +200,8 @@ class Node:
   def fault(self, reason: str) -> PrnError:
     """The error that says `reason` of this value, as "is 3, but there are 2 names; they must agree"."""
     key = shown(self.key)[1:-1].removeprefix(".")
-    said = f"{self.file}: {key} {reason}" if key else f"{self.file} {reason}"
+    place = f"{self.file}:{self.mark.line}" if self.mark and key else self.file
+    said = f"{place}: {key} {reason}" if key else f"{place} {reason}"
     return self.error(f"{said}.{' ' if self.advice else ''}{self.advice}")
 
   def _checked(self, check: Any, *limits: Any) -> Any:
@@ -200,8 +215,12 @@ class Node:
       self._refuse(f"is {shown(self.raw)}; expected keys with values")
     return self.raw
 
-  def _child(self, step: str, raw: Any) -> Node:
-    return replace(self, raw=raw, key=f"{self.key}{step}")
+  def _child(self, step: str | int, raw: Any) -> Node:
+    key = f"{self.key}[{step}]" if isinstance(step, int) else f"{self.key}.{step}"
+    mark = self.mark and self.mark.inner.get(
+      step, Mark(self.mark.line, {})
+    )  # the second: what is not there, or an alias
+    return replace(self, raw=raw, key=key, mark=mark)
 
   def _refuse(self, reason: str) -> NoReturn:
     raise self.fault(reason)

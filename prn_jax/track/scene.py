@@ -103,7 +103,7 @@ def read(path: Path) -> Scene:
   """The scene of a file.
 
   Raises:
-    SceneError: with the file and the key: an unknown key, a line without length, a name twice, a movement between lines
+    SceneError: with the file, the line and the key: an unknown key, a line without length, a name twice, a movement between lines
       that are not there, no line at all.
   """
   root = read_yaml(path, SceneError)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import resource
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +203,27 @@ def test_yaml_scalars_stay_as_written() -> None:
 def test_yaml_aliases_and_merges() -> None:
   root = structured.parse_yaml("a: &x {k: 1, l: 2}\nb: *x\nc: {<<: *x, k: 3}\n", "d.yaml")
   assert root.raw == {"a": {"k": "1", "l": "2"}, "b": {"k": "1", "l": "2"}, "c": {"k": "3", "l": "2"}}
+
+
+@pytest.mark.parametrize(
+  ("read", "said"),
+  [
+    (lambda root: root["a"]["b"].whole(), "d.yaml:2: a.b is 'x'; expected a whole number."),
+    (lambda root: root["a"]["c"][1], "d.yaml:3: a.c is ['1', 'y']; expected keys with values."),
+    (lambda root: root["a"]["c"].items()[1].number(), "d.yaml:5: a.c[1] is 'y'; expected a finite number."),
+    (lambda root: root["a"]["d"], "d.yaml:1: a has no 'd'; it has 'b', 'c'."),
+    (
+      lambda root: root["e"]["b"].whole(),
+      "d.yaml:6: e.b is 'x'; expected a whole number.",
+    ),  # by an alias: where that is
+    (lambda root: root["f"], "d.yaml has no 'f'; it has 'a', 'e'."),
+  ],
+)
+def test_what_is_wrong_in_yaml_has_a_line(read: Callable[[Node], object], said: str) -> None:
+  text = "a: &a\n  b: x\n  c:\n    - 1\n    - y\ne: *a\n"
+  with pytest.raises(BadFile) as error:
+    read(structured.parse_yaml(text, "d.yaml", BadFile))
+  assert str(error.value) == said
 
 
 @pytest.mark.parametrize(

@@ -173,15 +173,15 @@ def test_a_scene_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
   ("old", "new", "message"),
   [
-    ("point: center", "point: top", "point is 'top'; expected one of bottom, center."),
-    ("forward: in", "forwards: in", "lines[0].forwards is no key of a scene (did you mean 'forward'?); expected name, from, to, forward, backward."),
-    ("to: [100, 0]", "to: [0, 0]", "lines[0].to is [0.0, 0.0], where the line begins; expected another place."),
-    ("to: [100, 0]", "to: [100]", "lines[0].to has 1 numbers; expected x and y in pixels."),
-    ("to: [100, 0]", "to: [100, x]", "lines[0].to[1] is 'x'; expected a finite number from -1000000.0 to 1000000.0."),
-    ("name: east side", "name: north", "movements[0].to is 'east side', which is no line; expected one of north, north in, north out, north forward, north backward."),
-    ("from: north in", "from: north inn", "movements[0].from is 'north inn', which is no line (did you mean 'north in'?); expected one of north, east side, north in, north out, east side forward, east side backward."),
-    ("backward: out", "backward: in", "lines[0] calls both directions 'in'; expected two names."),
-    (YAML[YAML.index("lines:"):], "lines: []\n", "lines is empty; expected at least one line."),
+    ("point: center", "point: top", "1: point is 'top'; expected one of bottom, center."),
+    ("forward: in", "forwards: in", "3: lines[0].forwards is no key of a scene (did you mean 'forward'?); expected name, from, to, forward, backward."),
+    ("to: [100, 0]", "to: [0, 0]", "3: lines[0].to is [0.0, 0.0], where the line begins; expected another place."),
+    ("to: [100, 0]", "to: [100]", "3: lines[0].to has 1 numbers; expected x and y in pixels."),
+    ("to: [100, 0]", "to: [100, x]", "3: lines[0].to[1] is 'x'; expected a finite number from -1000000.0 to 1000000.0."),
+    ("name: east side", "name: north", "6: movements[0].to is 'east side', which is no line; expected one of north, north in, north out, north forward, north backward."),
+    ("from: north in", "from: north inn", "6: movements[0].from is 'north inn', which is no line (did you mean 'north in'?); expected one of north, east side, north in, north out, east side forward, east side backward."),
+    ("backward: out", "backward: in", "3: lines[0] calls both directions 'in'; expected two names."),
+    (YAML[YAML.index("lines:"):], "lines: []\n", "2: lines is empty; expected at least one line."),
   ],
 )  # fmt: skip
 def test_what_a_scene_may_not_say(tmp_path: Path, old: str, new: str, message: str) -> None:
@@ -189,7 +189,7 @@ def test_what_a_scene_may_not_say(tmp_path: Path, old: str, new: str, message: s
   file.write_text(YAML.replace(old, new, 1))
   with pytest.raises(SceneError) as error:
     scene.read(file)
-  assert str(error.value) == f"{file}: {message}"
+  assert str(error.value) == f"{file}:{message}"
 
 
 def counted(tmp_path: Path) -> tuple[Given, bytes]:

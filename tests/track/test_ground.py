@@ -107,10 +107,10 @@ LINES = "lines:\n  - {name: a, from: [0, 0], to: [9, 0]}\n"
 @pytest.mark.parametrize(
   ("text", "expected"),
   [
-    ("calibration:\n  - {pixel: [0, 0], metres: [0, 0]}\n", r"calibration cannot be used: 1 places; expected at least 4"),
-    ("calibration:\n  - {pixel: [0, 0], meters: [0, 0]}\n", r"calibration\[0\].meters is no key of a scene \(did you mean 'metres'\?\)"),
-    ("calibration:\n  - {pixel: [0, 0], metres: [1]}\n", r"calibration\[0\].metres has 1 numbers; expected two distances in metres"),
-    ("calibration:\n  - {pixel: [0], metres: [0, 0]}\n", r"calibration\[0\].pixel has 1 numbers; expected x and y in pixels"),
+    ("calibration:\n  - {pixel: [0, 0], metres: [0, 0]}\n", r"s.yaml:3: calibration cannot be used: 1 places; expected at least 4"),
+    ("calibration:\n  - {pixel: [0, 0], meters: [0, 0]}\n", r"s.yaml:4: calibration\[0\].meters is no key of a scene \(did you mean 'metres'\?\)"),
+    ("calibration:\n  - {pixel: [0, 0], metres: [1]}\n", r"s.yaml:4: calibration\[0\].metres has 1 numbers; expected two distances in metres"),
+    ("calibration:\n  - {pixel: [0], metres: [0, 0]}\n", r"s.yaml:4: calibration\[0\].pixel has 1 numbers; expected x and y in pixels"),
   ],
 )  # fmt: skip
 def test_a_calibration_that_cannot_be_read(tmp_path: Path, text: str, expected: str) -> None:
