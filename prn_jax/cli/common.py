@@ -151,7 +151,7 @@ def progress_bar(total: int, what: str) -> Iterator[Callable[[int], None]]:
 
   columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
   with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-    task = bar.add_task(what, total=total)
+    task = bar.add_task(what, total=total or None)  # 0: not known
     yield lambda done: bar.advance(task, done)
 
 

@@ -6,7 +6,6 @@ import argparse
 import dataclasses
 import sys
 import time
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from prn_jax import interrupts
@@ -23,6 +22,7 @@ from prn_jax.cli.common import (
   require_weights,
   start_computing,
 )
+from prn_jax.cli.predict_videos import Watched, Work, line_of, watch_all
 from prn_jax.compiling import first_is_compiled
 from prn_jax.errors import PrnError
 from prn_jax.files.places import to_path
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
   from prn_jax.run.classifier import Classifier
   from prn_jax.run.detector import Detector
   from prn_jax.run.images import Failure
+  from prn_jax.run.privacy import Privacy
   from prn_jax.run.save import ResultWriter
 
 DEFAULT_OUT = "predictions"
@@ -45,20 +46,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     "sources",
     metavar="SOURCE",
     nargs="*",
-    help="image files, folders, patterns, http(s) URLs, or lists (.txt) of these, one a line (default: a drawn street that the package carries)",
+    help="image files, videos, folders, patterns, http(s) URLs, lists (.txt) of these, one a line, streams (rtsp://...), "
+    "cameras (0) (default: a drawn street that the package carries)",
   )
   add_weights(parser)
   parser.add_argument("--out", metavar="DIR", help="write results here (default: predictions/)")
   parser.add_argument(
     "--save",
     metavar="KINDS",
-    help="comma list of json, coco, txt, csv, images, or none (default: images; with --out: json,images; with --json "
-    "alone: none)",
+    help="comma list of json, coco, txt, csv, images, or none; of videos json (a line for every frame) and video (default: "
+    "images and video; with --out: json as well; with --json alone: none)",
   )
   add_detection(parser)
   parser.add_argument(
     "--classes", metavar="NAME|ID,...", help="keep boxes of these classes alone: names or numbers, with commas between"
   )
+  add_privacy(parser)
   parser.add_argument("--batch", type=int, default=1, metavar="N", help="images per run of the network (default 1)")
   add_json(parser)
   parser.epilog = (
@@ -85,6 +88,15 @@ def add_detection(
   )
 
 
+def add_privacy(parser: argparse.ArgumentParser) -> None:
+  """The option that hides what nobody is to recognise; shared with track."""
+  parser.add_argument(
+    "--blur-classes",
+    metavar="NAME|ID,...",
+    help="boxes of these classes become mosaics in all pictures and videos: names or numbers, with commas between",
+  )
+
+
 def detection_options(args: argparse.Namespace) -> Any:
   from prn_jax.run.detector import DetectOptions
 
@@ -95,82 +107,111 @@ def detection_options(args: argparse.Namespace) -> Any:
     max_detections=args.max_detections,
     class_agnostic=args.class_agnostic,
     nms_kind=args.nms_kind,
-    classes=_classes(getattr(args, "classes", None)),
+    classes=parse_classes(getattr(args, "classes", None), "--classes"),
   )
 
 
-def _classes(text: str | None) -> list[int | str] | None:
+def parse_classes(text: str | None, option: str) -> list[int | str] | None:
   """ "16,cat" -> [16, "cat"], as `classes` of the API takes them."""
   if text is None:
     return None
   items = [item.strip() for item in text.split(",")]
   if not all(items):
-    raise PrnError(f"--classes {text!r}: expected names or numbers of classes with commas between, for example 16,cat.")
+    raise PrnError(f"{option} {text!r}: expected names or numbers of classes with commas between, for example 16,cat.")
   return [int(item) if item.isdecimal() else item for item in items]
 
 
 def run(args: argparse.Namespace) -> int:
-  from prn_jax.data_pipelines.images import inputs
   from prn_jax.examples import example_image
-  from prn_jax.run.images import is_detector, predictor
-  from prn_jax.run.save import ResultWriter
+  from prn_jax.run.images import is_detector
+  from prn_jax.track.source import photos_and_videos
 
   options = detection_options(args)
+  blur = parse_classes(args.blur_classes, "--blur-classes")
   if args.batch < 1:
     raise PrnError(f"--batch {args.batch}: expected at least 1.")
-  sources = inputs.expand(args.sources or [example_image()])
+  photos, videos = photos_and_videos(args.sources or [example_image()])
   start_computing("predict")
   model = load_model(args)
   require_weights(model, args.model)
+  detects = is_detector(model)
   if not model.names:
     print(f"prn predict: '{args.model}' has no class names: give them with --names FILE.", file=sys.stderr)
-  if args.classes is not None and not is_detector(model):
-    raise PrnError(
-      f"--classes {args.classes}: network '{model.graph.name}' classifies; only boxes are chosen by class."
-    )
-  kinds = _kinds(args, is_detector(model))
+  for option in ("classes", "blur_classes"):
+    if getattr(args, option) is not None and not detects:
+      raise PrnError(
+        f"--{option.replace('_', '-')} {getattr(args, option)}: network '{model.graph.name}' classifies; only boxes are "
+        "chosen by class."
+      )
+  kinds = _kinds(args, detects, bool(photos), bool(videos))
   if kinds:
     output_folder(args.out or DEFAULT_OUT)
-  run_model = predictor(model, options, args.batch)
-  if not is_detector(model) and (useless := set(kinds) - {"json", "csv"}):
+  if not detects and (useless := set(kinds) - {"json", "csv"}):
     raise PrnError(
       f"--save {','.join(sorted(useless))}: network '{model.graph.name}' classifies; it can save json and csv."
     )
-  writer = ResultWriter(to_path(args.out or DEFAULT_OUT), kinds, sources)
-  found = _Found(writer)
-  try:
-    _predict_all(run_model, sources, found, is_json=args.json, name=program_name(model, args.batch))
-  finally:  # also what was found before a Ctrl-C, or before an image that ends the run
-    with interrupts.hold():
-      written = found.finish()
-      _report(args, model.graph.name, len(sources), found, len(written))
-  coco = {"coco": _coco_ids(writer, sources, model)} if "coco" in kinds else {}
+  return _run(args, Work(model, photos, videos, kinds), options, blur)
+
+
+def _run(args: argparse.Namespace, work: Work, options: Any, blur: list[int | str] | None) -> int:
+  """Looks at everything, reports, and gives the exit code."""
+  from prn_jax.run.images import predictor
+  from prn_jax.run.privacy import with_privacy
+  from prn_jax.run.save import PHOTO_KINDS, ResultWriter
+
+  model, photos = work.model, work.photos
+  options, privacy = with_privacy(model, options, blur)
+  run_model = predictor(model, options, args.batch)
+  folder = to_path(args.out or DEFAULT_OUT)
+  writer = ResultWriter(folder, [kind for kind in work.kinds if kind in PHOTO_KINDS] if photos else [], photos)
+  found, seen = _Found(writer), Watched()
+  name = program_name(model, args.batch)
+  if photos:
+    try:
+      _predict_all(run_model, photos, found, privacy, is_json=args.json, name=name)
+    finally:  # also what was found before a Ctrl-C, or before an image that ends the run
+      with interrupts.hold():
+        written = found.finish()
+        _report(args, model.graph.name, len(photos), found, len(written))
+  if work.videos:
+    began = time.perf_counter()
+    seen = watch_all(run_model, work, folder, privacy, is_json=args.json, program=name)
+    found.seconds += time.perf_counter() - began
+  failures = found.failed + seen.failures
+  coco = {"coco": _coco_ids(writer, photos, model)} if "coco" in writer.kinds else {}
   if args.json:
     print_json(
       coco
       | {
-        "images": len(sources),
+        "images": len(photos),
         "results": found.rows,
-        "failures": found.failed,
-        "out": str(writer.folder) if kinds else None,
-        "files": len(written),
+        "videos": seen.rows,
+        "failures": failures,
+        "out": str(folder) if work.kinds else None,
+        "files": len(found.written) + seen.num_files,
         "seconds": {"total": found.seconds, "save": found.save_sec, **run_model.seconds},
       }
     )
-  if len(found.failures) == len(sources):
+  if len(failures) == len(photos) + len(work.videos):
     return EXIT_ALL_FAILED
-  return EXIT_SOME_FAILED if found.failures else 0
+  return EXIT_SOME_FAILED if failures else 0
 
 
-def _kinds(args: argparse.Namespace, detects: bool) -> tuple[str, ...]:
+def _kinds(args: argparse.Namespace, detects: bool, has_photos: bool, has_videos: bool) -> tuple[str, ...]:
   """What to save: as asked, else pictures of a detector, which people look for."""
-  from prn_jax.run.save import parse_kinds
+  from prn_jax.run.save import PHOTO_KINDS, VIDEO_KINDS, parse_kinds
 
+  possible = (PHOTO_KINDS if has_photos else ()) + (VIDEO_KINDS if has_videos else ())
   if args.save:
-    return parse_kinds(args.save)
-  if args.out:
-    return ("json", "images") if detects else ("json",)
-  return ("images",) if detects and not args.json else ()
+    kinds = parse_kinds(args.save)
+    if useless := [kind for kind in kinds if kind not in possible]:
+      raise PrnError(
+        f"--save {','.join(useless)}: of {'photos' if has_photos else 'videos'} there are {', '.join(possible)}."
+      )
+    return kinds
+  drawn = ("images", "video") if detects else ()
+  chosen = ("json", *drawn) if args.out else () if args.json else drawn
+  return tuple(kind for kind in chosen if kind in possible)
 
 
 @dataclasses.dataclass
@@ -184,6 +225,7 @@ class _Found:
   save_sec: float = 0.0
   began: float = dataclasses.field(default_factory=time.perf_counter)
   seconds: float = 0.0
+  written: list[str] = dataclasses.field(default_factory=list)
 
   @property
   def failed(self) -> list[dict[str, str]]:
@@ -198,11 +240,18 @@ class _Found:
   def finish(self) -> list[str]:
     """Writes the files that hold all results; gives all files of this run."""
     self.seconds = time.perf_counter() - self.began
-    return self.writer.finish(self.failed) if self.writer.kinds else []
+    self.written = self.writer.finish(self.failed) if self.writer.kinds else []
+    return self.written
 
 
 def _predict_all(
-  run_model: Detector | Classifier, sources: list[str], found: _Found, *, is_json: bool, name: str
+  run_model: Detector | Classifier,
+  sources: list[str],
+  found: _Found,
+  privacy: Privacy | None,
+  *,
+  is_json: bool,
+  name: str,
 ) -> None:
   """Runs over all sources; ends early where nobody reads the results any more and none are saved."""
   from prn_jax.run.images import Failure, stream
@@ -213,12 +262,13 @@ def _predict_all(
       found.failures.append(result)
       print(f"prn predict: {result.reason}", file=sys.stderr)
       continue
+    result = privacy(result) if privacy else result
     found.save(result)
     found.count += 1
     if is_json:
       found.rows.append(result.to_dict())
       continue
-    print(_line(sources[i], result))
+    print(line_of(sources[i], result))
     if not found.writer.kinds and streams.reader_is_gone():
       return
 
@@ -232,18 +282,6 @@ def _report(args: argparse.Namespace, name: str, total: int, found: _Found, num_
   what = "pictures in" if found.writer.kinds == ("images",) else "results in"
   where = f", {what} {folder / 'images' if what == 'pictures in' else folder}/" if num_files else ""
   print(f"{name}: {found.count} images in {found.seconds:.1f} s{failed}{where}{stopped}", file=sys.stderr)
-
-
-def _line(source: str, result: Any) -> str:
-  """ "dog.jpg: 1 dog 99%, 1 bicycle 92%" or the best class."""
-  from prn_jax.classify.classification import Classification
-
-  if isinstance(result, Classification):
-    return f"{source}: " + ", ".join(f"{name} {p:.1%}" for _, name, p in result.top())
-  counts = Counter(int(c) for c in result.classes)
-  best = {c: max(float(s) for s, k in zip(result.scores, result.classes, strict=True) if int(k) == c) for c in counts}
-  parts = [f"{n} {result.name_of(c)} ({best[c]:.0%})" for c, n in counts.most_common()]
-  return f"{source}: {', '.join(parts) or 'nothing found'}"
 
 
 def _coco_ids(writer: ResultWriter, sources: list[str], model: Model) -> dict[str, Any]:

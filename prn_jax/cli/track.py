@@ -155,10 +155,11 @@ def _model(args: argparse.Namespace, settings: TrackerSettings, save: Any) -> tu
   from prn_jax.run.detector import Detector
   from prn_jax.run.images import Failure
   from prn_jax.track.follow import Follower, detections_in, found_of
-  from prn_jax.track.source import open_source
+  from prn_jax.track.source import Together, open_source
 
   args.model, source = args.sources[:2]
-  frames = open_source(source, args.fps)
+  opened = open_source(source, args.fps, lambda text: print(f"prn track: {text}", file=sys.stderr))
+  frames = Together([opened])
   # One object that looks like a car and like a truck would be followed, and counted, twice.
   is_agnostic = args.class_agnostic or not args.per_class
   options = dataclasses.replace(detection_options(args), conf=settings.lowest_score, class_agnostic=is_agnostic)
@@ -166,19 +167,21 @@ def _model(args: argparse.Namespace, settings: TrackerSettings, save: Any) -> tu
   model = load_model(args)
   require_weights(model, args.model)
   network = Detector(model, options, args.batch)
-  follower, failures = Follower(settings, frames.fps, model.names), []
+  follower, failures = Follower(settings, opened.fps, model.names), []
   results = first_is_compiled(detections_in(network, frames.images()), program_name(model, args.batch))
   try:
     for result in progress(results, frames.count, "frames"):
-      name, time_sec = frames.taken()
+      _, (_, name, time_sec) = frames.taken()
       if isinstance(result, Failure):
         failures.append({"path": result.path, "reason": result.reason})
         print(f"prn track: {result.reason}", file=sys.stderr)
       follower.add(None if isinstance(result, Failure) else found_of(result), name, time_sec)
   finally:
     save(follower)
-  if frames.shortfall:
-    print(f"prn track: {frames.shortfall}", file=sys.stderr)
+  for error in frames.failures.values():
+    raise error
+  if opened.shortfall:
+    print(f"prn track: {opened.shortfall}", file=sys.stderr)
   if len(failures) == follower.num_frames:
     raise PrnError(f"none of the {follower.num_frames} frames of '{source}' could be read.")
   return follower, failures

@@ -60,7 +60,7 @@ OPTIONS: dict[str, Option] = {
   "--save-csv": Option(("--save", "csv"), False),
   "-ext_output": Option(("--save", "csv,images"), False, "coordinates are in predictions.csv, and in the line of --json"),
   "-out": Option(why="results are files of the folder that --out names: predictions.json with --save json"),
-  "-out_filename": Option(why="pictures are files of the folder that --out names"),
+  "-out_filename": Option(why="pictures and videos are files of the folder that --out names"),
   "-clear": Option((), False, "a training starts at step 0, unless its --workdir has a run to go on with"),
   "--resume": Option((), False, "the same command with the same --workdir goes on where the run ended"),
   "-map": Option((), False, "the images of --valid are evaluated during the training"),
@@ -227,7 +227,7 @@ def _names(data: str) -> list[str]:
 def _detector(argv: Sequence[str]) -> Answer:
   action, given = (argv[0] if argv else "test"), _given(argv[1:])
   data, cfg, weights = given.word(0, "FILE.data"), given.word(1, "NET.cfg"), given.word(2, "NET.weights")
-  (options,), notes = given.rest("-num_of_clusters", "-width", "-height")
+  (options,), notes = given.rest("-num_of_clusters", "-width", "-height", "-c")
   model = [cfg, "--weights", weights]
   if action == "train":
     start = ["--weights", weights] if len(given.words) > 2 else []
@@ -243,8 +243,8 @@ def _detector(argv: Sequence[str]) -> Answer:
     return [["prn", "data", "anchors", f"darknet:{data}:train", "--num", count, "--size", size]], []
   sources = list(given.words[3:]) or ["PHOTO.jpg"]
   if action == "demo":
-    frames = "prn reads pictures, no video or camera: take the frames out first (ffmpeg -i VIDEO frames/%06d.jpg)"
-    return [["prn", "predict", *model[:1], "frames/", *model[1:], *_names(data), *options]], [frames, *notes]
+    videos = list(given.words[3:]) or [given.options.get("-c") or "0"]  # the first camera
+    return [["prn", "predict", *model[:1], *videos, *model[1:], *_names(data), *options]], notes
   return [["prn", "predict", cfg, *sources, "--weights", weights, *_names(data), *options]], notes
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import os
 import time
 from collections import deque
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 Result = Detections | Classification
 BATCH_SIZES = (1, 2, 4, 8)  # of `model(images)`; a list of 5 runs as one of 8
 DECODE_THREADS = min(4, os.cpu_count() or 1)
+PAUSE, _END = object(), object()
 
 
 def is_detector(model: Model) -> bool:
@@ -163,18 +163,28 @@ def stream(
 
   Args:
     run: see `predictor`.
-    sources: images in any form that `read` takes; asked for three batches ahead, and not kept.
+    sources: images in any form that `read` takes; asked for three batches ahead, and not kept. `PAUSE` among them: there
+      is none at the moment, and those that came before are not to wait for it.
     keep_images: results hold their image, for drawing.
   """
   waiting = iter(sources)
+  pending: deque[Future[_Ready | Failure]] = deque()
   with ThreadPoolExecutor(DECODE_THREADS) as pool:
 
-    def asked(count: int) -> list[Future[_Ready | Failure]]:
-      return [pool.submit(_ready, run, source, keep_images) for source in itertools.islice(waiting, count)]
+    def ask(count: int) -> bool:
+      """Whether there may be more."""
+      for _ in range(count):
+        source = next(waiting, _END)
+        if source is _END or source is PAUSE:
+          return source is PAUSE
+        pending.append(pool.submit(_ready, run, source, keep_images))
+      return True
 
-    pending = deque(asked(2 * run.batch_size))
-    while pending:
-      pending.extend(asked(run.batch_size))
+    has_more = ask(2 * run.batch_size)
+    while pending or has_more:
+      has_more = has_more and ask(run.batch_size)
+      if not pending:
+        continue
       loaded = [pending.popleft().result() for _ in range(min(run.batch_size, len(pending)))]
       good = [one for one in loaded if isinstance(one, _Ready)]
       if isinstance(run, Detector):

@@ -16,7 +16,8 @@ from prn_jax.detect.detections import CSV_COLUMNS, Detections
 from prn_jax.errors import PrnError, did_you_mean
 from prn_jax.files.disk import write_text, written_beside
 
-KINDS = ("json", "coco", "txt", "csv", "images")
+PHOTO_KINDS, VIDEO_KINDS = ("json", "coco", "txt", "csv", "images"), ("json", "video")
+KINDS = (*PHOTO_KINDS, "video")
 
 
 def parse_kinds(text: str) -> tuple[str, ...]:
@@ -40,7 +41,7 @@ class ResultWriter:
 
   Args:
     folder: the folder for the files.
-    kinds: some of `KINDS`.
+    kinds: some of `PHOTO_KINDS`.
     sources: paths of all images, whose `add` follows in any order; needed for COCO JSON alone.
 
   Attributes:

@@ -22,6 +22,7 @@ from prn_jax.errors import PrnError
 SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".wmv", ".flv", ".3gp")
 SILENT = 0  # of OpenCV's levels
 AHEAD = 8  # frames that are decoded before they are asked for
+USUAL_FPS = 25.0  # where a video does not say
 _LEAST_STEP_SEC = 1e-4  # of frames whose times do not rise
 
 
@@ -46,11 +47,35 @@ def is_video(name: str) -> bool:
   return Path(name).suffix.lower() in SUFFIXES
 
 
+def opencv(what: str) -> Any:
+  """OpenCV, which prints nothing: what it and FFmpeg would say comes as an error of ours.
+
+  Raises:
+    VideoError: it is not installed; `what` says what it is needed for.
+  """
+  try:
+    import cv2
+  except ModuleNotFoundError:
+    raise VideoError(f"{what} needs OpenCV: pip install 'prn-jax[video]'.") from None
+  logs: Any = cv2 if hasattr(cv2, "setLogLevel") else cv2.utils.logging  # it has moved between versions
+  logs.setLogLevel(SILENT)
+  os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+  return cv2
+
+
+def said_fps(reader: Any) -> float:
+  """Frames a second as an open `cv2.VideoCapture` says; `USUAL_FPS` where that cannot be."""
+  import cv2
+
+  fps = float(reader.get(cv2.CAP_PROP_FPS))
+  return fps if 0 < fps <= 1000 else USUAL_FPS
+
+
 class Video:
   """A video file that is read once, from its beginning to its end.
 
   Args:
-    path: the file.
+    path: the file, or the address of one.
 
   Raises:
     VideoError: there is no such file, OpenCV is not installed, or the file is no video that it can read.
@@ -62,26 +87,17 @@ class Video:
   """
 
   def __init__(self, path: str) -> None:
-    if not Path(path).is_file():
+    if "://" not in path and not Path(path).is_file():
       raise VideoError(f"'{path}' does not exist, or is no file.")
-    try:
-      import cv2
-    except ModuleNotFoundError:
-      raise VideoError(f"reading '{path}' needs OpenCV: pip install 'prn-jax[video]'.") from None
-    self._path, self._cv2 = path, cv2
-    # What it and FFmpeg would print comes as an error of ours.
-    logs: Any = cv2 if hasattr(cv2, "setLogLevel") else cv2.utils.logging  # it has moved between versions
-    logs.setLogLevel(SILENT)
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    self._reader = cv2.VideoCapture(path, cv2.CAP_FFMPEG)
+    self._path, self._cv2 = path, opencv(f"reading '{path}'")
+    self._reader = self._cv2.VideoCapture(path, self._cv2.CAP_FFMPEG)
     if not self._reader.isOpened():
       raise VideoError(
         f"'{path}' is no video that OpenCV can read, or is damaged: an .mp4 of a recording that was cut off lacks its index, "
         "which stands at the end. Programs that repair videos can make one; .mkv and .ts need none."
       )
-    fps = float(self._reader.get(cv2.CAP_PROP_FPS))
-    self.fps = fps if 0 < fps <= 1000 else 25.0
-    self.said_frames = max(0, int(self._reader.get(cv2.CAP_PROP_FRAME_COUNT)))
+    self.fps = said_fps(self._reader)
+    self.said_frames = max(0, int(self._reader.get(self._cv2.CAP_PROP_FRAME_COUNT)))
     self.num_frames = 0
 
   def __iter__(self) -> Iterator[Frame]:

@@ -40,6 +40,7 @@ PRINTED_BY: dict[str, tuple[str, ...]] = {
   "track/metrics/": ("eval",),
   "track/count.py": ("count",),
   "track/source.py": ("track",),
+  "cli/predict_videos.py": ("predict",),
   "train/": TRAINS,
   "train/lock.py": ("train",),
   "train/plan.py": ("plan",),
