@@ -55,10 +55,13 @@ class Reads(NamedTuple):
     spans: output channel o depends on input channel i if a span holds both (for KEEP: at the same place in it), and on
       no others.
     blocks: the layer cuts the input into so many equal parts, so that it needs a multiple of it.
+    binds_output: every channel of the output depends on what becomes of the others (a softmax behind weights), so that
+      none of them may go.
   """
 
   spans: tuple[Span, ...]
   blocks: int = 1
+  binds_output: bool = False
 
   @property
   def is_one_to_one(self) -> bool:
@@ -96,7 +99,7 @@ class Reads(NamedTuple):
     """What is read if a function across all `channels` output channels comes behind."""
     spans = (span._replace(out_start=0, out_end=channels) for span in self.spans)
     fixed = (span if span.how is How.WEIGH else span._replace(how=How.MIX) for span in spans)
-    return self._replace(spans=tuple(fixed))
+    return self._replace(spans=tuple(fixed), binds_output=True)
 
 
 def keep(channels: int) -> Reads:

@@ -76,6 +76,8 @@ class _Components:
     for name, one in zip(layer.inputs, reads, strict=True):
       self._add_input(layer.name, name, one)
       unmade -= {i for span in one.spans if span.how is not How.MIX for i in range(span.out_start, span.out_end)}
+    if any(one.binds_output for one in reads):
+      unmade = set(range(self.graph.shapes[layer.name].channels))
     self.fixed.update(self.first[layer.name] + i for i in unmade)
     if layer.shared_with:
       owner = self.graph[layer.shared_with]

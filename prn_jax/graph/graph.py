@@ -194,6 +194,15 @@ class Layer:
       return dataclasses.replace(self, **{self.width_field: len(kept)})  # type: ignore[arg-type]
     return self.follow(before, after)
 
+  @property
+  def keeps_zero(self) -> bool:
+    """True if a channel that is 0 in all inputs (and that no weights make) is 0 in front of the activation."""
+    return True
+
+  def keeps_constants(self, inputs: Sequence[Shape]) -> bool:
+    """True if a channel that is one number everywhere in all inputs is one in the output, but for borders."""
+    return True
+
   # -- weights -------------------------------------------------------------------------------------
   def arrays(self, inputs: Sequence[Shape]) -> tuple[WeightArray, ...]:
     """Arrays in the order of Darknet's weights file."""

@@ -84,23 +84,29 @@ class Function(NamedTuple):
     onnx: (builder, name of x, leaky slope) -> name of the result; None: rare ones that nobody deploys.
     is_monotonic: it never falls (with a leaky slope of at least 0), so that it commutes with a maximum.
     mixes_channels: a value depends on all channels of its cell; else on nothing but itself.
+    keeps_zero: it gives 0 for 0.
   """
 
   apply: Callable[[Array, float], Array]
   onnx: Callable[[OnnxBuilder, str, float], str] | None = None
   is_monotonic: bool = False
   mixes_channels: bool = False
+  keeps_zero: bool = True
 
 
 def _per_element(
-  apply: Callable[[Array], Array], onnx: Callable[[OnnxBuilder, str], str] | None = None, *, is_monotonic: bool = False
+  apply: Callable[[Array], Array],
+  onnx: Callable[[OnnxBuilder, str], str] | None = None,
+  *,
+  is_monotonic: bool = False,
+  keeps_zero: bool = True,
 ) -> Function:
   """A function without a slope."""
-  return Function(lambda x, _: apply(x), onnx and (lambda o, x, _: onnx(o, x)), is_monotonic)
+  return Function(lambda x, _: apply(x), onnx and (lambda o, x, _: onnx(o, x)), is_monotonic, keeps_zero=keeps_zero)
 
 
-def _across(apply: Callable[[Array], Array]) -> Function:
-  return Function(lambda x, _: apply(x), mixes_channels=True)
+def _across(apply: Callable[[Array], Array], *, keeps_zero: bool) -> Function:
+  return Function(lambda x, _: apply(x), mixes_channels=True, keeps_zero=keeps_zero)
 
 
 _LEAKY = Function(
@@ -114,13 +120,15 @@ ACTIVATIONS: dict[str, Function] = {
   "relu6": _per_element(
     lambda x: jnp.clip(x, 0.0, 6.0), lambda o, x: o.op("Clip", [x, o.const(0), o.const(6)]), is_monotonic=True
   ),
-  "logistic": _per_element(lambda x: jax.nn.sigmoid(x), lambda o, x: o.op("Sigmoid", [x]), is_monotonic=True),
+  "logistic": _per_element(
+    lambda x: jax.nn.sigmoid(x), lambda o, x: o.op("Sigmoid", [x]), is_monotonic=True, keeps_zero=False
+  ),
   "tanh": _per_element(lambda x: jnp.tanh(x), lambda o, x: o.op("Tanh", [x]), is_monotonic=True),
   "swish": _per_element(lambda x: x * jax.nn.sigmoid(x), lambda o, x: o.op("Mul", [x, o.op("Sigmoid", [x])])),
   "mish": _per_element(
     lambda x: x * jnp.tanh(jax.nn.softplus(x)), lambda o, x: o.op("Mul", [x, o.op("Tanh", [o.op("Softplus", [x])])])
   ),
-  "hard_sigmoid": _per_element(_hard_sigmoid, _onnx_hard_sigmoid, is_monotonic=True),
+  "hard_sigmoid": _per_element(_hard_sigmoid, _onnx_hard_sigmoid, is_monotonic=True, keeps_zero=False),
   "h_swish": _per_element(lambda x: x * _hard_sigmoid(x), lambda o, x: o.op("Mul", [x, _onnx_hard_sigmoid(o, x)])),
   "hard_mish": _per_element(_hard_mish),
   "elu": _per_element(lambda x: jnp.where(x >= 0, x, _expm1(x)), lambda o, x: o.op("Elu", [x]), is_monotonic=True),
@@ -131,11 +139,11 @@ ACTIVATIONS: dict[str, Function] = {
   "hardtan": _per_element(lambda x: jnp.clip(x, -1.0, 1.0), is_monotonic=True),
   "lhtan": _per_element(_lhtan, is_monotonic=True),
   "loggy": _per_element(lambda x: 2 * jax.nn.sigmoid(x) - 1, is_monotonic=True),
-  "plse": _per_element(_plse, is_monotonic=True),
+  "plse": _per_element(_plse, is_monotonic=True, keeps_zero=False),
   "stair": _per_element(_stair, is_monotonic=True),
-  "normalize_channels": _across(_normalize_channels),
-  "normalize_channels_softmax": _across(_normalize_channels_softmax),
-  "normalize_channels_softmax_maxval": _across(_normalize_channels_softmax_maxval),
+  "normalize_channels": _across(_normalize_channels, keeps_zero=True),
+  "normalize_channels_softmax": _across(_normalize_channels_softmax, keeps_zero=False),
+  "normalize_channels_softmax_maxval": _across(_normalize_channels_softmax_maxval, keeps_zero=False),
 }
 NAMES = tuple(ACTIVATIONS)
 

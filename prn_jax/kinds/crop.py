@@ -46,6 +46,10 @@ class Crop(Layer):
   def reads(self, inputs: Sequence[Shape], output: Shape) -> tuple[Reads, ...]:
     return (keep(output.channels),)
 
+  @property
+  def keeps_zero(self) -> bool:
+    return not self.rescale
+
   @classmethod
   def from_cfg(cls, section: Section, wires: Wires) -> Layer:
     return cls.wired(

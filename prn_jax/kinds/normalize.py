@@ -54,6 +54,10 @@ class Normalize(Layer):
     mean, std = (tuple(values[i] for i in kept) for values in (self.mean, self.std))
     return dataclasses.replace(self, mean=mean, std=std)
 
+  @property
+  def keeps_zero(self) -> bool:
+    return not any(self.mean)
+
   def lower(self, xs: Sequence[Array], ctx: Context) -> Array:
     mean, std = (jnp.asarray(values, xs[0].dtype)[None, None, None] for values in (self.mean, self.std))
     return (xs[0] - mean) / std

@@ -147,6 +147,9 @@ class Shortcut(Layer):
   def reads(self, inputs: Sequence[Shape], output: Shape) -> tuple[Reads, ...]:
     return activated(self.activation, output, *(cut(0, min(x.channels, output.channels)) for x in inputs))  # eq. 1
 
+  def keeps_constants(self, inputs: Sequence[Shape]) -> bool:
+    return all(x.height >= inputs[0].height for x in inputs)  # cells of a smaller source have zeros between them
+
   def flops(self, inputs: Sequence[Shape], output: Shape) -> int:
     return output.size * (len(inputs) - 1) * (1 if self.weights_type == "none" else 2)
 

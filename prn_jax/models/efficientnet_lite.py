@@ -32,6 +32,7 @@ from prn_jax.models.blocks import Levels, pooled_classifier
 from prn_jax.models.mobile import HALVES, IMAGENET, Form, Stages, Unit, chosen_form, mobile_backbone, multiple_of
 from prn_jax.models.registry import Published, register
 
+PAPER = "EfficientNet paper (arXiv:1905.11946, version 5), table 2; the first version has 76.3 and 93.2"
 LITE_PAGE = "README of tensorflow/tpu models/official/efficientnet/lite (ImageNet)"
 FORMS = {
   "tf": Form(normalize=HALVES, same=True, bn_epsilon=1e-3, depthwise="conv"),
@@ -159,9 +160,7 @@ def b0_backbone(g: Builder) -> Levels:
   size=224,
   task="classify",
   reference="EfficientNet paper, table 1",
-  published=(
-    Published(size=224, params_m=5.3, top1=77.1, top5=93.3, source="EfficientNet paper (arXiv version 5), table 2"),
-  ),
+  published=(Published(size=224, params_m=5.3, top1=77.1, top5=93.3, source=PAPER),),
 )
 def efficientnet_b0_timm(g: Builder, num_classes: int = 1000) -> None:
   b0_backbone(g)

@@ -151,6 +151,10 @@ def _check(model: Model, options: PruneOptions, method: Method, dataset: Dataset
     )
   if options.recalibrate and dataset is None:
     raise PrnError(f"recalibrate={options.recalibrate} needs images; give data.")
+  if options.recalibrate and not model.variables.get("batch_stats"):
+    raise PrnError(
+      f"network '{model.graph.name}' has no batch norm, which is what is estimated again from images: leave --recalibrate out."
+    )
   if method.needs_data and options.target is not None and dataset is None:
     what = "gradients of the training loss" if method.score == "taylor" else "the figures of candidates"
     raise PrnError(

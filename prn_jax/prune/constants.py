@@ -21,19 +21,15 @@ from prn_jax.kinds.activation import LEAKY_SLOPE, activate
 from prn_jax.nested import flattened
 from prn_jax.network import LayerScope
 from prn_jax.prune.units import Unit, channels_of
+from prn_jax.transforms.prune import constants_end
 
 Variables = dict[str, Any]
 
 
 def without_constants(graph: Graph, units: Collection[Unit]) -> list[Unit]:
-  """Units of which a constant would not stay one (gates), or that layers with shared weights read."""
-  blocked = set[str]()
-  for layer in graph:
-    if any({How.KEEP, How.WEIGH} <= {span.how for span in reads.spans} for reads in graph.reads(layer)):
-      blocked.add(layer.name)
-    if layer.shared_with:
-      blocked |= {layer.name, layer.shared_with, *layer.inputs, *graph[layer.shared_with].inputs}
-  return [unit for unit in units if any(name in blocked for name, _ in unit.channels)]
+  """Units of which a constant would not stay one, or not serve all who read it (`transforms.prune.constants_end`)."""
+  ends = constants_end(graph)
+  return [unit for unit in units if any(name in ends for name, _ in unit.channels)]
 
 
 def offsets_of(graph: Graph, quiet: Variables, units: Collection[Unit]) -> dict[str, NDArray[np.float64]]:

@@ -109,12 +109,17 @@ def scores(
   measured = {name: _filters(graph, variables, name, method.score) for name in layers}
   found = np.array([_of_unit(unit, measured, method.over) for unit in units])
   if len(units) and np.isnan(found).all():
-    raise PrnError(
-      f"network '{graph.name}' has no batch norm in what may go, so that there are no gammas to judge by. Take the method "
-      "'variance' or 'l1', which judge by kernels too."
-    )
+    raise no_gammas(graph)
   found = np.nan_to_num(found, nan=np.inf)
   return by_family(found, units) if method.is_relative else found
+
+
+def no_gammas(graph: Graph) -> PrnError:
+  """What is said of a network without batch norm to a method that judges by it."""
+  return PrnError(
+    f"network '{graph.name}' has no batch norm in what may go, so that there are no gammas to judge by. Take the method "
+    "'variance' or 'l1', which judge by kernels too."
+  )
 
 
 def by_family(found: NDArray[np.float64], units: Sequence[Unit]) -> NDArray[np.float64]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from prn_jax.errors import PrnError
 from prn_jax.graph.cost import cost
 from prn_jax.graph.graph import Graph
-from prn_jax.prune.methods import Method, scores
+from prn_jax.prune.methods import Method, no_gammas, scores
 from prn_jax.prune.units import Unit, find_units
 from prn_jax.run.latency import latencies, measured_on
 from prn_jax.transforms.prune import without_channels
@@ -102,6 +102,8 @@ def choose(
 def units_for(graph: Graph, method: Method) -> list[Unit]:
   """The units of the scope of a method; PrnError if there are none."""
   units = find_units(graph, method.scope)
+  if not units and method.score == "gamma" and not any(layer.has_batchnorm for layer in graph):
+    raise no_gammas(graph)
   if not units:
     raise PrnError(f"network '{graph.name}' has no channels that may go in the scope '{method.scope}'.")
   return units

@@ -14,8 +14,10 @@ from typing import NamedTuple
 import numpy as np
 
 from prn_jax.errors import GraphError
+from prn_jax.graph.channels import How
 from prn_jax.graph.coupling import Channel, Coupled, coupled_channels
 from prn_jax.graph.graph import Graph, Layer, checked_shape
+from prn_jax.kinds.activation import ACTIVATIONS
 from prn_jax.nested import flattened, nested
 from prn_jax.transforms.warm_start import Variables, makers, warm_start
 
@@ -39,6 +41,7 @@ def units_of(graph: Graph) -> Units:
   free: list[Unit] = []
   fixed: dict[str, str] = {}
   heads = {head.name for head in graph.heads}
+  bounds = constants_end(graph)
   for found in coupled_channels(graph):
     layers = collections.Counter(name for name, _ in found.channels)
     whole = [name for name, count in layers.items() if count == graph.shapes[name].channels]
@@ -46,6 +49,9 @@ def units_of(graph: Graph) -> Units:
       fixed |= {name: _why_fixed(name, layers.keys() & heads, found) for name in layers}
     elif whole:
       fixed |= {name: f"channels of '{name}' go only with all of '{whole[0]}', which must keep some" for name in layers}
+    elif layers.keys() & bounds and (never := [name for name in layers if not _keeps_zero(graph, name)]):
+      why = f"are never 0 in '{never[0]}', and what reads '{min(layers.keys() & bounds)}' needs more than a constant for them"
+      fixed |= {name: f"channels of '{name}' {why}" for name in layers}
     else:
       free.append(found.channels)
   return Units(tuple(free), fixed)
@@ -57,6 +63,26 @@ def _why_fixed(name: str, heads: Collection[str], found: Coupled) -> str:
   if heads:
     return f"channels of '{name}' belong to the result '{sorted(heads)[0]}'"
   return f"channels of '{name}' go through a rule that holds for all of them together"
+
+
+def constants_end(graph: Graph) -> set[str]:
+  """Layers behind which a channel that is the same number everywhere is none any more: gates, whose factor comes from other
+  channels, and the like; and layers that share weights, with what they read, since one offset must do for all of them.
+  A channel can only be taken out there if it is 0."""
+  found = set[str]()
+  for layer in graph:
+    hows = {span.how for reads in graph.reads(layer) for span in reads.spans}
+    if (How.KEEP in hows and len(hows) > 1) or not layer.keeps_constants(graph.input_shapes(layer)):
+      found.add(layer.name)
+    if layer.shared_with:
+      found |= {layer.name, layer.shared_with, *layer.inputs, *graph[layer.shared_with].inputs}
+  return found
+
+
+def _keeps_zero(graph: Graph, name: str) -> bool:
+  """True if channels of a map are 0 where those of its inputs are 0, and where its weights are."""
+  activation = getattr(graph[name], "activation", "linear")
+  return graph[name].keeps_zero and ACTIVATIONS[activation].keeps_zero
 
 
 def without_channels(graph: Graph, units: Iterable[Unit]) -> Graph:

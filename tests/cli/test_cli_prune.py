@@ -11,7 +11,11 @@ import pytest
 
 import prn_jax
 from prn_jax.cli.main import main
+from prn_jax.export.convert import save
+from prn_jax.graph.builder import Builder
 from prn_jax.graph.cost import cost
+from prn_jax.model import Model
+from prn_jax.network import init_variables
 from prn_jax.prune.method_names import DEFAULT_METHOD, METHOD_NAMES
 from prn_jax.prune.methods import METHODS
 
@@ -172,6 +176,32 @@ def test_words(options: list[str], message: str, tmp_path: Path, capsys: pytest.
 def test_a_model_without_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
   assert main(["prune", "yolov3-tiny-prn", str(tmp_path / "x"), "--percent", "5"]) == 2
   assert "'yolov3-tiny-prn' has no weights" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  ("options", "message"),
+  [
+    (
+      ["--method", "slim"],
+      "has no batch norm in what may go, so that there are no gammas to judge by. Take the method",
+    ),
+    (
+      ["--recalibrate", "2", "--data", "synthetic:traffic:2"],
+      "has no batch norm, which is what is estimated again from images: leave --recalibrate out.",
+    ),
+  ],
+)
+def test_a_network_without_batch_norm(
+  options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+  g = Builder(32, 32, name="plain")
+  g.conv(4, 3, stride=2, activation="leaky")
+  g.conv(27)
+  g.yolo(classes=4, anchors=((8.0, 8.0), (16.0, 16.0), (32.0, 32.0)))
+  save(Model(g.graph(), init_variables(g.graph())), f"{tmp_path / 'plain'}/")
+  assert main(["prune", str(tmp_path / "plain"), str(tmp_path / "x"), "--percent", "30", *options]) == 2
+  assert message in capsys.readouterr().err
+  assert not (tmp_path / "x").exists()
 
 
 def test_the_command_names_the_methods_that_there_are() -> None:

@@ -19,6 +19,13 @@ def test_monotonic_functions_never_fall(name: str) -> None:
   assert ACTIVATIONS[name].is_monotonic or falls > 1e-5
 
 
+def test_what_gives_0_for_0() -> None:
+  """Where one does not, a channel without weights and bias is not silent, and pruning must know."""
+  alone = np.zeros((1, 1), np.float32)
+  keeping = {name for name in NAMES if not np.asarray(activate(alone, name)).any()}
+  assert keeping == {name for name in NAMES if ACTIVATIONS[name].keeps_zero}
+
+
 def test_functions_across_channels_are_not_called_monotonic() -> None:
   across = [name for name in NAMES if name not in PER_ELEMENT]
   assert across == [

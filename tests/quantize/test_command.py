@@ -72,6 +72,18 @@ def report_of(**fields: object) -> Report:
   return dataclasses.replace(usual, **fields)  # type: ignore[arg-type]
 
 
+def test_a_loss_above_the_bound_ends_with_1(
+  monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+  """With what lost it: a line for each of the noisiest layers."""
+  for lost, code in ((0.0111, 1), (0.0109, 0)):
+    report = report_of(figures={"float": {"AP50": 0.5}, "quantized": {"AP50": 0.5 - lost}})
+    monkeypatch.setattr("prn_jax.quantize.command.quantize_to", lambda dst, model, request, report=report: report)
+    assert main(["quantize", "traffic-tiny-prn", "q", "--calibrate", DATA]) == code
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert (["neck", "8", "4.5", "-1", "1", "25.00%"] in rows) == bool(code)
+
+
 def test_a_report_says_what_is_wrong() -> None:
   good = report_of(figures={"float": {"AP50": 0.5}, "quantized": {"AP50": 0.495}})
   assert good.holds

@@ -17,6 +17,7 @@ import numpy as np
 import optax
 import pytest
 
+from prn_jax.cli.main import main
 from prn_jax.distill.lesson import DISTILLATIONS, Lesson, Needs, register_distillation
 from prn_jax.errors import PrnError
 from prn_jax.export import convert
@@ -321,6 +322,18 @@ def test_teachers_that_do_not_fit(
   with pytest.raises(PrnError, match=message) as error:
     lessons_of(place, **settings)
   assert str(error.value).startswith("config.distill")
+
+
+def test_nothing_is_written_where_the_teacher_does_not_know_the_classes(
+  tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+  (tmp_path / "student.cfg").write_text(darknet_cfg.dump(detector(strides=(8,))))
+  teacher = saved(detector(classes=3), tmp_path / "t", NAMES[:3])
+  given = {"model": tmp_path / "student.cfg", "data.train": "synthetic:traffic:8", "batch_size": 8, "total.steps": 2}
+  keys = [f"--config.{key}={value}" for key, value in {**given, "distill.teacher": teacher}.items()]
+  assert main(["train", "--config=default", *keys, f"--workdir={tmp_path / 'run'}"]) == 2
+  assert "knows nothing of class 'person' of the data; its 3 classes are car, truck, bus" in capsys.readouterr().err
+  assert not list((tmp_path / "run").iterdir())
 
 
 def test_strategies_4_and_5_compare_all_maps_of_pruned_forms(tmp_path: Path) -> None:
