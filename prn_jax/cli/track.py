@@ -20,14 +20,17 @@ from prn_jax.cli.common import (
   require_weights,
   start_computing,
 )
-from prn_jax.cli.predict import add_detection, detection_options
+from prn_jax.cli.predict import add_detection, add_privacy, detection_options, parse_classes
 from prn_jax.compiling import first_is_compiled
 from prn_jax.errors import PrnError
 from prn_jax.files.places import to_path
 from prn_jax.track.clock import FPS
 
 if TYPE_CHECKING:
+  from collections.abc import Callable
+
   from prn_jax.track.follow import Follower
+  from prn_jax.track.picture import TrackPictures
   from prn_jax.track.trackers.named import TrackerSettings
 
 DEFAULT_OUT = "tracks.txt"
@@ -73,9 +76,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     metavar="NAME|ID,...",
     help="follow boxes of these classes alone: names or numbers, with commas between",
   )
+  add_privacy(parser)
   parser.add_argument("--batch", type=int, default=1, metavar="N", help="frames per run of the network (default 1)")
   parser.add_argument(
-    "--save", metavar="KINDS", default="txt", help="comma list of txt and jsonl: a line for every frame (default txt)"
+    "--save",
+    metavar="KINDS",
+    default="txt",
+    help="comma list of txt, jsonl (a line for every frame), video (with boxes, ids and trails: OUT.mp4) and crops (the best "
+    "picture of every object: OUT_crops/); default txt",
   )
   add_json(parser)
   parser.epilog = (
@@ -85,10 +93,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-  from prn_jax.track.follow import parse_kinds
+  from prn_jax.track.follow import PICTURES, parse_kinds
   from prn_jax.track.trackers.named import TrackerSettings
 
   kinds = parse_kinds(args.save)
+  pictured = [kind for kind in kinds if kind in PICTURES]
+  if args.detections and (pictured or args.blur_classes):
+    what = f"--save {','.join(pictured)}" if pictured else f"--blur-classes {args.blur_classes}"
+    raise PrnError(f"{what}: boxes of a file have no pictures; give MODEL and a video in place of --detections.")
   if args.fps is not None and not 0 < args.fps < float("inf"):
     raise PrnError(f"--fps {args.fps:g}: expected frames a second, above 0.")
   if args.batch < 1:
@@ -96,10 +108,16 @@ def run(args: argparse.Namespace) -> int:
   settings = TrackerSettings(
     tracker=args.tracker, conf=args.conf, max_lost_sec=args.max_lost, is_per_class=args.per_class
   )
-  follow = _detections if args.detections else _model
   out = _out(args)
   began = time.perf_counter()
-  follower, failures = follow(args, settings, lambda done: _save(args, done, out, kinds, began))
+
+  def save(done: Follower, pictures: TrackPictures | None = None) -> None:
+    _save(args, done, pictures, out, kinds, began)
+
+  if args.detections:
+    follower, failures = _detections(args, settings, save)
+  else:
+    follower, failures = _model(args, settings, save, lambda fps: _pictures(out, pictured, fps, args.max_lost))
   if args.json:
     counts = {"frames": follower.num_frames, "tracks": len(follower.ids), "boxes": follower.num_boxes}
     print_json(counts | {"out": out, "failures": failures, "seconds": time.perf_counter() - began})
@@ -121,15 +139,32 @@ def _out(args: argparse.Namespace) -> str:
   return str(out)
 
 
-def _save(args: argparse.Namespace, follower: Follower, out: str, kinds: tuple[str, ...], began: float) -> None:
+def _pictures(out: str, kinds: list[str], fps: float, max_lost_sec: float) -> TrackPictures | None:
+  from prn_jax.track.picture import TrackPictures
+
+  return TrackPictures(to_path(out), kinds, fps, max_lost_sec) if kinds else None
+
+
+def _save(
+  args: argparse.Namespace,
+  follower: Follower,
+  pictures: TrackPictures | None,
+  out: str,
+  kinds: tuple[str, ...],
+  began: float,
+) -> None:
   """Writes the files, and says so; also after Ctrl-C."""
   with interrupts.hold():
     files = follower.save(to_path(out), kinds)
+    told = pictures.finish() if pictures else []
+  where = f", in {' and '.join(map(str, files))}" if files else ""
   print(
     f"{args.tracker}: {len(follower.ids)} tracks, {follower.num_boxes} boxes in {follower.num_frames} frames, "
-    f"{time.perf_counter() - began:.1f} s, in {' and '.join(map(str, files))}",
+    f"{time.perf_counter() - began:.1f} s{where}",
     file=sys.stderr,
   )
+  for text in told:
+    print(f"prn track: {text}", file=sys.stderr)
 
 
 def _detections(args: argparse.Namespace, settings: TrackerSettings, save: Any) -> tuple[Follower, list[Any]]:
@@ -151,9 +186,12 @@ def _detections(args: argparse.Namespace, settings: TrackerSettings, save: Any) 
   return follower, []
 
 
-def _model(args: argparse.Namespace, settings: TrackerSettings, save: Any) -> tuple[Follower, list[Any]]:
+def _model(
+  args: argparse.Namespace, settings: TrackerSettings, save: Any, pictures_at: Callable[[float], TrackPictures | None]
+) -> tuple[Follower, list[Any]]:
   from prn_jax.run.detector import Detector
   from prn_jax.run.images import Failure
+  from prn_jax.run.privacy import with_privacy
   from prn_jax.track.follow import Follower, detections_in, found_of
   from prn_jax.track.source import Together, open_source
 
@@ -166,18 +204,26 @@ def _model(args: argparse.Namespace, settings: TrackerSettings, save: Any) -> tu
   start_computing("track")
   model = load_model(args)
   require_weights(model, args.model)
+  options, privacy = with_privacy(model, options, parse_classes(args.blur_classes, "--blur-classes"))
   network = Detector(model, options, args.batch)
+  pictures = pictures_at(opened.fps)
   follower, failures = Follower(settings, opened.fps, model.names), []
-  results = first_is_compiled(detections_in(network, frames.images()), program_name(model, args.batch))
+  found = detections_in(network, frames.images(), keep_images=pictures is not None)
+  results = first_is_compiled(found, program_name(model, args.batch))
   try:
     for result in progress(results, frames.count, "frames"):
       _, (_, name, time_sec) = frames.taken()
       if isinstance(result, Failure):
         failures.append({"path": result.path, "reason": result.reason})
         print(f"prn track: {result.reason}", file=sys.stderr)
-      follower.add(None if isinstance(result, Failure) else found_of(result), name, time_sec)
+        follower.add(None, name, time_sec)
+        continue
+      result = privacy.hide(result) if privacy else result
+      rows = follower.add(found_of(result), name, time_sec)
+      if pictures and result.image is not None:
+        pictures.add(result.image, rows, follower.num_frames, follower.last_sec)
   finally:
-    save(follower)
+    save(follower, pictures)
   for error in frames.failures.values():
     raise error
   if opened.shortfall:

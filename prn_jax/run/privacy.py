@@ -26,9 +26,11 @@ class Privacy:
   shown: np.ndarray
 
   def __call__(self, found: Detections | Classification) -> Detections | Classification:
+    """As `hide`; a classification is as it was."""
+    return self.hide(found) if isinstance(found, Detections) else found
+
+  def hide(self, found: Detections) -> Detections:
     """The boxes that are shown, on a picture (where there is one) whose hidden boxes are mosaics."""
-    if isinstance(found, Classification):
-      return found
     image = found.image
     if image is not None:
       image = blur_boxes(image, found.boxes_xyxy_px[self.hidden[found.classes]])

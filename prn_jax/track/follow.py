@@ -5,14 +5,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import tempfile
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 from prn_jax.errors import PrnError
-from prn_jax.files.disk import write_text
+from prn_jax.files.disk import written_beside
 from prn_jax.track import motchallenge
 from prn_jax.track.motchallenge import BoxTable
 from prn_jax.track.trackers.named import TrackerSettings
@@ -22,7 +24,8 @@ from prn_jax.track.video import SUFFIXES
 if TYPE_CHECKING:
   from prn_jax.detect.detections import Detections
 
-KINDS = ("txt", "jsonl")
+KINDS, PICTURES = ("txt", "jsonl"), ("video", "crops")  # the second need frames
+_IN_MEMORY_BYTES = 1 << 20  # of lines; the rest waits in a temporary file, so that memory does not grow with the video
 
 
 class Follower:
@@ -37,6 +40,7 @@ class Follower:
     num_frames: frames so far, also those that could not be read.
     num_boxes: boxes of tracks so far.
     ids: the tracks so far.
+    last_sec: time of the last frame that could be read.
   """
 
   def __init__(self, settings: TrackerSettings, fps: float, names: Sequence[str] = ()) -> None:
@@ -46,11 +50,12 @@ class Follower:
     self._names = names
     self._fps = fps
     self._tracker = settings.make(fps)
-    self._last, self._last_sec = 0, 0.0  # the last frame that was read, and when it was
-    self._lines: dict[str, list[str]] = {kind: [] for kind in KINDS}
+    self._last = 0  # the last frame that was read
+    self.last_sec = 0.0
+    self._lines = {kind: self._spool() for kind in KINDS}
 
-  def add(self, found: Found | None, source: str | None = None, time_sec: float | None = None) -> None:
-    """Takes the next frame.
+  def add(self, found: Found | None, source: str | None = None, time_sec: float | None = None) -> list[dict[str, Any]]:
+    """Takes the next frame; returns its tracks, as the lines of JSON have them.
 
     Args:
       found: its boxes, classes from 1 (-1: not known); None for a frame that could not be read.
@@ -59,41 +64,55 @@ class Follower:
     """
     self.num_frames += 1
     if found is None:
-      return
+      return []
     now = (self.num_frames - 1) / self._fps if time_sec is None else time_sec
     is_timed = time_sec is not None and self._last > 0
-    steps = (now - self._last_sec) * self._fps if is_timed else self.num_frames - self._last
+    steps = (now - self.last_sec) * self._fps if is_timed else self.num_frames - self._last
     tracked = self._tracker.update(found, float(steps))
-    self._last, self._last_sec = self.num_frames, now
+    self._last, self.last_sec = self.num_frames, now
     rows = []
     columns = (tracked.ids, tracked.boxes_xyxy_px, tracked.scores, tracked.classes)
     for number, box, score, label in zip(*(column.tolist() for column in columns), strict=True):
-      self._lines["txt"].append(motchallenge.line_of(self.num_frames, number, box, score, label))
+      self._lines["txt"].write(motchallenge.line_of(self.num_frames, number, box, score, label))
       row = {"id": number, "class": label, "score": round(score, 6), "box_xyxy_px": [round(v, 2) for v in box]}
       rows.append(row | ({"name": self._names[label - 1]} if 1 <= label <= len(self._names) else {}))
       self.ids.add(number)
     self.num_boxes += len(rows)
     frame = {"frame": self.num_frames, "time_sec": round(now, 6), "source": source}
-    self._lines["jsonl"].append(json.dumps(frame | {"tracks": rows}) + "\n")
+    self._lines["jsonl"].write(json.dumps(frame | {"tracks": rows}) + "\n")
+    return rows
 
   def save(self, out: Path, kinds: Sequence[str]) -> list[Path]:
     """Writes the tracks: MOTChallenge text at `out`, JSON lines (a line for every frame) beside it; returns the files."""
     files = []
     if "txt" in kinds:
-      motchallenge.write(out, self._lines["txt"])
+      motchallenge.write(out, self._written("txt"))
       files.append(out)
     if "jsonl" in kinds:
       beside = out.with_name(f"{out.name.removesuffix('.gz').removesuffix('.txt')}.jsonl")
-      write_text(beside, "".join(self._lines["jsonl"]))
+      with written_beside(beside) as file:
+        file.writelines(line.encode() for line in self._written("jsonl"))
       files.append(beside)
     return files
+
+  def _spool(self) -> IO[str]:
+    file = tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES, "w+", encoding="utf-8", newline="\n")  # noqa: SIM115
+    weakref.finalize(self, file.close)
+    return file
+
+  def _written(self, kind: str) -> Iterator[str]:
+    file = self._lines[kind]
+    file.seek(0)
+    yield from file
+    file.seek(0, 2)
 
 
 def parse_kinds(text: str) -> tuple[str, ...]:
   """ "txt,jsonl" -> ("txt", "jsonl"); PrnError for anything else."""
   kinds = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
-  if not kinds or any(kind not in KINDS for kind in kinds):
-    raise PrnError(f"--save {text!r}: expected some of {', '.join(KINDS)} with commas between.")
+  known = (*KINDS, *PICTURES)
+  if not kinds or any(kind not in known for kind in kinds):
+    raise PrnError(f"--save {text!r}: expected some of {', '.join(known)} with commas between.")
   return kinds
 
 
@@ -136,8 +155,8 @@ def in_order(name: str) -> list[tuple[int, int, str]]:
   return [(1, int(part), "") if part.isdecimal() else (0, 0, part) for part in re.split(r"(\d+)", name)]
 
 
-def detections_in(run: Any, sources: Iterable[Any]) -> Iterator[Any]:
+def detections_in(run: Any, sources: Iterable[Any], *, keep_images: bool = False) -> Iterator[Any]:
   """A network's `Detections`, or the `Failure`, of each picture (or array) in turn; pictures are read while it works."""
   from prn_jax.run.images import stream
 
-  return stream(run, sources, keep_images=False)
+  return stream(run, sources, keep_images=keep_images)

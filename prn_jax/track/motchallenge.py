@@ -14,7 +14,7 @@ import gzip
 import io
 import itertools
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -204,12 +204,15 @@ def line_of(frame: int, number: int, box_xyxy_px: Sequence[float], score: float,
   return f"{frame},{number},{x1:.2f},{y1:.2f},{x2 - x1:.2f},{y2 - y1:.2f},{score:.6g},{class_number},-1,-1\n"
 
 
-def write(path: Path, lines: Sequence[str]) -> None:
+def write(path: Path, lines: Iterable[str]) -> None:
   """Writes a file of tracks in one step, compressed if its name ends in .gz.
 
   Raises:
     PrnError: the place cannot be written.
   """
-  data = "".join(lines).encode()
   with written_beside(path) as file:
-    file.write(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
+    if path.suffix != ".gz":
+      file.writelines(line.encode() for line in lines)
+      return
+    with gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed:
+      packed.writelines(line.encode() for line in lines)
