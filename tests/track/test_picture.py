@@ -122,8 +122,8 @@ def test_track_writes_a_video_and_crops(model: str, tmp_path: Path, capsys: pyte
 def test_memory_does_not_grow_with_the_video(monkeypatch: pytest.MonkeyPatch) -> None:
   """Four objects that come and go. `python -m tests.track.test_picture` does it for 10,000 frames of 20."""
   monkeypatch.setattr(follow, "_IN_MEMORY_BYTES", 10_000)
-  before, after = memory_of(600, num_objects=4)
-  assert after - before < 60_000  # the lines of these 300 frames have 200,000 characters
+  before, after = memory_of(400, num_objects=4)
+  assert after - before < 60_000  # the lines of these 200 frames have 130,000 characters
 
 
 def memory_of(num_frames: int, num_objects: int) -> tuple[int, int]:
