@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
-import statistics
-from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +12,16 @@ import numpy as np
 from prn_jax.errors import PrnError
 from prn_jax.files.disk import sha256, write_text
 from prn_jax.labels import read_names
-from prn_jax.track import event_log, motchallenge, scene, track_lines
+from prn_jax.track import event_log, motchallenge, scene, tables, track_lines, zones
 from prn_jax.track.clock import FPS, Clock
-from prn_jax.track.counting import events
+from prn_jax.track.counting import base_of, by_track, events_of_track, in_order
+from prn_jax.track.event_log import Writer
 from prn_jax.track.motchallenge import BoxTable
 from prn_jax.track.scene import Scene
+from prn_jax.track.zones import Cover
 
-COLUMNS = ("from_sec", "to_sec", "kind", "name", "direction", "class", "class_name", "count", "mean_kmh")
+PATH_STEP_SEC = 1.0  # between the places of a track that the log keeps
+_SIZES = {"events": event_log.COUNTED, "tracks": ("track",)}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -67,53 +66,80 @@ def read(tracks: Path, scene_file: Path, names: Path | None, fps: float | None) 
     times = {"fps": clock.fps}
   lines = scene.read(scene_file)
   table.check_ids()
+  labels = read_names(names) if names else known
   header = {"tracks_sha256": sha256(tracks), "scene_sha256": sha256(scene_file), **times}
-  return Given(table, lines, read_names(names) if names else known, clock, header)
+  return Given(table, lines, labels, clock, header | said_of(lines, labels))
+
+
+def said_of(lines: Scene, labels: Sequence[str]) -> dict[str, Any]:
+  """What the first line of a log says of scene and classes, for tables to be made of the log alone."""
+  return {"class_names": list(labels), "zones": [zone.name for zone in lines.zones], "cover_of": lines.cover_of}
 
 
 def write(given: Given, out: Path, interval_sec: float) -> dict[str, Any]:
   """Brings the log in a folder up to date and writes the totals that follow from it.
 
   Returns:
-    "totals", a list of rows over all time; "events", "tracks", and "found_before", events that the log held already.
+    see `totals`.
 
   Raises:
     EventLogError: the folder holds the log of another count.
   """
-  log = out / event_log.NAME
-  there = event_log.complete(log, given.header, events(given.tracks, given.scene, given.clock))
-  found = event_log.read(log)
-  write_text(out / "counts.csv", table(found, interval_sec, given.names))
-  totals = [
-    {"kind": kind, "name": name, "direction": direction, "class": label, "class_name": _name(given.names, label)}
+  times, rows = rows_of_all(given)
+  with Writer(out / event_log.NAME, given.header) as log:
+    for row in rows:
+      log.add(row)
+    log.end(times[-1] if len(times) else 0.0)
+  return totals(out, interval_sec, log.found_before)
+
+
+def rows_of_all(given: Given) -> tuple[np.ndarray, list[dict[str, Any]]]:
+  """The times of the frames, and all rows of the log, by time."""
+  tracks, clock = given.tracks, given.clock
+  frames = np.arange(1, int(tracks.frames.max(initial=0)) + 1) if clock.frames is None else clock.frames.astype(int)
+  times = np.asarray(clock(frames), float)
+  rows = [row for one in by_track(tracks) for row in rows_of_track(one, given.scene, clock)]
+  if given.scene.zones:
+    cover, order = Cover(given.scene), np.argsort(tracks.frames, kind="stable")
+    starts, ends = (np.searchsorted(tracks.frames[order], frames, side=side) for side in ("left", "right"))
+    boxes = tracks.boxes_xyxy_px[order]
+    for frame, time_sec, start, end in zip(frames.tolist(), times.tolist(), starts, ends, strict=True):
+      rows += cover.add(frame, time_sec, boxes[start:end])
+  return times, sorted(rows, key=in_order)
+
+
+def rows_of_track(track: BoxTable, scene: Scene, clock: Clock) -> list[dict[str, Any]]:
+  """The rows of the log that one track gives, by time; the last says where it was, once a second."""
+  base = base_of(track)
+  rows = events_of_track(track, scene, clock, base) + zones.events_of_track(track, scene, clock, base)
+  times, points = np.asarray(clock(track.frames), float), scene.points(track.boxes_xyxy_px)
+  seconds = np.arange(times[0], times[-1] + 1e-9, PATH_STEP_SEC)
+  path = np.column_stack([np.interp(seconds, times, points[:, axis]) for axis in (0, 1)]).round(1)
+  when = {"frame": int(track.frames[-1]), "time_sec": round(float(times[-1]), 4), "from_sec": round(float(times[0]), 4)}
+  rows.append({"kind": "track", "name": "", "direction": ""} | base | when | {"path_px": path.tolist()})
+  return sorted(rows, key=in_order)
+
+
+def totals(out: Path, interval_sec: float, found_before: int = 0) -> dict[str, Any]:
+  """Writes the tables that follow from the log in a folder.
+
+  Returns:
+    "totals", a list of rows over all time; "zones", one row for each zone; "events", "tracks", and "found_before", events that the log
+    held already.
+  """
+  log = event_log.read(out / event_log.NAME)
+  write_text(out / "counts.csv", tables.counts(log, interval_sec))
+  zone_rows = tables.zones(log, float("inf"))
+  if zone_rows:
+    write_text(out / "zones.csv", tables.zones_csv(log, interval_sec))
+  names = tables.names_of(log)
+  counted = [
+    {"kind": kind, "name": name, "direction": direction, "class": label, "class_name": tables.class_name(names, label)}
     | {"count": number}
-    for (kind, name, direction, label), number in sorted(event_log.totals(found).items())
+    for (kind, name, direction, label), number in sorted(event_log.totals(log.events).items())
   ]
-  before = min(max(there - 1, 0), len(found))
-  sizes = {"events": len(found), "tracks": len(np.unique(given.tracks.ids)), "found_before": before}
-  return {"totals": totals, **sizes, "out": str(out)}
-
-
-def table(found: list[dict[str, Any]], interval_sec: float, names: tuple[str, ...]) -> str:
-  """The totals of each interval as CSV; intervals, and kinds of event in them, without any have no row. The mean of the speeds
-  is empty where none is known."""
-  counted: dict[tuple[int, str, str, str, int], list[float | None]] = defaultdict(list)
-  for row in found:
-    key = (int(row["time_sec"] // interval_sec), row["kind"], row["name"], row["direction"], row["class"])
-    counted[key].append(row.get("speed_kmh"))
-  buffer = io.StringIO()
-  writer = csv.writer(buffer)
-  writer.writerow(COLUMNS)
-  for (number, kind, name, direction, label), speeds in sorted(counted.items()):
-    span = [f"{number * interval_sec:g}", f"{(number + 1) * interval_sec:g}"]
-    known = [speed for speed in speeds if speed is not None]
-    mean = f"{statistics.fmean(known):.1f}" if known else ""
-    writer.writerow([*span, kind, name, direction, label, _name(names, label), len(speeds), mean])
-  return buffer.getvalue()
-
-
-def _name(names: tuple[str, ...], label: int) -> str:
-  return names[label - 1] if 1 <= label <= len(names) else ""
+  sizes = {kind: sum(row["kind"] in kinds for row in log.events) for kind, kinds in _SIZES.items()}
+  return {"totals": counted, "zones": zone_rows, **sizes, "found_before": found_before, "out": str(out)}
 
 
 def text(done: Mapping[str, Any]) -> str:

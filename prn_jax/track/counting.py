@@ -24,6 +24,8 @@ from prn_jax.track.scene import Line, Scene
 WELL, BEYOND = 0.5, 0.1
 """Distances as shares of the smaller side of a box: to be well on a side, and to be on one in the first and the last box."""
 
+_ORDER = (("time_sec", 0.0), ("track", 0), ("kind", ""), ("name", ""), ("direction", ""))
+
 
 @dataclasses.dataclass(frozen=True)
 class Crossing:
@@ -46,32 +48,56 @@ class Crossing:
 
 
 def events(tracks: BoxTable, scene: Scene, clock: Clock) -> list[dict[str, Any]]:
-  """All events, by time: a row of the log for each.
+  """All events at lines, by time: a row of the log for each.
 
   Args:
     tracks: boxes with ids.
     scene: lines and movements.
     clock: when frames are.
   """
-  found: list[dict[str, Any]] = []
+  found = [row for one in by_track(tracks) for row in events_of_track(one, scene, clock, base_of(one))]
+  return sorted(found, key=in_order)
+
+
+def in_order(row: dict[str, Any]) -> tuple[Any, ...]:
+  """A key that sorts rows of the log by time."""
+  return tuple(row.get(key, default) for key, default in _ORDER)
+
+
+def by_track(tracks: BoxTable) -> Iterator[BoxTable]:
+  """The boxes of each id, by frame; ids ascend."""
   order = np.lexsort((tracks.frames, tracks.ids))
   ids, starts = np.unique(tracks.ids[order], return_index=True)
   ends = [*starts[1:].tolist(), len(order)]
-  for number, start, end in zip(ids.tolist(), starts.tolist(), ends[: len(ids)], strict=True):
-    rows = order[start:end]
-    one = tracks[rows]
-    label, votes = vote(one)
-    base = {"track": number, "class": label, "votes": votes}
-    places_m = scene.ground.metres(scene.points(one.boxes_xyxy_px)) if scene.ground else None
-    for crossing, movements in _of_track(one, scene):
-      evidence = {"before": _rounded(crossing.before), "after": _rounded(crossing.after)}
-      when = {"frame": round(crossing.frame, 3), "time_sec": round(float(clock(crossing.frame)), 4)}
-      what = {"kind": "line", "name": crossing.line, "direction": crossing.direction}
-      speed = _speed(crossing, one, places_m, clock)
-      found.append(what | base | when | {"place_px": _rounded(crossing.place_px)} | evidence | speed)
-      found += [{"kind": "movement", "name": name, "direction": ""} | base | when for name in movements]
-  keys = ("time_sec", "track", "kind", "name", "direction")
-  return sorted(found, key=lambda row: tuple(row[key] for key in keys))
+  for start, end in zip(starts.tolist(), ends[: len(ids)], strict=True):
+    yield tracks[order[start:end]]
+
+
+def base_of(track: BoxTable) -> dict[str, Any]:
+  """What every row of the log says of a track."""
+  label, votes = vote(track)
+  return {"track": int(track.ids[0]), "class": label, "votes": votes}
+
+
+def events_of_track(track: BoxTable, scene: Scene, clock: Clock, base: dict[str, Any]) -> list[dict[str, Any]]:
+  """Rows of the log: a track crosses lines, and ends movements.
+
+  Args:
+    track: boxes of one id, by frame.
+    scene: lines and movements.
+    clock: when frames are.
+    base: see `base_of`.
+  """
+  found = []
+  places_m = scene.ground.metres(scene.points(track.boxes_xyxy_px)) if scene.ground else None
+  for crossing, movements in _of_track(track, scene):
+    evidence = {"before": _rounded(crossing.before), "after": _rounded(crossing.after)}
+    when = {"frame": round(crossing.frame, 3), "time_sec": round(float(clock(crossing.frame)), 4)}
+    what = {"kind": "line", "name": crossing.line, "direction": crossing.direction}
+    speed = _speed(crossing, track, places_m, clock)
+    found.append(what | base | when | {"place_px": _rounded(crossing.place_px)} | evidence | speed)
+    found += [{"kind": "movement", "name": name, "direction": ""} | base | when for name in movements]
+  return found
 
 
 def _speed(crossing: Crossing, track: BoxTable, places_m: np.ndarray | None, clock: Clock) -> dict[str, float | None]:

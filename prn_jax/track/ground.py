@@ -56,6 +56,11 @@ class Ground:
     ends = np.column_stack((places_m, np.ones(len(places_m)))) @ np.linalg.inv(self.matrix).T
     return np.asarray(ends[:, :2] / ends[:, 2:])
 
+  def areas_m2(self, points_px: np.ndarray) -> np.ndarray:
+    """(n,) float64: square metres of road that a pixel at each point shows; NaN above the horizon."""
+    depths = np.column_stack((points_px, np.ones(len(points_px)))) @ self.matrix[2]
+    return np.asarray(abs(np.linalg.det(self.matrix)) / np.where(depths > 0, depths, np.nan) ** 3)
+
 
 def ground_of(pixels: np.ndarray, metres: np.ndarray) -> Ground:
   """The road through places that are known in both.
@@ -119,3 +124,24 @@ def speed_at(time_sec: float, times_sec: np.ndarray, places_m: np.ndarray) -> Sp
   along = off @ way / speed if speed else np.hypot(*off.T)
   variance = float(along @ along) / (len(t) - 2)
   return Speed(KMH * speed, KMH * (variance / spread) ** 0.5)
+
+
+def speeds_along(times_sec: np.ndarray, places: np.ndarray) -> np.ndarray:
+  """The speed at each place of a way, as `speed_at` has it.
+
+  Args:
+    times_sec: (n,) float64, rising.
+    places: (n, 2) float64, in any unit.
+
+  Returns:
+    (n,) float64, units a second; NaN where fewer than four places are near.
+  """
+  t = times_sec - times_sec.mean()
+  columns = np.column_stack((np.ones_like(t), t, t * t, places, t[:, None] * places))
+  sums = np.concatenate((np.zeros((1, 7)), np.cumsum(columns, axis=0)))
+  low, high = np.searchsorted(t, t - SPAN_SEC - 1e-9), np.searchsorted(t, t + SPAN_SEC + 1e-9)
+  n, st, stt, sx, sy, stx, sty = (sums[high] - sums[low]).T
+  spread = stt - st * st / n
+  with np.errstate(invalid="ignore", divide="ignore"):
+    speeds = np.hypot(stx - st * sx / n, sty - st * sy / n) / spread
+  return np.asarray(np.where((n >= LEAST_BOXES) & (spread > 0), speeds, np.nan))

@@ -1,4 +1,4 @@
-"""What is counted in a view: lines across roads, and movements from one line to another. Read from a YAML file.
+"""What is counted in a view: lines across roads, movements from one line to another, and zones. Read from a YAML file.
 
 ```yaml
 point: bottom            # of a box: bottom (default), where a vehicle stands on the road, or center
@@ -12,6 +12,9 @@ movements:
   - name: north to east
     from: north in       # a line, and a direction of it (default: either)
     to: east out
+zones:                   # for occupancy, queues and how long vehicles stay
+  - {name: before the light, corners: [[100, 210], [500, 210], [560, 300], [60, 300]]}
+standing_kmh: 5          # slower vehicles stand (default 5; needs the calibration)
 calibration:             # for speeds: at least four places on the road, in pixels and in metres
   - {pixel: [100, 200], metres: [0, 0]}
   - {pixel: [500, 200], metres: [7, 0]}
@@ -23,6 +26,7 @@ calibration:             # for speeds: at least four places on the road, in pixe
 from __future__ import annotations
 
 import dataclasses
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -31,15 +35,19 @@ from prn_jax.errors import PrnError, did_you_mean
 from prn_jax.files.structured import read_yaml
 from prn_jax.files.values import Node
 from prn_jax.track.ground import Ground, ground_of
+from prn_jax.track.polygon import crosses_itself, depths_px, points_inside
 
 POINTS = ("bottom", "center")
 _KEYS = {
-  "": ("point", "lines", "movements", "calibration"),
+  "": ("point", "lines", "movements", "zones", "standing_kmh", "calibration"),
   "calibration": ("pixel", "metres"),
   "lines": ("name", "from", "to", "forward", "backward"),
 }
 _KEYS["movements"] = ("name", "from", "to")
+_KEYS["zones"] = ("name", "corners")
+STANDING_KMH = 5.0
 _FARTHEST_PX = 1e6
+_STANDING_RANGE_KMH = (0.1, 50.0)
 
 
 class SceneError(PrnError):
@@ -77,20 +85,48 @@ class Movement:
 
 
 @dataclasses.dataclass(frozen=True)
+class Zone:
+  """A part of the view.
+
+  Attributes:
+    name: what tables call it.
+    corners: at least three, x and y in pixels, of a polygon that does not cross itself.
+  """
+
+  name: str
+  corners: tuple[tuple[float, float], ...]
+
+  @functools.cached_property
+  def depth_px(self) -> float:
+    """How far from its border the innermost point is."""
+    corners = np.array(self.corners)
+    return float(depths_px(corners, points_inside(corners)).max())
+
+
+@dataclasses.dataclass(frozen=True)
 class Scene:
   """All that is counted in a view.
 
   Attributes:
-    lines: at least one.
+    lines: may be empty where there are zones.
     movements: pairs of lines; may be empty.
     point: the point of a box that crosses lines, one of `POINTS`.
     ground: the road in metres; None where nothing is calibrated.
+    zones: may be empty.
+    standing_kmh: slower vehicles stand, where the road is calibrated.
   """
 
   lines: tuple[Line, ...]
   movements: tuple[Movement, ...] = ()
   point: str = "bottom"
   ground: Ground | None = None
+  zones: tuple[Zone, ...] = ()
+  standing_kmh: float = STANDING_KMH
+
+  @property
+  def cover_of(self) -> str:
+    """What the shares of zones that are covered are of: "road" (square metres) where that is calibrated, else "pixels"."""
+    return "pixels" if self.ground is None else "road"
 
   def points(self, boxes_xyxy_px: np.ndarray) -> np.ndarray:
     """(n, 2) float64: the points of boxes, (n, 4), that cross lines."""
@@ -104,26 +140,60 @@ def read(path: Path) -> Scene:
 
   Raises:
     SceneError: with the file, the line and the key: an unknown key, a line without length, a name twice, a movement between lines
-      that are not there, no line at all.
+      that are not there, a zone that crosses itself, neither lines nor zones.
   """
   root = read_yaml(path, SceneError)
   _check_keys(root, "")
   point = root.get("point", "bottom")
   if point.text() not in POINTS:
     raise point.fault(f"is '{point.text()}'; expected one of {', '.join(POINTS)}")
-  lines = [_line(node) for node in root["lines"].items()]
-  if not lines:
-    raise root["lines"].fault("is empty; expected at least one line")
+  lines = [_line(node) for node in (root.get("lines", []) if "zones" in root else root["lines"]).items()]
+  zones = [_zone(node) for node in root.get("zones", []).items()]
+  if not lines and not zones:
+    raise root["zones" if "zones" in root else "lines"].fault("is empty; expected at least one line, or one zone")
   movements = [_movement(node, lines) for node in root.get("movements", []).items()]
-  for key, found in (("lines", [line.name for line in lines]), ("movements", [m.name for m in movements])):
-    for index, name in enumerate(found):
-      if name in found[:index]:
-        node = root[key].items()[index]["name"]
-        raise node.fault(f"is '{name}', which {key}[{found.index(name)}] has already; every name stands once")
+  for key, found in (("lines", lines), ("movements", movements), ("zones", zones)):
+    _check_names(root.get(key, []), [one.name for one in found])
   ground = _ground(root["calibration"]) if "calibration" in root else None
   if ground is not None and point.text() != "bottom":
     raise point.fault("is 'center', which is no place on the road; speeds need 'bottom'")
-  return Scene(tuple(lines), tuple(movements), point.text(), ground)
+  if ground is not None:
+    _check_is_road(root.get("zones", []), zones, ground)
+  standing = root.get("standing_kmh", STANDING_KMH)
+  if "standing_kmh" in root and ground is None:
+    raise standing.fault("needs speeds in km/h; add the calibration, or leave it out")
+  return Scene(
+    tuple(lines), tuple(movements), point.text(), ground, tuple(zones), standing.number(*_STANDING_RANGE_KMH)
+  )
+
+
+def _check_names(nodes: Node, names: list[str]) -> None:
+  for index, name in enumerate(names):
+    if name in names[:index]:
+      raise nodes.items()[index]["name"].fault(
+        f"is '{name}', which {nodes.key.removeprefix('.')}[{names.index(name)}] has already; every name stands once"
+      )
+
+
+def _check_is_road(nodes: Node, zones: list[Zone], ground: Ground) -> None:
+  for node, zone in zip(nodes.items(), zones, strict=True):
+    if np.isnan(ground.metres(np.array(zone.corners))).any():
+      raise node["corners"].fault("reaches above the horizon of the calibration, where no road is")
+
+
+def _zone(node: Node) -> Zone:
+  _check_keys(node, "zones")
+  corners = tuple(_place(corner) for corner in node["corners"].items())
+  if len(corners) < 3:
+    raise node["corners"].fault(f"has {len(corners)} corners; expected at least 3, [x, y] in pixels each")
+  if len(set(corners)) < len(corners):
+    raise node["corners"].fault("has a corner twice; the last one need not repeat the first")
+  array = np.array(corners)
+  if crosses_itself(array):
+    raise node["corners"].fault("is a polygon that crosses itself; give the corners in their order round the zone")
+  if not len(points_inside(array)):
+    raise node["corners"].fault("has no room inside; expected corners that are no line")
+  return Zone(node["name"].text(), corners)
 
 
 def _ground(node: Node) -> Ground:

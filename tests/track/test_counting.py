@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from prn_jax.track import event_log, motchallenge, scene
 from prn_jax.track.clock import Clock
-from prn_jax.track.count import Given, write
+from prn_jax.track.count import Given, said_of, write
 from prn_jax.track.counting import events
 from prn_jax.track.event_log import EventLogError
 from prn_jax.track.motchallenge import BoxTable
@@ -181,7 +181,7 @@ def test_a_scene_is_read(tmp_path: Path) -> None:
     ("name: east side", "name: north", "6: movements[0].to is 'east side', which is no line; expected one of north, north in, north out, north forward, north backward."),
     ("from: north in", "from: north inn", "6: movements[0].from is 'north inn', which is no line (did you mean 'north in'?); expected one of north, east side, north in, north out, east side forward, east side backward."),
     ("backward: out", "backward: in", "3: lines[0] calls both directions 'in'; expected two names."),
-    (YAML[YAML.index("lines:"):], "lines: []\n", "2: lines is empty; expected at least one line."),
+    (YAML[YAML.index("lines:"):], "lines: []\n", "2: lines is empty; expected at least one line, or one zone."),
   ],
 )  # fmt: skip
 def test_what_a_scene_may_not_say(tmp_path: Path, old: str, new: str, message: str) -> None:
@@ -194,7 +194,8 @@ def test_what_a_scene_may_not_say(tmp_path: Path, old: str, new: str, message: s
 
 def counted(tmp_path: Path) -> tuple[Given, bytes]:
   tracks = joined(*[track(straight(-50, 50), n, [3 * n + i for i in range(20)]) for n in range(1, 8)])
-  one = Given(tracks, Scene((ACROSS,)), ("person", "bicycle", "car"), Clock(30), {"fps": 30.0})
+  names, lines = ("person", "bicycle", "car"), Scene((ACROSS,))
+  one = Given(tracks, lines, names, Clock(30), {"fps": 30.0} | said_of(lines, names))
   whole = tmp_path / "whole"
   whole.mkdir()
   write(one, whole, 900)
@@ -217,11 +218,13 @@ def test_a_kill_at_any_byte_loses_nothing_and_counts_nothing_twice(tmp_path: Pat
 def test_totals_follow_from_the_log_alone(tmp_path: Path) -> None:
   _, whole = counted(tmp_path)
   rows = [json.loads(line) for line in whole.splitlines()]
-  assert (rows[0]["version"], rows[-1]) == (1, {"end": 7})
-  assert event_log.totals(event_log.read(tmp_path / "whole" / event_log.NAME)) == {("line", "road", "down", 3): 7}
+  assert (rows[0]["version"], rows[-1]) == (2, {"end": 14, "until_sec": 1.3})
+  assert event_log.totals(event_log.read(tmp_path / "whole" / event_log.NAME).events) == {
+    ("line", "road", "down", 3): 7
+  }
   assert (tmp_path / "whole" / "counts.csv").read_text().splitlines() == [
-    "from_sec,to_sec,kind,name,direction,class,class_name,count,mean_kmh",
-    "0,900,line,road,down,3,car,7,",
+    "from_sec,to_sec,kind,name,direction,class,class_name,count,mean_kmh,mean_headway_sec",
+    "0,900,line,road,down,3,car,7,,0.1",
   ]
 
 
