@@ -277,11 +277,16 @@ def _report(args: argparse.Namespace, name: str, total: int, found: _Found, num_
   """One line on stderr: how many images, how long, and where the files are."""
   failed = f", {len(found.failures)} could not be read" if found.failures else ""
   left = total - found.count - len(found.failures)
-  stopped = f"; {left} images were not looked at" if left else ""
+  stopped = f"; {_images(left)} {'was' if left == 1 else 'were'} not looked at" if left else ""
   folder = found.writer.folder
   what = "pictures in" if found.writer.kinds == ("images",) else "results in"
   where = f", {what} {folder / 'images' if what == 'pictures in' else folder}/" if num_files else ""
-  print(f"{name}: {found.count} images in {found.seconds:.1f} s{failed}{where}{stopped}", file=sys.stderr)
+  looked_at = f"{_images(found.count)} in {found.seconds:.1f} s"
+  print(f"{name}: {looked_at}{failed}{where}{stopped}", file=sys.stderr)
+
+
+def _images(count: int) -> str:
+  return "1 image" if count == 1 else f"{count} images"
 
 
 def _coco_ids(writer: ResultWriter, sources: list[str], model: Model) -> dict[str, Any]:

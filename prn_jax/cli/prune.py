@@ -39,41 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     default=DEFAULT_METHOD,
     help=f"what decides: {', '.join(METHOD_NAMES)} (default {DEFAULT_METHOD}; docs/compression.md)",
   )
-  parser.add_argument(
-    "--percent", type=float, metavar="P", help="of the channels in the scope of the method that go, 0 to 100"
-  )
-  parser.add_argument("--target-flops", type=float, metavar="R", help="share of the operations that stay, 0 to 1")
-  parser.add_argument("--target-params", type=float, metavar="R", help="share of the parameters that stay, 0 to 1")
-  parser.add_argument(
-    "--target-latency", type=float, metavar="MS", help="milliseconds of one image on this machine, in JAX, batch 1"
-  )
-  parser.add_argument(
-    "--blocks", type=int, default=0, metavar="N", help="residual blocks that go as a whole, before the channels"
-  )
-  parser.add_argument(
-    "--round-to", type=int, metavar="N", help="leave multiples of N filters: 8, 16 or 32 suit hardware"
-  )
-  parser.add_argument(
-    "--min-keep", type=int, default=1, metavar="N", help="of every layer at least so many filters stay (default 1)"
-  )
-  parser.add_argument(
-    "--data",
-    metavar="SPEC",
-    help="annotated images (`prn data --help`): figures before and after, and images for --recalibrate",
-  )
-  parser.add_argument(
-    "--on-bad-data", choices=("stop", "skip"), default="stop", help="stop at bad data (default), or skip it"
-  )
-  parser.add_argument(
-    "--calibrate",
-    metavar="SPEC",
-    help="images for --recalibrate and for methods that look at data, such as those of training (default: --data)",
-  )
-  parser.add_argument(
-    "--images", type=int, metavar="N", help="annotated images for the methods taylor and eagle-eye, evenly spread (64)"
-  )
-  parser.add_argument("--candidates", type=int, metavar="N", help="random networks that eagle-eye rates (50)")
-  parser.add_argument("--recalibrate", type=int, default=0, metavar="N", help="estimate batch norm again from N images")
+  _add_targets(parser)
+  _add_images(parser)
   parser.add_argument(
     "--sweep", metavar="P,P,...", help="only a table of figures at these percentages; needs --data, writes nothing"
   )
@@ -92,6 +59,49 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     help="MODEL is the pruned network after its fine-tuning: add its figure to the report in --report DIR, nothing else",
   )
   add_json(parser)
+
+
+def _add_targets(parser: argparse.ArgumentParser) -> None:
+  """How much goes, and what must stay."""
+  parser.add_argument(
+    "--percent", type=float, metavar="P", help="of the channels in the scope of the method that go, 0 to 100"
+  )
+  parser.add_argument("--target-flops", type=float, metavar="R", help="share of the operations that stay, 0 to 1")
+  parser.add_argument("--target-params", type=float, metavar="R", help="share of the parameters that stay, 0 to 1")
+  parser.add_argument(
+    "--target-latency", type=float, metavar="MS", help="milliseconds of one image on this machine, in JAX, batch 1"
+  )
+  parser.add_argument(
+    "--blocks", type=int, default=0, metavar="N", help="residual blocks that go as a whole, before the channels"
+  )
+  parser.add_argument(
+    "--round-to", type=int, metavar="N", help="leave multiples of N filters: 8, 16 or 32 suit hardware"
+  )
+  parser.add_argument(
+    "--min-keep", type=int, default=1, metavar="N", help="of every layer at least so many filters stay (default 1)"
+  )
+
+
+def _add_images(parser: argparse.ArgumentParser) -> None:
+  """Images, for figures and for methods that look at them."""
+  parser.add_argument(
+    "--data",
+    metavar="SPEC",
+    help="annotated images (`prn data --help`): figures before and after, and images for --recalibrate",
+  )
+  parser.add_argument(
+    "--on-bad-data", choices=("stop", "skip"), default="stop", help="stop at bad data (default), or skip it"
+  )
+  parser.add_argument(
+    "--calibrate",
+    metavar="SPEC",
+    help="images for --recalibrate and for methods that look at data, such as those of training (default: --data)",
+  )
+  parser.add_argument(
+    "--images", type=int, metavar="N", help="annotated images for the methods taylor and eagle-eye, evenly spread (64)"
+  )
+  parser.add_argument("--candidates", type=int, metavar="N", help="random networks that eagle-eye rates (50)")
+  parser.add_argument("--recalibrate", type=int, default=0, metavar="N", help="estimate batch norm again from N images")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -130,32 +130,24 @@ def open_experiment(
   Raises:
     PrnError: data, network and settings do not fit together, or one of them is wrong.
   """
-  if dataset is not None:
-    config = dataclasses.replace(config, data=dataclasses.replace(config.data, valid=""))
-  else:
-    dataset = open_spec(config.data.train, config.data.on_bad_data)
+  config, dataset = _with_data(config, dataset)
   graph, training, resize = build_network(config, len(dataset.names))
   _check_task(config, graph, dataset)
   graph, fitted = with_own_anchors(graph, dataset, resize) if config.fit_anchors else (graph, ())
   mesh, num_images = mesh or make_mesh(), images_per_epoch(dataset)
   asked, (config, chosen) = config, resolve(config, num_images, mesh)
-  check_batch_size(config.batch_size, config.optim.accumulate, mesh)
-  _check_groups(config, mesh)
+  _check_batch(config, mesh)
   durations = _durations(config, num_images)
   layers = training.layers if training else {}
-  frozen = frozen_layers(graph, config.optim, layers)
-  before, graph = graph, quantized_for_training(config.quant, graph, durations["total"])
+  before, frozen = graph, frozen_layers(graph, config.optim, layers)
+  graph = quantized_for_training(config.quant, graph, durations["total"])
   sparsity = sparsity_of(config.sparse, graph, durations["total"], frozen)
   lessons = open_lessons(config.distill, graph, dataset.names, dtype=DTYPES[config.dtype], seed=config.seed)
   objective = lessons.objective(objective) if lessons else objective
   tx, schedule = make_optimizer(config.optim, graph, durations["total"], layers, seed=config.seed, sparsity=sparsity)
-  from_weights = dataclasses.replace(config, weights="") if is_resumed else config
-  variables, start = _start(from_weights, graph, training, dataset.names, before)
-  variables = with_ranges(graph, variables, {} if is_resumed else image_range(graph))
-  variables = lessons.with_adapters(variables, graph) if lessons else variables
-  student = lessons.student if lessons else lambda one: one
-  graphs = {size: student(one) for size, one in _by_size(graph, config).items()}
-  recipes = {size: _recipe(config, one, training, tx, objective, frozen) for size, one in graphs.items()}
+  variables, start = _start(config, graph, training, dataset.names, before, lessons, is_resumed)
+  sizes = _sizes(graph, config, lessons)
+  recipes = {size: _recipe(config, one, training, tx, objective, frozen) for size, one in sizes}
   return Experiment(
     asked=asked,
     config=config,
@@ -178,6 +170,13 @@ def open_experiment(
     sparsity=sparsity,
     lessons=lessons,
   )
+
+
+def _with_data(config: TrainConfig, dataset: Dataset | None) -> tuple[TrainConfig, Dataset]:
+  """The training data: what is given, in place of all data of the config, or what the config names."""
+  if dataset is None:
+    return config, open_spec(config.data.train, config.data.on_bad_data)
+  return dataclasses.replace(config, data=dataclasses.replace(config.data, valid="")), dataset
 
 
 def _distances(durations: Mapping[str, int]) -> dict[str, int]:
@@ -236,10 +235,12 @@ def build_network(config: TrainConfig, classes: int) -> tuple[Graph, Training | 
   return (with_anchors(graph, config.anchors) if config.anchors else graph), training, resize
 
 
-def _by_size(graph: Graph, config: TrainConfig) -> dict[Size, Graph]:
-  """The network at every size of the run, its own first."""
-  others = {size: _resized(graph, size, f"config.sizes[{i}]") for i, size in enumerate(config.sizes)}
-  return {(graph.width, graph.height): graph} | others
+def _sizes(graph: Graph, config: TrainConfig, lessons: Lessons | None) -> Iterator[tuple[Size, Graph]]:
+  """Every size of the run, its own first, with the network that is trained there."""
+  yield (graph.width, graph.height), lessons.student(graph) if lessons else graph
+  for i, size in enumerate(config.sizes):
+    other = _resized(graph, size, f"config.sizes[{i}]")
+    yield size, lessons.student(other) if lessons else other
 
 
 def _resized(graph: Graph, size: Size, key: str) -> Graph:
@@ -260,8 +261,10 @@ def _check_task(config: TrainConfig, graph: Graph, dataset: Dataset) -> None:
     raise DataError(f"data '{config.data.train}' has boxes, no classes of whole images; a classifier needs those.")
 
 
-def _check_groups(config: TrainConfig, mesh: jax.sharding.Mesh) -> None:
-  """Raises ConfigError unless every process gets whole groups of the images that mosaic or mixup mix."""
+def _check_batch(config: TrainConfig, mesh: jax.sharding.Mesh) -> None:
+  """Raises ConfigError unless every device gets as many images, and every process whole groups of those that mosaic or
+  mixup mix."""
+  check_batch_size(config.batch_size, config.optim.accumulate, mesh)
   group, hosts = config.augment.group_size, len({device.process_index for device in mesh.devices.flat})
   if config.batch_size % (group * hosts):
     unit = math.lcm(group * hosts, config.optim.accumulate * mesh.size)  # of what the devices need, too
@@ -326,15 +329,23 @@ def _recipe(
 
 
 def _start(
-  config: TrainConfig, graph: Graph, training: Training | None, names: tuple[str, ...], unrounded: Graph
+  config: TrainConfig,
+  graph: Graph,
+  training: Training | None,
+  names: tuple[str, ...],
+  unrounded: Graph,
+  lessons: Lessons | None,
+  is_resumed: bool,
 ) -> tuple[Variables, StartReport]:
-  """The variables to begin with; weights of the network before its transforms, or before it was quantised, will do."""
+  """The variables to begin with; weights of the network before its transforms, or before it was quantised, will do. Those
+  of a run that is resumed come from its checkpoint: no weights are read."""
+  weights = "" if is_resumed else config.weights
   original = None if unrounded is graph else unrounded
-  if config.weights and config.transforms:
+  if weights and config.transforms:
     original = build_network(dataclasses.replace(config, transforms=()), num_classes(graph))[0]
-  return start_variables(
+  variables, report = start_variables(
     graph,
-    config.weights or None,
+    weights or None,
     config.seed,
     config.weights_model or None,
     layers=training.layers if training else {},
@@ -342,6 +353,8 @@ def _start(
     strict=not config.lenient,
     keep_head=names if config.keep_head else None,
   )
+  variables = with_ranges(graph, variables, {} if is_resumed else image_range(graph))
+  return (lessons.with_adapters(variables, graph) if lessons else variables), report
 
 
 def _evaluator(

@@ -16,7 +16,7 @@ import secrets
 import sys
 import time
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -137,12 +137,26 @@ class MetricsLog:
 
   def _writer(self) -> Any:
     if self._events is None:
-      from tensorboardX import SummaryWriter
+      with _without_torch():
+        from tensorboardX import SummaryWriter
 
       # A name of its own also where two lives of a run begin in one second: in a bucket the second would replace the first.
       suffix = f".{secrets.token_hex(3)}"
       self._events = SummaryWriter(str(self._folder), purge_step=self._purge_step, filename_suffix=suffix)
     return self._events
+
+
+@contextlib.contextmanager
+def _without_torch() -> Iterator[None]:
+  """Where PyTorch is installed, tensorboardX imports it for the name of a type: 3 s and 250 MB for nothing."""
+  if "torch" in sys.modules:
+    yield
+    return
+  sys.modules["torch"] = None  # type: ignore[assignment]  # so that an import of it fails as where it is absent
+  try:
+    yield
+  finally:
+    del sys.modules["torch"]
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ from PIL import Image
 
 from prn_jax.train import log
 from prn_jax.train.log import MetricsLog, Stopwatch, duration, last_evaluation, progress_line, read_metrics
+from tests.conftest import REPO
 
 
 def csv_rows(folder: Path) -> list[dict[str, str]]:
@@ -55,6 +59,21 @@ def test_the_same_rows_in_all_formats(tmp_path: Path) -> None:
   assert lines[2] == {"step": 20, "loss": None, "learning_rate": 0.05}
   assert (10, "train/loss", 2.5) in events(tmp_path)
   assert (10, "eval/AP50", 0.25) in events(tmp_path)
+
+
+def test_pytorch_is_not_imported(tmp_path: Path) -> None:
+  """tensorboardX imports it where it is installed: seconds at the start of each training, for nothing."""
+  (tmp_path / "torch.py").write_text("raise SystemExit('imported')\n")
+  code = """import sys, pathlib
+from prn_jax.train.log import MetricsLog
+writer = MetricsLog(pathlib.Path(sys.argv[1]))
+writer.write(1, {"loss": 2.5})
+writer.close()
+assert "torch" not in sys.modules
+"""
+  env = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{REPO}"}
+  subprocess.run([sys.executable, "-c", code, str(tmp_path / "run")], env=env, check=True)
+  assert events(tmp_path / "run") == [(1, "train/loss", 2.5)]
 
 
 def test_an_evaluation_made_again_takes_the_place_of_the_first(tmp_path: Path) -> None:
