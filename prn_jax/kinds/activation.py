@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from prn_jax.errors import OutOfScopeError, did_you_mean
+from prn_jax.errors import did_you_mean
 from prn_jax.graph.channels import Reads, keep
 from prn_jax.graph.graph import Context, Layer, Shape, register_kind
 from prn_jax.graph.section import Section, Value, Wires
@@ -73,7 +73,48 @@ def _normalize_channels_softmax_maxval(x: Array) -> Array:
 
 def _onnx_hard_sigmoid(o: OnnxBuilder, x: str) -> str:
   """Not ONNX's HardSigmoid, which OpenCV 4.14 computes wrongly on maps of one cell."""
-  return o.op("Mul", [o.op("Clip", [o.op("Add", [x, o.const(3)]), o.const(0), o.const(6)]), o.const(1 / 6)])
+  return o.op("Mul", [_onnx_clip(o, o.op("Add", [x, o.const(3)]), 0, 6), o.const(1 / 6)])
+
+
+def _onnx_clip(o: OnnxBuilder, x: str, least: float, most: float) -> str:
+  return o.op("Clip", [x, o.const(least), o.const(most)])
+
+
+def _onnx_line(o: OnnxBuilder, x: str, slope: float, shift: float) -> str:
+  return o.op("Add", [o.op("Mul", [x, o.const(slope)]), o.const(shift)])
+
+
+def _onnx_bent(o: OnnxBuilder, x: str, slope: float, inner: tuple[float, float, float], shift: float) -> str:
+  """A line with another slope between two places: `inner` is what it rises more there, and the places."""
+  more, least, most = inner
+  return o.op("Add", [_onnx_line(o, x, slope, shift), o.op("Mul", [_onnx_clip(o, x, least, most), o.const(more)])])
+
+
+def _onnx_hard_mish(o: OnnxBuilder, x: str) -> str:
+  bowl = _onnx_clip(o, x, -2, 0)
+  return o.op("Add", [o.op("Relu", [x]), o.op("Mul", [bowl, _onnx_line(o, bowl, 0.5, 1)])])
+
+
+def _onnx_gelu(o: OnnxBuilder, x: str) -> str:
+  cube = o.op("Mul", [x, o.op("Mul", [x, x])])
+  inner = o.op("Add", [o.op("Mul", [x, o.const(0.797885)]), o.op("Mul", [cube, o.const(0.035677)])])
+  return o.op("Mul", [x, _onnx_line(o, o.op("Tanh", [inner]), 0.5, 0.5)])
+
+
+def _onnx_stair(o: OnnxBuilder, x: str) -> str:
+  floor, half = o.op("Floor", [x]), o.op("Floor", [o.op("Mul", [x, o.const(0.5)])])
+  is_odd = o.op("Sub", [floor, o.op("Add", [half, half])])
+  return o.op("Add", [half, o.op("Mul", [is_odd, o.op("Sub", [x, floor])])])
+
+
+def _onnx_share(o: OnnxBuilder, x: str) -> str:
+  """What each channel has of the sum over the channels."""
+  total = o.op("ReduceSum", [x, o.ints([1])], keepdims=1)
+  return o.op("Div", [x, o.op("Add", [total, o.const(1e-4)])])
+
+
+def _onnx_below_largest(o: OnnxBuilder, x: str) -> str:
+  return o.op("Sub", [x, o.op("ReduceMax", [x], axes=[1], keepdims=1)])
 
 
 class Function(NamedTuple):
@@ -81,14 +122,14 @@ class Function(NamedTuple):
 
   Attributes:
     apply: (x of shape (..., channels), leaky slope) -> the same shape.
-    onnx: (builder, name of x, leaky slope) -> name of the result; None: rare ones that nobody deploys.
+    onnx: (builder, name of x, leaky slope) -> name of the result.
     is_monotonic: it never falls (with a leaky slope of at least 0), so that it commutes with a maximum.
     mixes_channels: a value depends on all channels of its cell; else on nothing but itself.
     keeps_zero: it gives 0 for 0.
   """
 
   apply: Callable[[Array, float], Array]
-  onnx: Callable[[OnnxBuilder, str, float], str] | None = None
+  onnx: Callable[[OnnxBuilder, str, float], str]
   is_monotonic: bool = False
   mixes_channels: bool = False
   keeps_zero: bool = True
@@ -96,17 +137,17 @@ class Function(NamedTuple):
 
 def _per_element(
   apply: Callable[[Array], Array],
-  onnx: Callable[[OnnxBuilder, str], str] | None = None,
+  onnx: Callable[[OnnxBuilder, str], str],
   *,
   is_monotonic: bool = False,
   keeps_zero: bool = True,
 ) -> Function:
   """A function without a slope."""
-  return Function(lambda x, _: apply(x), onnx and (lambda o, x, _: onnx(o, x)), is_monotonic, keeps_zero=keeps_zero)
+  return Function(lambda x, _: apply(x), lambda o, x, _: onnx(o, x), is_monotonic, keeps_zero=keeps_zero)
 
 
-def _across(apply: Callable[[Array], Array], *, keeps_zero: bool) -> Function:
-  return Function(lambda x, _: apply(x), mixes_channels=True, keeps_zero=keeps_zero)
+def _across(apply: Callable[[Array], Array], onnx: Callable[[OnnxBuilder, str], str], *, keeps_zero: bool) -> Function:
+  return Function(lambda x, _: apply(x), lambda o, x, _: onnx(o, x), mixes_channels=True, keeps_zero=keeps_zero)
 
 
 _LEAKY = Function(
@@ -130,20 +171,40 @@ ACTIVATIONS: dict[str, Function] = {
   ),
   "hard_sigmoid": _per_element(_hard_sigmoid, _onnx_hard_sigmoid, is_monotonic=True, keeps_zero=False),
   "h_swish": _per_element(lambda x: x * _hard_sigmoid(x), lambda o, x: o.op("Mul", [x, _onnx_hard_sigmoid(o, x)])),
-  "hard_mish": _per_element(_hard_mish),
+  "hard_mish": _per_element(_hard_mish, _onnx_hard_mish),
   "elu": _per_element(lambda x: jnp.where(x >= 0, x, _expm1(x)), lambda o, x: o.op("Elu", [x]), is_monotonic=True),
-  "selu": _per_element(lambda x: jnp.where(x >= 0, 1.0507 * x, 1.0507 * 1.6732 * _expm1(x)), is_monotonic=True),
-  "gelu": _per_element(_gelu),
-  "ramp": _per_element(lambda x: jnp.maximum(x, 0.0) + 0.1 * x, is_monotonic=True),
-  "relie": _per_element(lambda x: jnp.where(x > 0, x, 0.01 * x), is_monotonic=True),
-  "hardtan": _per_element(lambda x: jnp.clip(x, -1.0, 1.0), is_monotonic=True),
-  "lhtan": _per_element(_lhtan, is_monotonic=True),
-  "loggy": _per_element(lambda x: 2 * jax.nn.sigmoid(x) - 1, is_monotonic=True),
-  "plse": _per_element(_plse, is_monotonic=True, keeps_zero=False),
-  "stair": _per_element(_stair, is_monotonic=True),
-  "normalize_channels": _across(_normalize_channels, keeps_zero=True),
-  "normalize_channels_softmax": _across(_normalize_channels_softmax, keeps_zero=False),
-  "normalize_channels_softmax_maxval": _across(_normalize_channels_softmax_maxval, keeps_zero=False),
+  "selu": _per_element(
+    lambda x: jnp.where(x >= 0, 1.0507 * x, 1.0507 * 1.6732 * _expm1(x)),
+    lambda o, x: o.op("Selu", [x], alpha=1.6732, gamma=1.0507),
+    is_monotonic=True,
+  ),
+  "gelu": _per_element(_gelu, _onnx_gelu),
+  "ramp": _per_element(
+    lambda x: jnp.maximum(x, 0.0) + 0.1 * x,
+    lambda o, x: o.op("Add", [o.op("Relu", [x]), o.op("Mul", [x, o.const(0.1)])]),
+    is_monotonic=True,
+  ),
+  "relie": _per_element(
+    lambda x: jnp.where(x > 0, x, 0.01 * x), lambda o, x: o.op("LeakyRelu", [x], alpha=0.01), is_monotonic=True
+  ),
+  "hardtan": _per_element(lambda x: jnp.clip(x, -1.0, 1.0), lambda o, x: _onnx_clip(o, x, -1, 1), is_monotonic=True),
+  "lhtan": _per_element(_lhtan, lambda o, x: _onnx_bent(o, x, 0.001, (0.999, 0, 1), 0), is_monotonic=True),
+  "loggy": _per_element(
+    lambda x: 2 * jax.nn.sigmoid(x) - 1, lambda o, x: _onnx_line(o, o.op("Sigmoid", [x]), 2, -1), is_monotonic=True
+  ),
+  "plse": _per_element(
+    _plse, lambda o, x: _onnx_bent(o, x, 0.01, (0.115, -4, 4), 0.5), is_monotonic=True, keeps_zero=False
+  ),
+  "stair": _per_element(_stair, _onnx_stair, is_monotonic=True),
+  "normalize_channels": _across(_normalize_channels, lambda o, x: _onnx_share(o, o.op("Relu", [x])), keeps_zero=True),
+  "normalize_channels_softmax": _across(
+    _normalize_channels_softmax, lambda o, x: _onnx_share(o, o.op("Exp", [x])), keeps_zero=False
+  ),
+  "normalize_channels_softmax_maxval": _across(
+    _normalize_channels_softmax_maxval,
+    lambda o, x: _onnx_share(o, o.op("Exp", [_onnx_below_largest(o, x)])),
+    keeps_zero=False,
+  ),
 }
 NAMES = tuple(ACTIVATIONS)
 
@@ -154,11 +215,8 @@ def activate(x: Array, name: str, leaky_slope: float = LEAKY_SLOPE) -> Array:
 
 
 def onnx_activate(o: OnnxBuilder, x: str, name: str, leaky_slope: float) -> str:
-  """Adds the nodes of an activation; OutOfScopeError for those that cannot be written."""
-  onnx = ACTIVATIONS[name].onnx
-  if onnx is None:
-    raise OutOfScopeError(f"layer '{o.layer}': activation '{name}' cannot be exported to ONNX.")
-  return onnx(o, x, leaky_slope)
+  """Adds the nodes of an activation; returns the name of the result."""
+  return ACTIVATIONS[name].onnx(o, x, leaky_slope)
 
 
 def activated(name: str, output: Shape, *reads: Reads) -> tuple[Reads, ...]:

@@ -135,23 +135,12 @@ def test_onnx_of_every_golden_network(tmp_path: Path, folder: Path, shared: Path
   if not list(folder.parent.glob("output_*.npy")):
     return  # training goldens: the same kinds
   model = prn_jax.load(folder.parent / "net.cfg", weights=folder)
-  if folder.parent.name in REFUSED_BY_ONNX:
-    with pytest.raises(PrnError, match=r"layer 'conv_0': activation '\w+' cannot be exported to ONNX"):
-      onnx.save(tmp_path / "m.onnx", model)
-    return
   onnx.save(tmp_path / "m.onnx", model)
   scale = max(
     float(np.abs(np.asarray(y)).max()) for y in model.forward(np.ones((1, *_hwc(model)), np.float32)).values()
   )
   tolerance = max(2e-4 * max(1.0, scale), _noise(shared, folder.parent.name))
   assert max(onnx.differences(model, tmp_path / "m.onnx").values()) < tolerance
-
-
-REFUSED_BY_ONNX = {
-  "act_gelu", "act_hard_mish", "act_hardtan", "act_loggy", "act_normalize_channels",
-  "act_normalize_channels_softmax", "act_plse", "act_ramp", "act_relie", "act_selu",
-  "act_lhtan", "act_stair",
-}  # fmt: skip
 
 
 def _noise(shared: Path, folder: str) -> float:

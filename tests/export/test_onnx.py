@@ -16,7 +16,6 @@ from prn_jax.graph.builder import Builder
 from prn_jax.graph.graph import INPUT, Graph
 from prn_jax.models import build_graph, get_spec, list_models
 from tests.conftest import shared_params
-from tests.export.test_convert import REFUSED_BY_ONNX
 from tests.nets import narrow, random_model, tiny_detector
 
 cv2 = pytest.importorskip("cv2")
@@ -61,8 +60,6 @@ def test_every_registered_network_runs_in_opencv(name: str, tmp_path: Path) -> N
 @pytest.mark.parametrize("folder", shared_params("golden/*/net.weights"))
 def test_every_kind_of_layer_runs_in_opencv(folder: Path, tmp_path: Path) -> None:
   model = prn_jax.load(folder.parent / "net.cfg", weights=folder)
-  if folder.parent.name in REFUSED_BY_ONNX:
-    return
   model.save(tmp_path / "m.onnx")
   expect_the_same_in_opencv(tmp_path / "m.onnx", random_images(model.graph))
 
