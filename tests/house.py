@@ -55,6 +55,7 @@ ORDER = (  # the lowest first; a room imports itself and those before it
   Room(("export",), "models for other programs, each with its proof"),
   Room(("quantize",), "networks in few bits: ranges, rounding, integers, and what it cost"),
   Room(("serve",), "a model behind HTTP: photos in, boxes out"),
+  Room(("bench",), "how fast: networks, and the whole path from a video to a count"),
   Room(("api",), "`load`, `build` and `Model`, as `import prn_jax` shows them"),
   Room(("zoo",), "published weights"),
   Room(("hosts",), "processes that work as one; knows nothing of training"),

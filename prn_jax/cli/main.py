@@ -32,6 +32,7 @@ COMMANDS = {
   "train": "train a network by a configuration file",
   "plan": "what a training will need: steps, operations, memory",
   "eval": "score a model on annotated data, with tables and plots; or tracks",
+  "bench": "how fast the whole path from a video to a count is, and each stage of it",
   "data": "look at annotated data, find its faults, prepare it for training, cluster anchors",
   "prune": "a smaller network out of a trained one: channels and blocks that matter least go",
   "convert": "convert between Darknet, Orbax and safetensors, or to ONNX, with a proof",

@@ -78,6 +78,7 @@ COMMANDS: dict[str, str] = {
   **dict.fromkeys(("fit", "finetune"), "train"),
   **dict.fromkeys(("tracking", "follow", "mot"), "track"),
   **dict.fromkeys(("counting", "traffic", "counts"), "count"),
+  **dict.fromkeys(("benchmark", "speed", "fps", "latency"), "bench"),
   **dict.fromkeys(("list", "zoo"), "models"),
   **dict.fromkeys(("anchors", "kmeans"), "data anchors"),
   "calc_anchors": "data anchors",

@@ -1,0 +1,1 @@
+"""How fast: one file per thing that `prn bench` measures."""
