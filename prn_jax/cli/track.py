@@ -49,6 +49,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   )
   add_lenient(parser)
   add_weights(parser)
+  add_tracking(parser)
+  add_privacy(parser)
+  parser.add_argument(
+    "--save",
+    metavar="KINDS",
+    default="txt",
+    help="comma list of txt, jsonl (a line for every frame), video (with boxes, ids and trails: OUT.mp4) and crops (the best "
+    "picture of every object: OUT_crops/); default txt",
+  )
+  add_json(parser)
+  parser.epilog = (
+    f"{parser.epilog or ''}\nOUT.txt is MOTChallenge text: frame, id, left, top, width, height, score, class from 1 "
+    "(-1: not known). A frame that cannot be read is passed over, and said."
+  )
+
+
+def add_tracking(parser: argparse.ArgumentParser) -> None:
+  """Options that decide what is followed; shared with count."""
   parser.add_argument(
     "--detections", metavar="FILE", help="follow the boxes of a file instead of a model's: MOTChallenge text, also .gz"
   )
@@ -76,38 +94,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     metavar="NAME|ID,...",
     help="follow boxes of these classes alone: names or numbers, with commas between",
   )
-  add_privacy(parser)
   parser.add_argument("--batch", type=int, default=1, metavar="N", help="frames per run of the network (default 1)")
-  parser.add_argument(
-    "--save",
-    metavar="KINDS",
-    default="txt",
-    help="comma list of txt, jsonl (a line for every frame), video (with boxes, ids and trails: OUT.mp4) and crops (the best "
-    "picture of every object: OUT_crops/); default txt",
-  )
-  add_json(parser)
-  parser.epilog = (
-    f"{parser.epilog or ''}\nOUT.txt is MOTChallenge text: frame, id, left, top, width, height, score, class from 1 "
-    "(-1: not known). A frame that cannot be read is passed over, and said."
-  )
+
+
+def tracker_settings(args: argparse.Namespace) -> TrackerSettings:
+  """The settings that `add_tracking` describes, checked."""
+  from prn_jax.track.trackers.named import TrackerSettings
+
+  if args.fps is not None and not 0 < args.fps < float("inf"):
+    raise PrnError(f"--fps {args.fps:g}: expected frames a second, above 0.")
+  if args.batch < 1:
+    raise PrnError(f"--batch {args.batch}: expected at least 1.")
+  return TrackerSettings(tracker=args.tracker, conf=args.conf, max_lost_sec=args.max_lost, is_per_class=args.per_class)
+
+
+def network_options(args: argparse.Namespace, settings: TrackerSettings) -> Any:
+  """Which boxes of a network are asked for. One object that looks like a car and like a truck would be followed, and
+  counted, twice: so boxes of different classes suppress each other."""
+  is_agnostic = args.class_agnostic or not args.per_class
+  return dataclasses.replace(detection_options(args), conf=settings.lowest_score, class_agnostic=is_agnostic)
 
 
 def run(args: argparse.Namespace) -> int:
   from prn_jax.track.follow import PICTURES, parse_kinds
-  from prn_jax.track.trackers.named import TrackerSettings
 
   kinds = parse_kinds(args.save)
   pictured = [kind for kind in kinds if kind in PICTURES]
   if args.detections and (pictured or args.blur_classes):
     what = f"--save {','.join(pictured)}" if pictured else f"--blur-classes {args.blur_classes}"
     raise PrnError(f"{what}: boxes of a file have no pictures; give MODEL and a video in place of --detections.")
-  if args.fps is not None and not 0 < args.fps < float("inf"):
-    raise PrnError(f"--fps {args.fps:g}: expected frames a second, above 0.")
-  if args.batch < 1:
-    raise PrnError(f"--batch {args.batch}: expected at least 1.")
-  settings = TrackerSettings(
-    tracker=args.tracker, conf=args.conf, max_lost_sec=args.max_lost, is_per_class=args.per_class
-  )
+  settings = tracker_settings(args)
   out = _out(args)
   began = time.perf_counter()
 
@@ -173,10 +189,7 @@ def _detections(args: argparse.Namespace, settings: TrackerSettings, save: Any) 
 
   frames, are_margins = found_of_frames(motchallenge.read(to_path(args.detections)))
   if are_margins:
-    print(
-      f"prn track: scores of {args.detections} are no probabilities; each counts as 1 / (1 + exp(-score))",
-      file=sys.stderr,
-    )
+    say_margins(args, "track")
   follower = Follower(settings, args.fps or FPS)
   try:
     for found in progress(frames, len(frames), "frames"):
@@ -184,6 +197,13 @@ def _detections(args: argparse.Namespace, settings: TrackerSettings, save: Any) 
   finally:
     save(follower)
   return follower, []
+
+
+def say_margins(args: argparse.Namespace, command: str) -> None:
+  print(
+    f"prn {command}: scores of {args.detections} are no probabilities; each counts as 1 / (1 + exp(-score))",
+    file=sys.stderr,
+  )
 
 
 def _model(
@@ -198,9 +218,7 @@ def _model(
   args.model, source = args.sources[:2]
   opened = open_source(source, args.fps, lambda text: print(f"prn track: {text}", file=sys.stderr))
   frames = Together([opened])
-  # One object that looks like a car and like a truck would be followed, and counted, twice.
-  is_agnostic = args.class_agnostic or not args.per_class
-  options = dataclasses.replace(detection_options(args), conf=settings.lowest_score, class_agnostic=is_agnostic)
+  options = network_options(args, settings)
   start_computing("track")
   model = load_model(args)
   require_weights(model, args.model)

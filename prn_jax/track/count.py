@@ -73,7 +73,7 @@ def read(tracks: Path, scene_file: Path, names: Path | None, fps: float | None) 
 
 def said_of(lines: Scene, labels: Sequence[str]) -> dict[str, Any]:
   """What the first line of a log says of scene and classes, for tables to be made of the log alone."""
-  return {"class_names": list(labels), "zones": [zone.name for zone in lines.zones], "cover_of": lines.cover_of}
+  return {"class_names": list(labels), "cover_of": lines.cover_of, "scene": lines.to_dict()}
 
 
 def write(given: Given, out: Path, interval_sec: float) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -127,6 +128,12 @@ class Scene:
   def cover_of(self) -> str:
     """What the shares of zones that are covered are of: "road" (square metres) where that is calibrated, else "pixels"."""
     return "pixels" if self.ground is None else "road"
+
+  def to_dict(self) -> dict[str, list[dict[str, Any]]]:
+    """JSON values: lines, movements and zones with their places in pixels."""
+    lines = [{"name": one.name, "from": one.start, "to": one.end, "directions": one.directions} for one in self.lines]
+    movements = [{"name": one.name, "from": one.origin, "to": one.destination} for one in self.movements]
+    return {"lines": lines, "movements": movements, "zones": [dataclasses.asdict(zone) for zone in self.zones]}
 
   def points(self, boxes_xyxy_px: np.ndarray) -> np.ndarray:
     """(n, 2) float64: the points of boxes, (n, 4), that cross lines."""

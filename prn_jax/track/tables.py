@@ -115,7 +115,7 @@ def zones(log: Log, interval_sec: float) -> list[dict[str, Any]]:
   """
   found = []
   last = int(log.until_sec // interval_sec)
-  for name in log.header.get("zones", []):
+  for name in (zone["name"] for zone in log.header["scene"]["zones"]):
     stays, stands, covers = _of_zone(log, name)
     for number in range(last + 1):
       begin, bound = number * interval_sec if number else 0.0, (number + 1) * interval_sec

@@ -14,8 +14,8 @@ from prn_jax.cli.main import COMMANDS, full_parser, option_strings, subparsers
 from tests.conftest import REPO
 
 TRAINS = ("train", "plan")
-READS = ("summary", "analyze", "predict", "eval", "track", "convert", "verify", *TRAINS)  # open a cfg
-WEIGHTS = ("summary", "predict", "eval", "track", "convert", "verify", *TRAINS)  # read a weights file
+READS = ("summary", "analyze", "predict", "eval", "track", "count", "convert", "verify", *TRAINS)  # open a cfg
+WEIGHTS = ("summary", "predict", "eval", "track", "count", "convert", "verify", *TRAINS)  # read a weights file
 # Module, or beginning of its path -> the commands that print its messages. A command's own module prints its own.
 PRINTED_BY: dict[str, tuple[str, ...]] = {
   "quantize/": ("quantize",),
@@ -39,7 +39,8 @@ PRINTED_BY: dict[str, tuple[str, ...]] = {
   "track/follow.py": ("track",),
   "track/metrics/": ("eval",),
   "track/count.py": ("count",),
-  "track/source.py": ("track",),
+  "track/count_truth.py": ("count",),
+  "track/source.py": ("track", "count"),
   "cli/predict_videos.py": ("predict",),
   "train/": TRAINS,
   "train/lock.py": ("train",),
@@ -49,8 +50,8 @@ PRINTED_BY: dict[str, tuple[str, ...]] = {
   "zoo/fetch.py": ("models",),
 }
 SHARED = {
-  "load_model": ("summary", "predict", "eval", "convert", "track"),
-  "require_weights": ("predict", "eval", "track"),
+  "load_model": ("summary", "predict", "eval", "convert", "track", "count"),
+  "require_weights": ("predict", "eval", "track", "count"),
 }  # in common.py
 NO_MESSAGES = ("cli/words.py", "experiments/")  # a table of others' words; programs of their own
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*(?:\.[a-z0-9_.]*[a-z0-9_])?")
