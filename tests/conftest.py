@@ -18,6 +18,11 @@ os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
 # Every process that a test starts compiles fifty small programs; the first one keeps them for the others.
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 REPO = Path(__file__).resolve().parent.parent
+# PYTHONWARNINGS of processes that tests start: as pyproject.toml has it for the tests themselves.
+STRICT = "error," + ",".join(
+  f"ignore::DeprecationWarning:{module}"  # older matplotlib's use of newer pyparsing
+  for module in ("matplotlib._fontconfig_pattern", "matplotlib._mathtext", "pyparsing.util")
+)
 
 
 def shared_folder() -> Path | None:

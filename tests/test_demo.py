@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 import prn_jax
 from tests.cli.test_cli import json_line, prn
 
@@ -20,6 +22,7 @@ def test_carried_weights_load_by_name() -> None:
   assert not prn_jax.load("traffic-tiny-prn", num_classes=7).has_weights
 
 
+@pytest.mark.slow
 def test_the_main_job_on_unseen_scenes(tmp_path: Path) -> None:
   """A short form of `make demo`."""
   args = ("--data", "synthetic:traffic:40@valid", "--batch", 4, "--out", tmp_path, "--json")

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from setuptools import find_packages
 
-from tests.conftest import REPO
+from tests.conftest import REPO, STRICT
 
 FOREIGN = 'raise RuntimeError("the user\'s own module was taken for one of prn_jax")\n'
 WITHOUT_COMPILING = "--hardware=v5e:4"
@@ -35,7 +35,7 @@ def project(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 def run(project: Path, *args: str) -> str:
   path = os.pathsep.join([str(project), str(REPO)])  # the user's folder first, as with `python script.py`
-  env = os.environ | {"PYTHONPATH": path, "PYTHONWARNINGS": "error"}
+  env = os.environ | {"PYTHONPATH": path, "PYTHONWARNINGS": STRICT}
   done = subprocess.run([sys.executable, *args], cwd=project, env=env, capture_output=True, text=True, check=False)
   assert done.returncode == 0, done.stderr
   return done.stdout

@@ -7,7 +7,6 @@ import functools
 from typing import Any
 
 from prn_jax.cli.common import add_json, print_json
-from prn_jax.errors import PrnError
 
 EPILOG = """The script is complete by itself: write it once for every version. Examples:
   prn completion bash > ~/.local/share/bash-completion/completions/prn
@@ -46,10 +45,6 @@ def run(args: argparse.Namespace) -> int:
 
   from prn_jax.cli.main import full_parser
 
-  if args.shell not in shtab.SUPPORTED_SHELLS:
-    raise PrnError(
-      f"this version of shtab ({shtab.__version__}) writes no script for {args.shell}: pip install -U shtab."
-    )
   parser = full_parser()
   for one in _all(parser):
     for action in one._actions:

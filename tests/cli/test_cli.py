@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from prn_jax.cli.main import COMMANDS, main
-from tests.conftest import REPO
+from tests.conftest import REPO, STRICT
 from tests.nets import random_model
 from tests.timing import least_seconds
 
 
 def prn(*args: object, expect: int = 0) -> subprocess.CompletedProcess[str]:
-  env = os.environ | {"PYTHONPATH": str(REPO), "PYTHONWARNINGS": "error"}
+  env = os.environ | {"PYTHONPATH": str(REPO), "PYTHONWARNINGS": STRICT}
   result = subprocess.run(
     [sys.executable, "-m", "prn_jax.cli.main", *map(str, args)], capture_output=True, text=True, env=env, check=False
   )

@@ -20,7 +20,7 @@ from prn_jax.analyze.report import write_report
 from prn_jax.cli.main import main
 from prn_jax.formats import darknet_cfg
 from prn_jax.models.registry import build_graph
-from tests.conftest import REPO
+from tests.conftest import REPO, STRICT
 from tests.nets import tiny_detector
 from tests.timing import least_seconds
 
@@ -59,7 +59,7 @@ def test_two_large_models_in_seconds_without_jax() -> None:
     "import sys; from prn_jax.cli.main import main; code = main(['analyze', 'yolov3-prn', '--vs', 'yolov3', '--json']);"
     "assert not {'jax', 'jaxlib', 'flax', 'orbax', 'matplotlib'} & set(sys.modules), 'imported'; sys.exit(code)"
   )
-  env = os.environ | {"PYTHONWARNINGS": "error"}
+  env = os.environ | {"PYTHONWARNINGS": STRICT}
   said = []
 
   def analyze() -> None:

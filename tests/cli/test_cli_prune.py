@@ -209,6 +209,7 @@ def test_the_command_names_the_methods_that_there_are() -> None:
   assert DEFAULT_METHOD in METHODS
 
 
+@pytest.mark.slow
 def test_a_quantised_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
   calibrate = ["--calibrate", "synthetic:traffic:4", "--images", "2", "--preset", "ptq-minmax"]
   main(["quantize", "traffic-tiny-prn", str(tmp_path / "small"), *calibrate])

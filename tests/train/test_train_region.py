@@ -114,6 +114,7 @@ def test_images_are_counted_by_micro_batch(cfg: Path) -> None:
   assert with_images_seen(state_at(2**31 - 1), batch, recipe)["images_seen"].min() > 10**9
 
 
+@pytest.mark.slow
 def test_the_pull_to_the_anchors_ends(cfg: Path) -> None:
   parsed = darknet_cfg.read(cfg)
   (source,), loss_fn = make_loss(parsed.graph, LossConfig(), parsed.training)
@@ -126,6 +127,7 @@ def test_the_pull_to_the_anchors_ends(cfg: Path) -> None:
   assert cost(WARM_UP_IMAGES - 1) > cost(WARM_UP_IMAGES) == float(loss_fn(outputs, batch)[0])
 
 
+@pytest.mark.slow
 def test_train_evaluate_and_resume(cfg: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
   def command(workdir: str, *more: str) -> list[str]:
     return [

@@ -21,7 +21,7 @@ from prn_jax.graph.cost import cost
 from prn_jax.models import registry
 from prn_jax.zoo import manifest as zoo
 from prn_jax.zoo.fetch import MismatchError, Patience
-from tests.conftest import REPO
+from tests.conftest import REPO, STRICT
 from tests.file_server import Served, names, serving
 
 QUICK = Patience(timeout_sec=0.4, retry_delays_sec=(0.01, 0.01, 0.01))
@@ -180,7 +180,7 @@ def test_command_downloads_and_verifies(
   result = subprocess.run(
     [sys.executable, "-m", "prn_jax.cli.main", "models", "--download", "tiny_darknet", "--url", url, "--json"],
     capture_output=True, text=True, check=True,
-    env=os.environ | {"PYTHONPATH": str(REPO), "PYTHONWARNINGS": "error", "PRN_CACHE": str(tmp_path)},
+    env=os.environ | {"PYTHONPATH": str(REPO), "PYTHONWARNINGS": STRICT, "PRN_CACHE": str(tmp_path)},
   )  # fmt: skip
   values = json.loads(result.stdout.splitlines()[-1])
   digest = zoo.sha256(path)
