@@ -23,7 +23,7 @@ MOST_OF_ALL = 240  # pictures on the page
 PICTURE_PX = 260
 _SMALL = 0.12  # of a side of the image; smaller boxes are shown enlarged too
 _LINE = (230, 30, 30)
-_STYLE = """
+STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; color: #1d2329; background: #f4f5f7; margin: 0 auto; max-width: 1180px;
   padding: 24px; }
 h1 { font-size: 24px; margin: 0 0 4px; } h2 { font-size: 17px; margin: 0; } p { margin: 4px 0; }
@@ -67,7 +67,7 @@ def page(diagnosis: Diagnosis) -> str:
   skipped = f"<section><h2>Not run</h2><ul>{not_run}</ul></section>" if not_run else ""
   return (
     f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-    f"<title>Data doctor</title><style>{_STYLE}</style></head><body>"
+    f"<title>Data doctor</title><style>{STYLE}</style></head><body>"
     f"<h1>Data doctor</h1><p><code>{_safe(split.spec)}</code></p>"
     f"<p>{len(split):,} images, {len(split.names):,} classes, {len(split.classes):,} objects</p>{against}"
     f'<div class="all"><p><b>Found: {counts}</b></p>{_overview(diagnosis)}</div>{"".join(sections)}{skipped}</body></html>\n'

@@ -12,7 +12,7 @@ import numpy as np
 from prn_jax.errors import PrnError
 from prn_jax.files.disk import sha256, write_text
 from prn_jax.labels import read_names
-from prn_jax.track import event_log, motchallenge, scene, tables, track_lines, zones
+from prn_jax.track import event_log, motchallenge, report, scene, tables, track_lines, zones
 from prn_jax.track.clock import FPS, Clock
 from prn_jax.track.counting import base_of, by_track, events_of_track, in_order
 from prn_jax.track.event_log import Writer
@@ -121,7 +121,7 @@ def rows_of_track(track: BoxTable, scene: Scene, clock: Clock) -> list[dict[str,
 
 
 def totals(out: Path, interval_sec: float, found_before: int = 0) -> dict[str, Any]:
-  """Writes the tables that follow from the log in a folder.
+  """Writes the tables and the page that follow from the log in a folder.
 
   Returns:
     "totals", a list of rows over all time; "zones", one row for each zone; "events", "tracks", and "found_before", events that the log
@@ -132,6 +132,7 @@ def totals(out: Path, interval_sec: float, found_before: int = 0) -> dict[str, A
   zone_rows = tables.zones(log, float("inf"))
   if zone_rows:
     write_text(out / "zones.csv", tables.zones_csv(log, interval_sec))
+  write_text(out / report.FILE, report.page(log, interval_sec))
   names = tables.names_of(log)
   counted = [
     {"kind": kind, "name": name, "direction": direction, "class": label, "class_name": tables.class_name(names, label)}
