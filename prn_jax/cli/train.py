@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import ast
+import dataclasses
 import inspect
 import re
 import sys
 import traceback
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -189,8 +191,6 @@ def open_config(args: argparse.Namespace, *, is_complete: bool = True) -> TrainC
   from prn_jax.train.darknet_config import warn_of_unused
 
   short = [f"--config.{SHORT_KEYS[key]}={value}" for key in SHORT_KEYS if (value := getattr(args, key)) is not None]
-  if args.epochs is not None:  # in place of whatever length the configuration has
-    short += ["--config.total.steps=0", "--config.total.examples=0"]
   if args.lenient:
     short.append("--config.lenient=True")
   config = typed(read_config(_config_name(args), [*short, *args.config_keys]), is_complete=is_complete)
@@ -245,8 +245,10 @@ def read_config(config: str, overrides: list[str]) -> Any:
     key, _, text = override.removeprefix(MODEL_OPTIONS).partition("=")
     loaded.model_options[key] = _literal(text)
     overrides = [one for one in overrides if one != override]
-  for override in overrides:
-    _check_key(loaded, override.partition("=")[0].removeprefix("--config."))
+  keys = [override.partition("=")[0].removeprefix("--config.") for override in overrides]
+  for key in keys:
+    _check_key(loaded, key)
+  overrides = [*overrides, *_other_units(loaded, keys)]
   values = flags.FlagValues()
   try:
     config_flags.DEFINE_config_dict("config", loaded, flag_values=values, sys_argv=["prn", *overrides])
@@ -255,6 +257,22 @@ def read_config(config: str, overrides: list[str]) -> Any:
     raise PrnError(f"{_config_reason(error)}. 'prn train --config={config} --print-config' shows all keys.") from None
   assert left == ["prn"], left
   return values.config
+
+
+def _other_units(config: Any, keys: Collection[str]) -> list[str]:
+  """Overrides with which a length of the command line takes the place of that of the configuration, whatever its unit. Two units
+  of one length on the command line stay, and are refused."""
+  from prn_jax.train.config import Duration
+
+  units = [field.name for field in dataclasses.fields(Duration)]
+  found = []
+  for length in sorted({key.rpartition(".")[0] for key in keys if key.rpartition(".")[2] in units}):
+    group = config
+    for name in length.split("."):
+      group = group.get(name, {}) if hasattr(group, "keys") else {}
+    if hasattr(group, "keys") and set(units) <= set(group.keys()):
+      found += [f"--config.{length}.{unit}=0" for unit in units if f"{length}.{unit}" not in keys]
+  return found
 
 
 def _literal(text: str) -> Any:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from prn_jax.distill.lesson import Lesson, Needs, has_object, register_distillation, softmax_divergence
 
-# Of FGD for detectors with anchors in one stage: weight of the objects, of the rest, and of the attention.
+# Of FGD for detectors with anchors in one stage (section 4.1): weight of the objects, of the rest, and of the attention.
 ALPHA, BETA, GAMMA = 1e-3, 5e-4, 1e-3
 
 
@@ -17,7 +17,8 @@ ALPHA, BETA, GAMMA = 1e-3, 5e-4, 1e-3
 def channel_wise(lesson: Lesson) -> jax.Array:
   """Where each channel looks: T^2 / C sum_c KL(softmax(F_t,c / T), softmax(F_s,c / T)), softmax over the cells of a channel.
 
-  Source: Shu et al., "Channel-wise Knowledge Distillation for Dense Prediction", ICCV 2021, on feature maps; the sum over the maps.
+  Source: Shu et al., "Channel-wise Knowledge Distillation for Dense Prediction", ICCV 2021, equations 4 and 5, here on feature maps; the
+  sum over the maps. T of 1 and the weight 10 are those of OpenMMLab's mmrazor for the necks of detectors, not of the paper.
   """
   t, total = lesson.temperature, jnp.zeros((), jnp.float32)
   for student, teacher in lesson.features:
@@ -36,8 +37,10 @@ def focal(lesson: Lesson) -> jax.Array:
     alpha sum M S A_S A_C (F_t - F_s)^2 + beta sum (1 - M) S A_S A_C (F_t - F_s)^2
       + gamma (sum |A_S,t - A_S,s| + sum |A_C,t - A_C,s|)
     A_S = H W softmax(mean_c |F| / T), A_C = C softmax(mean_hw |F| / T)
-  Source: Yang et al., "Focal and Global Knowledge Distillation for Detectors", CVPR 2022, eq. 2 to 10, with its weights for detectors
-  with anchors in one stage. Its global part, a relation block with weights of its own, is left out.
+  Source: Yang et al., "Focal and Global Knowledge Distillation for Detectors", CVPR 2022, eq. 2 to 10, with its T of 0.5 and its weights
+  for detectors with anchors in one stage (section 4.1: 0.001, 0.0005, 0.001). Differs: an object has the cells that its box touches, and
+  its area is their number (the authors' program adds a row and a column); the global part (eq. 11 and 12), a relation block with weights
+  of its own that counts 0.000005, is left out.
   """
   assert lesson.truth is not None
   total = jnp.zeros((), jnp.float32)

@@ -1,4 +1,5 @@
-"""Settings that follow from the data where the user left them open: `batch_size` and `bn_momentum` of 0.
+"""Settings that follow from the data where the user left them open: `batch_size` and `bn_momentum` of 0, and a warm-up that does
+not fit into a short run.
 
 A batch that suits COCO is a fifth of an epoch of 300 photos, and batch norm's usual averages need 500 updates to follow
 the weights. A first training of a small data set would end with an evaluation that finds nothing. What was chosen is
@@ -47,7 +48,20 @@ def resolve(config: TrainConfig, num_images: int, mesh: jax.sharding.Mesh) -> tu
         f"bn_momentum {momentum:g}, chosen for {steps:,} steps (the usual {USUAL_MOMENTUM} needs {settled(USUAL_MOMENTUM)}); "
         "--config.bn_momentum=M takes another"
       )
-  return config, tuple(notes)
+  config, note = _fitting_warm_up(config, num_images)
+  return config, (*notes, *note)
+
+
+def _fitting_warm_up(config: TrainConfig, num_images: int) -> tuple[TrainConfig, tuple[str, ...]]:
+  """With a tenth of the run as the warm-up of a cosine where the one of the configuration is no shorter than the run: the few steps
+  of a trial are far fewer than those that a recipe was written for."""
+  schedule = config.optim.schedule
+  steps = config.total.to_steps(config.batch_size, num_images, "config.total")
+  if schedule.policy != "cosine" or not 0 < steps <= schedule.burn_in_steps:
+    return config, ()
+  fitting = dataclasses.replace(schedule, burn_in_steps=steps // 10)
+  note = f"optim.schedule.burn_in_steps {fitting.burn_in_steps} instead of {schedule.burn_in_steps}, which do not fit into {steps:,} steps"
+  return dataclasses.replace(config, optim=dataclasses.replace(config.optim, schedule=fitting)), (note,)
 
 
 def settled(momentum: float) -> int:

@@ -58,6 +58,21 @@ def test_epochs_take_the_place_of_the_length_that_a_cfg_gives(tmp_path, monkeypa
   assert not caplog.messages  # given otherwise
 
 
+@pytest.mark.parametrize(
+  ("keys", "total"), [(("total.steps=20",), (20, 0.0, 0)), (("total.examples=64",), (0, 0.0, 64)), ((), (0, 12.0, 0))]
+)
+def test_a_length_takes_the_place_of_that_of_the_configuration_in_any_unit(
+  keys: tuple[str, ...], total: tuple[int, float, int]
+) -> None:
+  config = read_config("fine_tune", [f"--config.{key}" for key in (*keys, "optim.schedule.steps=(5.0,)")]).total
+  assert (config.steps, config.epochs, config.examples) == total
+
+
+def test_two_lengths_are_refused() -> None:
+  with pytest.raises(PrnError, match=r"total.steps=20, .*total.epochs=2.0: expected one unit"):
+    typed(read_config("fine_tune", ["--config.total.steps=20", "--config.total.epochs=2"]))
+
+
 def test_unknown_keys_of_a_cfg_need_lenient_which_is_recorded(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
   monkeypatch.chdir(tmp_path)
   (tmp_path / "n.cfg").write_text(random_model().cfg().replace("[yolo]\n", "[yolo]\nnames=coco.names\n", 1))

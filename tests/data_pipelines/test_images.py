@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from prn_jax.data_pipelines.image_sizes import _plain_jpeg_size, image_size
 from prn_jax.data_pipelines.images import (
   ImageError,
   Placement,
@@ -24,6 +25,7 @@ from prn_jax.data_pipelines.images import (
   stretch,
   to_float,
 )
+from prn_jax.data_pipelines.images.orientation import is_turned
 
 RNG = np.random.default_rng(0)
 PHOTO = np.asarray(Image.fromarray(RNG.integers(0, 256, (6, 10, 3), np.uint8)).resize((80, 48)))
@@ -43,6 +45,36 @@ def png_header(width: int, height: int) -> bytes:
 
   header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
   return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_sizes_from_headers_of_jpegs_are_pillows(data: st.DataObject) -> None:
+  """What is read without Pillow is what Pillow reads, whatever the bytes; what it would refuse is left to it."""
+  options = data.draw(
+    st.sampled_from([{}, {"progressive": True}, {"comment": b"x"}, {"exif": turned_exif()}, {"quality": 99}])
+  )
+  file = bytearray(encoded(data.draw(st.sampled_from([PHOTO, PHOTO[..., 0]])), "JPEG", **options))
+  for place, byte in data.draw(st.lists(st.tuples(st.integers(2, 700), st.integers(0, 255)), max_size=3)):
+    file[place] = byte
+  del file[data.draw(st.sampled_from([len(file), 300, 20])) :]
+  found = _plain_jpeg_size(bytes(file))
+  if found is not None:
+    with Image.open(io.BytesIO(file)) as image:
+      assert (image.format, image.size) == ("JPEG", found)
+      assert not is_turned(image)
+
+
+def test_the_usual_jpeg_needs_no_pillow(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+  monkeypatch.setattr(Image, "open", lambda *args, **options: pytest.fail("asked Pillow"))
+  (tmp_path / "a.jpg").write_bytes(encoded(PHOTO, "JPEG"))
+  assert image_size(tmp_path / "a.jpg") == image_size(encoded(PHOTO, "JPEG")) == (80, 48)
+
+
+def turned_exif() -> Image.Exif:
+  exif = Image.Exif()
+  exif[0x0112] = 6
+  return exif
 
 
 # -- formats -----------------------------------------------------------------------------------------------------------

@@ -194,6 +194,24 @@ def test_focal_by_hand() -> None:
   assert float(found) == pytest.approx(expected, rel=1e-5)
 
 
+def test_focal_with_channels_and_two_objects_by_hand() -> None:
+  """1x3 cells, two channels: an object over the first two cells, a smaller one in the second; the third is background."""
+  truth = jnp.asarray([[[1 / 3, 0.5, 0.6, 0.9, 0], [0.5, 0.5, 0.2, 0.9, 1]]])
+  teacher, student = np.array([[1.0, -2.0], [0.0, 3.0], [2.0, 1.0]]), np.array([[0.5, 0.5], [1.0, 2.0], [-2.0, 0.0]])
+
+  def attention(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    cells, channels = np.exp(np.abs(x).mean(1) / 0.5), np.exp(np.abs(x).mean(0) / 0.5)
+    return 3 * cells / cells.sum(), 2 * channels / channels.sum()
+
+  (cells, channels), (own_cells, own_channels) = attention(teacher), attention(student)
+  gaps = [sum(channels[c] * (teacher[i, c] - student[i, c]) ** 2 for c in (0, 1)) * cells[i] for i in (0, 1, 2)]
+  expected = 1e-3 * (gaps[0] / 2 + gaps[1]) + 5e-4 * gaps[2]
+  expected += 1e-3 * (np.abs(cells - own_cells).sum() + np.abs(channels - own_channels).sum())
+  pair = tuple(jnp.asarray(x, jnp.float32).reshape(1, 1, 3, 2) for x in (student, teacher))
+  found = features.focal(Lesson(num_images=1, temperature=0.5, features=(pair,), truth=truth))
+  assert float(found) == pytest.approx(expected, rel=1e-5)
+
+
 def test_a_cell_counts_for_its_smallest_object() -> None:
   truth = jnp.asarray([[[0.5, 0.5, 1.0, 1.0, 0], [0.125, 0.125, 0.2, 0.2, 1]]])
   masks = features._masks(truth, 4, 4)

@@ -19,7 +19,7 @@ from prn_jax.train.config import DataConfig, Duration, TrainConfig
 from prn_jax.train.defaults import resolve
 from prn_jax.train.evaluation import Figures
 from prn_jax.train.experiment import Experiment, open_experiment
-from prn_jax.train.optim import OptimConfig
+from prn_jax.train.optim import OptimConfig, ScheduleConfig
 from tests.nets import tiny_detector
 
 
@@ -51,6 +51,17 @@ def test_short_runs_get_short_averages(steps: int, momentum: float) -> None:
 def test_what_was_given_stays() -> None:
   given = TrainConfig(total=Duration(steps=2), batch_size=64, bn_momentum=0.99)
   assert resolve(given, 3, one_device()) == (given, ())
+
+
+@pytest.mark.parametrize(("steps", "warm_up"), [(1, 0), (20, 2), (50, 5), (51, 50)])
+def test_a_warm_up_fits_into_the_run(steps: int, warm_up: int) -> None:
+  """A recipe for hundreds of steps is tried with a few."""
+  optim = OptimConfig(schedule=ScheduleConfig(policy="cosine", burn_in_steps=50))
+  given = TrainConfig(total=Duration(steps=steps), batch_size=64, bn_momentum=0.9, optim=optim)
+  config, notes = resolve(given, 1000, one_device())
+  assert config.optim.schedule.burn_in_steps == warm_up
+  said = f"optim.schedule.burn_in_steps {warm_up} instead of 50, which do not fit into {steps:,} steps"
+  assert notes == ((said,) if warm_up != 50 else ())
 
 
 def test_every_device_and_every_group_gets_whole_shares() -> None:
