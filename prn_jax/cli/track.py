@@ -52,6 +52,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   add_tracking(parser)
   add_privacy(parser)
   parser.add_argument(
+    "--inside",
+    metavar="MODEL2",
+    help="a second detector, of number plates for instance, looks inside the objects; the best find of each is in OUT_inside/",
+  )
+  parser.add_argument("--inside-weights", metavar="FILE", help="Darknet weights, or a saved model, for MODEL2")
+  parser.add_argument(
+    "--read",
+    metavar="NAME",
+    help="read what --inside finds, by a function of an extension (docs/extending.md); off by default",
+  )
+  parser.add_argument(
     "--save",
     metavar="KINDS",
     default="txt",
@@ -120,9 +131,7 @@ def run(args: argparse.Namespace) -> int:
 
   kinds = parse_kinds(args.save)
   pictured = [kind for kind in kinds if kind in PICTURES]
-  if args.detections and (pictured or args.blur_classes):
-    what = f"--save {','.join(pictured)}" if pictured else f"--blur-classes {args.blur_classes}"
-    raise PrnError(f"{what}: boxes of a file have no pictures; give MODEL and a video in place of --detections.")
+  _check_pictures(args, pictured)
   settings = tracker_settings(args)
   out = _out(args)
   began = time.perf_counter()
@@ -133,7 +142,7 @@ def run(args: argparse.Namespace) -> int:
   if args.detections:
     follower, failures = _detections(args, settings, save)
   else:
-    follower, failures = _model(args, settings, save, lambda fps: _pictures(out, pictured, fps, args.max_lost))
+    follower, failures = _model(args, settings, save, lambda fps: _pictures(args, out, pictured, fps))
   if args.json:
     counts = {"frames": follower.num_frames, "tracks": len(follower.ids), "boxes": follower.num_boxes}
     print_json(counts | {"out": out, "failures": failures, "seconds": time.perf_counter() - began})
@@ -155,10 +164,39 @@ def _out(args: argparse.Namespace) -> str:
   return str(out)
 
 
-def _pictures(out: str, kinds: list[str], fps: float, max_lost_sec: float) -> TrackPictures | None:
+def _check_pictures(args: argparse.Namespace, pictured: list[str]) -> None:
+  """Raises PrnError for options that need pictures where there are none, or that need each other."""
+  if args.detections and (pictured or args.blur_classes or args.inside):
+    options = {f"--save {','.join(pictured)}": pictured, f"--blur-classes {args.blur_classes}": args.blur_classes}
+    what = next((name for name, value in options.items() if value), f"--inside {args.inside}")
+    raise PrnError(f"{what}: boxes of a file have no pictures; give MODEL and a video in place of --detections.")
+  for option in ("inside_weights", "read"):
+    if getattr(args, option) and not args.inside:
+      raise PrnError(
+        f"--{option.replace('_', '-')} {getattr(args, option)} is given without --inside. Say with --inside MODEL2 which network "
+        "looks inside the objects."
+      )
+
+
+def _pictures(args: argparse.Namespace, out: str, kinds: list[str], fps: float) -> TrackPictures | None:
   from prn_jax.track.picture import TrackPictures
 
-  return TrackPictures(to_path(out), kinds, fps, max_lost_sec) if kinds else None
+  if not kinds and not args.inside:
+    return None
+  read, inside = None, None
+  if args.inside:
+    from prn_jax.loading import load
+    from prn_jax.run.detector import DetectOptions, Detector
+    from prn_jax.track.readers import reader
+
+    read = reader(args.read) if args.read else None
+    model = load(args.inside, args.inside_weights)
+    if not model.has_weights:
+      raise PrnError(
+        f"'{args.inside}' has no weights, so what it finds would be random. Give them with --inside-weights FILE."
+      )
+    inside = Detector(model, DetectOptions(max_detections=1))
+  return TrackPictures(to_path(out), kinds, fps, args.max_lost, inside, read)
 
 
 def _save(

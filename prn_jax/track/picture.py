@@ -11,8 +11,11 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from prn_jax.detect.draw import class_color, draw_boxes
+from prn_jax.run.detector import Detector
 from prn_jax.track.behind import Behind
 from prn_jax.track.best_crops import BestCrops
+from prn_jax.track.inside import Inside
+from prn_jax.track.readers import Reader
 from prn_jax.track.write_video import VideoWriter
 
 TRAIL_SEC = 2.0
@@ -55,15 +58,26 @@ class TrackPictures:
     kinds: what to write; "video" and "crops" are looked at.
     fps: frames a second of the video.
     gone_sec: see `BestCrops`.
+    inside: a detector that looks inside the objects; what it finds lies in the folder OUT_inside.
+    read: reads what it finds.
 
   Raises:
     PrnError: see `BestCrops` and `VideoWriter`.
   """
 
-  def __init__(self, out: Path, kinds: Sequence[str], fps: float, gone_sec: float) -> None:
+  def __init__(
+    self,
+    out: Path,
+    kinds: Sequence[str],
+    fps: float,
+    gone_sec: float,
+    inside: Detector | None = None,
+    read: Reader | None = None,
+  ) -> None:
     stem = out.name.removesuffix(".gz").removesuffix(".txt")
     self._video = VideoWriter(out.with_name(f"{stem}.mp4"), fps) if "video" in kinds else None
     self._crops = BestCrops(out.with_name(f"{stem}_crops"), gone_sec) if "crops" in kinds else None
+    self._inside = Inside(inside, BestCrops(out.with_name(f"{stem}_inside"), gone_sec, read)) if inside else None
     self._artist = TrackArtist()
     self._behind = Behind("pictures")
 
@@ -73,6 +87,8 @@ class TrackPictures:
     def work() -> None:
       if self._crops:
         self._crops.add(image_u8, rows, frame, time_sec)
+      if self._inside:
+        self._inside.add(image_u8, rows, frame, time_sec)
       if self._video:
         self._video.add(self._artist.draw(image_u8, rows, time_sec), time_sec)
 
@@ -83,9 +99,10 @@ class TrackPictures:
     try:
       self._behind.finish()
     finally:
-      if self._crops:
-        self._crops.close()
+      crops = [one for one in (self._crops, self._inside and self._inside.crops) if one]
+      for one in crops:
+        one.close()
       if self._video:
         self._video.close()
     told = [self._video.account] if self._video and self._video.num_written else []
-    return [*told, f"{self._crops.folder}/: {self._crops.num_written} best crops"] if self._crops else told
+    return [*told, *(f"{one.folder}/: {one.num_written} best crops" for one in crops)]

@@ -41,6 +41,7 @@ PRINTED_BY: dict[str, tuple[str, ...]] = {
   "track/count.py": ("count",),
   "track/count_truth.py": ("count",),
   "track/source.py": ("track", "count"),
+  "track/readers.py": ("track",),
   "cli/predict_videos.py": ("predict",),
   "train/": TRAINS,
   "train/lock.py": ("train",),

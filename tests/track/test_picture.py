@@ -15,11 +15,14 @@ from PIL import Image
 
 from prn_jax.cli.main import main
 from prn_jax.detect.blur import blur_boxes
+from prn_jax.detect.detections import Detections
 from prn_jax.errors import PrnError
 from prn_jax.track import follow
 from prn_jax.track.best_crops import BestCrops, sharpness
 from prn_jax.track.follow import Follower
+from prn_jax.track.inside import Inside
 from prn_jax.track.picture import TrackArtist
+from prn_jax.track.readers import reader, register_reader
 from prn_jax.track.trackers.named import TrackerSettings
 from prn_jax.track.trackers.tracker import Found
 from tests.track.test_predict_video import model  # noqa: F401 a fixture
@@ -110,38 +113,97 @@ def test_track_writes_a_video_and_crops(model: str, tmp_path: Path, capsys: pyte
 
   out = tmp_path / "t.txt"
   given = ["track", model, str(make_video(tmp_path / "a.mp4")), str(out), "--save", "txt,video,crops", "--batch", "2"]
+  given += ["--inside", model]
   assert main([*given, "--conf", "0.3", "--blur-classes", "van"]) == 0
   assert len(list(Video(str(tmp_path / "t.mp4")))) == NUM
   told = [json.loads(line) for line in (tmp_path / "t_crops" / "crops.jsonl").read_text().splitlines()]
   ids = {int(line.split(",")[1]) for line in out.read_text().splitlines()}
   assert {one["id"] for one in told} <= ids
+  found = [json.loads(line) for line in (tmp_path / "t_inside" / "crops.jsonl").read_text().splitlines()]
+  assert {one["id"] for one in found} <= ids
   assert f"t_crops/: {len(told)} best crops" in capsys.readouterr().err
   assert main([*given, "--conf", "0.3"]) == 2
 
 
+class _Middle:
+  """A detector that finds the middle third of whatever it is shown."""
+
+  def __init__(self) -> None:
+    self.num_looks = 0
+
+  def __call__(self, images: list[np.ndarray]) -> list[Detections]:
+    self.num_looks += 1
+    height, width = images[0].shape[:2]
+    box = np.array([[width / 3, height / 3, 2 * width / 3, 2 * height / 3]])
+    return [Detections(box, np.array([0.8]), np.array([0]), ("plate",), width, height)]
+
+
+def test_a_second_network_looks_inside_and_the_best_find_is_read(tmp_path: Path) -> None:
+  """A vehicle that comes closer by a hundredth in every frame is looked at again only when it is a fifth better; then it is gone."""
+  network, picture = _Middle(), noise(200, 300)
+  read = register_reader("shape of the crop")(lambda part: f"{part.shape[1]}x{part.shape[0]}")
+  inside = Inside(network, BestCrops(tmp_path / "i", 1.0, reader("shape of the crop")))  # type: ignore[arg-type]
+  assert reader("shape of the crop") is read
+  for frame in range(1, 41):
+    side = 60 + 0.6 * frame
+    inside.add(picture, [row(3, 40, 50, 40 + side, 50 + side)], frame, frame / 25)
+  assert 2 <= network.num_looks <= 6
+  inside.add(picture, [], 100, 4.0)
+  (told,) = [json.loads(line) for line in lines_after(inside.crops)]
+  assert (told["id"], told["name"], told["in"]) == (3, "plate", "car")
+  left, top, right, bottom = told["box_xyxy_px"]
+  side = 60 + 0.6 * told["frame"]
+  assert (left, top) == pytest.approx((40 + side / 3, 50 + side / 3), abs=0.5)
+  width, height = map(int, told["text"].split("x"))
+  assert (width, height) == pytest.approx((right - left, bottom - top), abs=1.1)
+
+
+def lines_after(crops: BestCrops) -> list[str]:
+  crops.close()
+  return (crops.folder / "crops.jsonl").read_text().splitlines()
+
+
+def test_readers_that_do_not_exist(capsys: pytest.CaptureFixture[str]) -> None:
+  with pytest.raises(PrnError, match=r"--read nosuch: no reader has this name; .*An extension brings one"):
+    reader("nosuch")
+  assert main(["track", "m", "v", "--read", "x"]) == 2
+  assert "--read x is given without --inside. Say with --inside MODEL2 which" in capsys.readouterr().err
+
+
 def test_memory_does_not_grow_with_the_video(monkeypatch: pytest.MonkeyPatch) -> None:
-  """Four objects that come and go. `python -m tests.track.test_picture` does it for 10,000 frames of 20."""
-  monkeypatch.setattr(follow, "_IN_MEMORY_BYTES", 10_000)
-  before, after = memory_of(400, num_objects=4)
-  assert after - before < 60_000  # the lines of these 200 frames have 130,000 characters
-
-
-def memory_of(num_frames: int, num_objects: int) -> tuple[int, int]:
-  """Bytes of Python's objects in the middle and at the end of following so many frames."""
-  follower = Follower(TrackerSettings(), 25.0, ("car",))
-  boxes = np.stack([np.array([50.0 * i, 0, 50.0 * i + 30, 30]) for i in range(num_objects)])
-  found = []
-  tracemalloc.start()
-  for frame in range(num_frames):
-    down = 2.0 * (frame % 100)
-    now = boxes + np.array([0, down, 0, down])
-    follower.add(Found(now, np.full(num_objects, 0.9), np.ones(num_objects, np.int64)))
-    if frame in (num_frames // 2, num_frames - 1):
-      found.append(tracemalloc.get_traced_memory()[0])
+  """What 30 frames of forty objects leave behind, against 10: the lines of twenty frames would be 150,000 bytes.
+  `python -m tests.track.test_picture` follows and draws 10,000 frames."""
+  monkeypatch.setattr(follow, "_IN_MEMORY_BYTES", 1000)
+  follower, left = Follower(TrackerSettings(), 25.0, ("car",)), []
+  for frame in range(50):
+    if frame == 20:
+      tracemalloc.start()
+    follower.add(passing(frame, 40))
+    if frame in (29, 49):
+      left.append(tracemalloc.get_traced_memory()[0])
   tracemalloc.stop()
-  assert follower.num_boxes > 0.9 * num_frames * num_objects
-  return found[0], found[1]
+  assert follower.num_boxes > 1900
+  assert left[1] - left[0] < 50_000
+
+
+def passing(frame: int, num_objects: int) -> Found:
+  """Objects side by side that run down for a hundred frames, and again."""
+  boxes = np.array([[50.0 * i, 0, 50.0 * i + 30, 30] for i in range(num_objects)])
+  down = 2.0 * (frame % 100)
+  return Found(boxes + np.array([0, down, 0, down]), np.full(num_objects, 0.9), np.ones(num_objects, np.int64))
+
+
+def resident_megabytes() -> float:
+  return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
 
 
 if __name__ == "__main__":
-  print("bytes in the middle, at the end: {:,}, {:,}".format(*memory_of(10_000, 20)))
+  follower, artist, black = (
+    Follower(TrackerSettings(), 25.0, ("car",)),
+    TrackArtist(),
+    np.zeros((360, 640, 3), np.uint8),
+  )
+  for frame in range(10_001):
+    artist.draw(black, follower.add(passing(frame, 12)), frame / 25)
+    if frame % 2000 == 0 or frame == 100:
+      print(f"frame {frame:,}: {resident_megabytes():.1f} MB, {follower.num_boxes:,} boxes", flush=True)
