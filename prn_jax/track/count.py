@@ -73,7 +73,8 @@ def read(tracks: Path, scene_file: Path, names: Path | None, fps: float | None) 
 
 def said_of(lines: Scene, labels: Sequence[str]) -> dict[str, Any]:
   """What the first line of a log says of scene and classes, for tables to be made of the log alone."""
-  return {"class_names": list(labels), "cover_of": lines.cover_of, "scene": lines.to_dict()}
+  wall = {"start": lines.wall.start.isoformat(), "time_zone": lines.wall.zone} if lines.wall else {}
+  return {"class_names": list(labels), "cover_of": lines.cover_of, "scene": lines.to_dict(), **wall}
 
 
 def write(given: Given, out: Path, interval_sec: float) -> dict[str, Any]:
@@ -88,7 +89,7 @@ def write(given: Given, out: Path, interval_sec: float) -> dict[str, Any]:
   times, rows = rows_of_all(given)
   with Writer(out / event_log.NAME, given.header) as log:
     for row in rows:
-      log.add(row)
+      log.add(given.scene.timed(row))
     log.end(times[-1] if len(times) else 0.0)
   return totals(out, interval_sec, log.found_before)
 

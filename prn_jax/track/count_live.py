@@ -58,7 +58,7 @@ class LiveCount:
       boxes.append((frame, time_sec, left, top, right - left, bottom - top, row["score"], row["class"]))
     xyxy = np.array([row["box_xyxy_px"] for row in rows], float).reshape(-1, 4)
     for one in self._cover.add(frame, time_sec, xyxy):
-      self._log.add(one)
+      self._log.add(self._scene.timed(one))
 
   def end(self) -> None:
     """All frames have been taken."""
@@ -75,4 +75,4 @@ class LiveCount:
       )  # fmt: skip
       clock = Clock(frames=np.array(self._frames[since:]), times_sec=np.array(self._times[since:]))
       for row in rows_of_track(track, self._scene, clock):
-        self._log.add(row)
+        self._log.add(self._scene.timed(row))

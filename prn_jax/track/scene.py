@@ -15,6 +15,8 @@ movements:
 zones:                   # for occupancy, queues and how long vehicles stay
   - {name: before the light, corners: [[100, 210], [500, 210], [560, 300], [60, 300]]}
 standing_kmh: 5          # slower vehicles stand (default 5; needs the calibration)
+start: 2026-05-01T08:00:00  # of the first frame, for times of day in log and tables; with +02:00 at its end, or
+time_zone: Europe/Berlin
 calibration:             # for speeds: at least four places on the road, in pixels and in metres
   - {pixel: [100, 200], metres: [0, 0]}
   - {pixel: [500, 200], metres: [7, 0]}
@@ -37,10 +39,11 @@ from prn_jax.files.structured import read_yaml
 from prn_jax.files.values import Node
 from prn_jax.track.ground import Ground, ground_of
 from prn_jax.track.polygon import crosses_itself, depths_px, points_inside
+from prn_jax.track.wall_clock import WallClock, check_zone, wall_clock
 
 POINTS = ("bottom", "center")
 _KEYS = {
-  "": ("point", "lines", "movements", "zones", "standing_kmh", "calibration"),
+  "": ("point", "lines", "movements", "zones", "standing_kmh", "calibration", "start", "time_zone"),
   "calibration": ("pixel", "metres"),
   "lines": ("name", "from", "to", "forward", "backward"),
 }
@@ -115,6 +118,7 @@ class Scene:
     ground: the road in metres; None where nothing is calibrated.
     zones: may be empty.
     standing_kmh: slower vehicles stand, where the road is calibrated.
+    wall: times of day; None where nobody said when the video began.
   """
 
   lines: tuple[Line, ...]
@@ -123,11 +127,16 @@ class Scene:
   ground: Ground | None = None
   zones: tuple[Zone, ...] = ()
   standing_kmh: float = STANDING_KMH
+  wall: WallClock | None = None
 
   @property
   def cover_of(self) -> str:
     """What the shares of zones that are covered are of: "road" (square metres) where that is calibrated, else "pixels"."""
     return "pixels" if self.ground is None else "road"
+
+  def timed(self, row: dict[str, Any]) -> dict[str, Any]:
+    """A row of the log with its time of day ("time"), where that is known."""
+    return row | {"time": self.wall.at(row["time_sec"])} if self.wall else row
 
   def to_dict(self) -> dict[str, list[dict[str, Any]]]:
     """JSON values: lines, movements and zones with their places in pixels."""
@@ -170,8 +179,31 @@ def read(path: Path) -> Scene:
   if "standing_kmh" in root and ground is None:
     raise standing.fault("needs speeds in km/h; add the calibration, or leave it out")
   return Scene(
-    tuple(lines), tuple(movements), point.text(), ground, tuple(zones), standing.number(*_STANDING_RANGE_KMH)
+    tuple(lines),
+    tuple(movements),
+    point.text(),
+    ground,
+    tuple(zones),
+    standing.number(*_STANDING_RANGE_KMH),
+    _wall(root),
   )
+
+
+def _wall(root: Node) -> WallClock | None:
+  if "start" not in root and "time_zone" not in root:
+    return None
+  zone = root["time_zone"].text() if "time_zone" in root else None
+  if zone is not None:
+    try:
+      check_zone(zone)
+    except ValueError as error:
+      raise root["time_zone"].fault(str(error)) from None
+  if "start" not in root:
+    raise root["time_zone"].fault("stands without start, when the first frame was; give both")
+  try:
+    return wall_clock(root["start"].text(), zone)
+  except ValueError as error:
+    raise root["start"].fault(str(error)) from None
 
 
 def _check_names(nodes: Node, names: list[str]) -> None:

@@ -9,11 +9,13 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any
 
 import numpy as np
 
 from prn_jax.track.event_log import COUNTED, Log
+from prn_jax.track.wall_clock import WallClock
 
 COUNTS = (
   "from_sec",
@@ -31,6 +33,7 @@ ZONES = (
   "from_sec", "to_sec", "name", "class", "class_name", "came", "began_inside", "left", "ended_inside", "occupied_share",
   "covered_share", "covered_of", "mean_dwell_sec", "longest_dwell_sec", "mean_queue", "longest_queue", "longest_queue_m",
 )  # fmt: skip
+TIMES = ("from", "to")
 ALL = "all"
 Span = tuple[float, float]
 
@@ -62,8 +65,21 @@ def counts(log: Log, interval_sec: float) -> str:
     span = [f"{number * interval_sec:g}", f"{(number + 1) * interval_sec:g}"]
     speed = _mean((row.get("speed_kmh") for row in rows), 1)
     headway = _mean((headways.get(row["event"]) for row in rows), 2)
-    lines.append([*span, kind, name, direction, label, class_name(names, label), len(rows), speed, headway])
-  return _csv(COUNTS, lines)
+    lines.append(
+      [
+        *span,
+        *_times(log, number * interval_sec, (number + 1) * interval_sec),
+        kind,
+        name,
+        direction,
+        label,
+        class_name(names, label),
+        len(rows),
+        speed,
+        headway,
+      ]
+    )
+  return _csv(_columns(log, COUNTS), lines)
 
 
 def headways_of(log: Log) -> dict[int, float]:
@@ -82,7 +98,23 @@ def headways_of(log: Log) -> dict[int, float]:
 
 def zones_csv(log: Log, interval_sec: float) -> str:
   """See `zones`."""
-  return _csv(ZONES, [["" if row[key] is None else row[key] for key in ZONES] for row in zones(log, interval_sec)])
+  columns = _columns(log, ZONES)
+  rows = zones(log, interval_sec)
+  for row in rows:
+    row |= dict(zip(TIMES, _times(log, float(row["from_sec"]), float(row["to_sec"])), strict=False))
+  return _csv(columns, [["" if row[key] is None else row[key] for key in columns] for row in rows])
+
+
+def _columns(log: Log, columns: Sequence[str]) -> tuple[str, ...]:
+  """With times of day after the seconds, where the log knows when the video began."""
+  return (*columns[:2], *(TIMES if "start" in log.header else ()), *columns[2:])
+
+
+def _times(log: Log, from_sec: float, to_sec: float) -> list[str]:
+  if "start" not in log.header:
+    return []
+  wall = WallClock(datetime.fromisoformat(log.header["start"]), log.header["time_zone"])
+  return [wall.at(from_sec), wall.at(to_sec)]
 
 
 @dataclasses.dataclass
