@@ -99,6 +99,7 @@ class Video:
     self.fps = said_fps(self._reader)
     self.said_frames = max(0, int(self._reader.get(self._cv2.CAP_PROP_FRAME_COUNT)))
     self.num_frames = 0
+    self._is_read = False  # to its end; else whoever asked has stopped
 
   def __iter__(self) -> Iterator[Frame]:
     """The frames. What cannot be decoded at the end is left out: `shortfall` says so."""
@@ -112,6 +113,7 @@ class Video:
           raise frame
         self.num_frames += 1
         yield frame
+      self._is_read = True
     finally:
       stop.set()
       while thread.is_alive():  # it may wait for room in the queue
@@ -127,7 +129,7 @@ class Video:
 
     Files without an index state their length only roughly; a twentieth less is no fault.
     """
-    if self.num_frames >= 0.95 * self.said_frames:
+    if not self._is_read or self.num_frames >= 0.95 * self.said_frames:
       return ""
     return f"'{self._path}' ends after {self.num_frames} of {self.said_frames} frames: it is cut off or damaged; what was read counts."
 

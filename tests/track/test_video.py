@@ -107,6 +107,7 @@ def test_few_frames_are_ahead_and_the_thread_ends(tmp_path: Path) -> None:
   next(frames)
   assert video._reader.get(cv2.CAP_PROP_POS_FRAMES) <= AHEAD + 4
   frames.close()  # type: ignore[attr-defined]
+  assert video.shortfall == ""  # nothing is wrong with the file
   assert "video" not in {thread.name for thread in threading.enumerate()}
 
 
