@@ -109,7 +109,7 @@ def test_whatever_the_way_counts_are_the_turns_between_far_sides(
 ) -> None:
   """Ways between stops, jittering by less than half a box, with boxes missing: directions alternate, a track that is far
   on one side first and far on the other side last has one crossing more in that direction, and one that never leaves a
-  side has none. The first and last box are far from the line."""
+  side has none. Mirrored ways have the other directions. The first and last box are far from the line."""
   stops = [y if abs(y) > 30 else (30 if y >= 0 else -30) for y in stops]
   rng = np.random.default_rng(seed)
   clean = np.concatenate([np.linspace(a, b, 40) for a, b in itertools.pairwise(stops)])
@@ -121,6 +121,9 @@ def test_whatever_the_way_counts_are_the_turns_between_far_sides(
   sides = np.sign(stops)
   expected = ["down" if b > 0 else "up" for a, b in itertools.pairwise(sides) if a != b]
   assert found == expected
+  assert found.count("down") - found.count("up") == int(sides[-1] > 0) - int(sides[0] > 0)
+  mirrored = directions(track([(50.0, -y) for y in noisy[frames]], frames=(frames + 1).tolist()))
+  assert mirrored == ["up" if one == "down" else "down" for one in found]
 
 
 def test_the_event_says_when_where_and_by_what() -> None:
