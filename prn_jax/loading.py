@@ -68,7 +68,7 @@ def _open(model: str | Path, strict: bool, options: dict[str, Any]) -> Model:
   if is_file(path):
     raise ModelNotFoundError(
       f"'{model}' is not a network: expected a registered name, a .cfg file, a saved model or run directory, or "
-      ".safetensors. Weights are given beside their cfg (prn predict NET.cfg --weights FILE, weights= in Python); .onnx is written, not read."
+      ".safetensors. Weights are given beside their cfg (prn predict NET.cfg --weights FILE, weights= in Python); .onnx files of ours are run by prn predict, eval, track and count alone."
     )
   try:
     return _with_carried_weights(str(model), options)

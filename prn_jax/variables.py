@@ -49,6 +49,8 @@ def why_not_finite(variables: Variables) -> str:
   compares sums or sizes before.
   """
   flat = {key: np.asarray(value, np.float32) for key, value in flatten_variables(variables).items()}
+  if not flat:
+    return "the file holds weights that are not finite, or that belong to another cfg."
   advice = "Use an earlier checkpoint of it, or train again with a lower learning rate."
   for key, value in flat.items():
     if count := int(value.size - np.isfinite(value).sum()):

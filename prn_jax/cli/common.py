@@ -72,6 +72,45 @@ def load_model(args: argparse.Namespace) -> Model:
   return load(args.model, args.weights, args.names, strict=not args.lenient, partial=args.partial)
 
 
+def add_backend(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument(
+    "--backend",
+    metavar="NAME",
+    help="what computes the network: jax (default), onnxruntime, openvino, or auto: JAX on an accelerator, on the CPU the first of "
+    "these that is installed. A MODEL that is an .onnx file of ours is run by onnxruntime unless openvino is named",
+  )
+
+
+def open_model(args: argparse.Namespace) -> tuple[Model, Any]:
+  """The model that `add_model`, `add_weights` and `add_backend` describe, and what computes its heads; None is JAX.
+
+  Raises:
+    PrnError: see `load_model` and `export.backends`; or it has no weights.
+  """
+  from prn_jax.export import backends
+
+  asked = args.backend
+  if backends.is_onnx(args.model):
+    if given := [name for name in ("weights", "partial", "names") if getattr(args, name)]:
+      raise PrnError(f"'{args.model}' holds its weights and names; leave --{given[0]} out.")
+    if asked == backends.JAX:
+      raise PrnError(
+        f"--backend jax: '{args.model}' is run by onnxruntime or openvino; JAX takes the model it came from."
+      )
+    engine = None if asked in (None, backends.AUTO) else backends.chosen(asked)
+    return backends.open_onnx(args.model, engine)
+  engine = None
+  if asked is not None:
+    import jax
+
+    engine = backends.chosen(asked, jax.default_backend())
+  model = load_model(args)
+  require_weights(model, args.model)
+  if asked == backends.AUTO:
+    print(f"--backend auto: {engine.name if engine else backends.JAX}", file=sys.stderr)
+  return model, backends.exported(model, engine) if engine else None
+
+
 def is_saved_file(path: str) -> bool:
   """Whether a file carries its own network."""
   return Path(path).suffix == ".safetensors"

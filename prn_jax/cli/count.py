@@ -13,12 +13,11 @@ from prn_jax.cli.common import (
   add_json,
   add_lenient,
   add_weights,
-  load_model,
+  open_model,
   output_folder,
   print_json,
   program_name,
   progress,
-  require_weights,
   start_computing,
 )
 from prn_jax.cli.track import add_tracking, network_options, say_margins, tracker_settings
@@ -224,9 +223,8 @@ def _network(args: argparse.Namespace, settings: TrackerSettings) -> _Opened:
   together = Together([opened])
   options = network_options(args, settings)
   start_computing("count")
-  model = load_model(args)
-  require_weights(model, args.model)
-  network = Detector(model, options, args.batch)
+  model, engine = open_model(args)
+  network = Detector(model, options, args.batch, engine)
   failures: list[str] = []
 
   def frames() -> Iterator[Frame]:

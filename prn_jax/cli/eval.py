@@ -7,14 +7,14 @@ import sys
 from typing import Any
 
 from prn_jax.cli.common import (
+  add_backend,
   add_json,
   add_model,
   add_weights,
-  load_model,
+  open_model,
   output_folder,
   print_json,
   progress_bar,
-  require_weights,
   start_computing,
 )
 from prn_jax.cli.predict import add_detection, detection_options
@@ -63,6 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     "--on-bad-data", choices=("stop", "skip"), help="stop at bad data (default), or skip, count and list it"
   )
   parser.set_defaults(conf=None, nms=None)  # they may be those of a run
+  add_backend(parser)
   add_json(parser)
 
 
@@ -102,15 +103,20 @@ def _model(args: argparse.Namespace) -> int:
   if args.batch < 1:
     raise PrnError(f"--batch {args.batch}: expected at least 1.")
   start_computing("eval")
-  model = load_model(args)
-  require_weights(model, args.model)
+  model, engine = open_model(args)
   detector = is_detector(model)
   protocol = _protocol(args.protocol or (of_run if detector else None), model.graph.name, detector)
   options = evaluate.for_protocol(detection_options(args), protocol) if detector else None
   dataset = evaluate.open_data(args.data, model, args.on_bad_data)
   with progress_bar(len(dataset), "images") as advance:
     done = evaluate.run_model(
-      model, dataset, options, batch_size=args.batch, on_bad_data=args.on_bad_data, on_batch=advance
+      model,
+      dataset,
+      options,
+      batch_size=args.batch,
+      on_bad_data=args.on_bad_data,
+      on_batch=advance,
+      network=engine and engine.of_variables,
     )
   result = _detector(args, protocol, dataset, done) if detector else _classifier(args, dataset, done)
   _list_problems(dataset, done)

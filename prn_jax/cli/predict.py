@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 from prn_jax import interrupts
 from prn_jax.cli import streams
 from prn_jax.cli.common import (
+  add_backend,
   add_json,
   add_model,
   add_weights,
-  load_model,
+  open_model,
   output_folder,
   print_json,
   program_name,
   progress,
-  require_weights,
   start_computing,
 )
 from prn_jax.cli.predict_videos import Watched, Work, line_of, watch_all
@@ -63,6 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   )
   add_privacy(parser)
   parser.add_argument("--batch", type=int, default=1, metavar="N", help="images per run of the network (default 1)")
+  add_backend(parser)
   add_json(parser)
   parser.epilog = (
     f"{parser.epilog or ''}\nA file that exists but cannot be read does not stop the others: it is listed with its reason and "
@@ -74,6 +75,16 @@ def add_detection(
   parser: argparse.ArgumentParser, conf: float = 0.25, most: int = 300, nms_kind: str = "the cfg's"
 ) -> None:
   """Options that decide which boxes come out; shared with eval."""
+  add_suppression(parser, conf, most, nms_kind)
+  parser.add_argument(
+    "--resize", choices=("stretch", "letterbox"), help="how images fit the network (default: the cfg's)"
+  )
+
+
+def add_suppression(
+  parser: argparse.ArgumentParser, conf: float = 0.25, most: int = 300, nms_kind: str = "the cfg's"
+) -> None:
+  """Thresholds and suppression; shared with convert."""
   parser.add_argument("--conf", type=float, default=conf, metavar="X", help=f"score threshold (default {conf:g})")
   parser.add_argument("--nms", type=float, default=0.45, metavar="X", help="overlap threshold (default 0.45)")
   parser.add_argument(
@@ -82,9 +93,6 @@ def add_detection(
   parser.add_argument("--class-agnostic", action="store_true", help="boxes of different classes suppress each other")
   parser.add_argument(
     "--max-detections", type=int, default=most, metavar="N", help=f"most boxes per image (default {most})"
-  )
-  parser.add_argument(
-    "--resize", choices=("stretch", "letterbox"), help="how images fit the network (default: the cfg's)"
   )
 
 
@@ -130,10 +138,9 @@ def run(args: argparse.Namespace) -> int:
   blur = parse_classes(args.blur_classes, "--blur-classes")
   if args.batch < 1:
     raise PrnError(f"--batch {args.batch}: expected at least 1.")
-  photos, videos = photos_and_videos(args.sources or [example_image()])
+  photos, videos = photos_and_videos(args.sources or [str(example_image())])
   start_computing("predict")
-  model = load_model(args)
-  require_weights(model, args.model)
+  model, network = open_model(args)
   detects = is_detector(model)
   if not model.names:
     print(f"prn predict: '{args.model}' has no class names: give them with --names FILE.", file=sys.stderr)
@@ -150,7 +157,7 @@ def run(args: argparse.Namespace) -> int:
     raise PrnError(
       f"--save {','.join(sorted(useless))}: network '{model.graph.name}' classifies; it can save json and csv."
     )
-  return _run(args, Work(model, photos, videos, kinds), options, blur)
+  return _run(args, Work(model, photos, videos, kinds, network), options, blur)
 
 
 def _run(args: argparse.Namespace, work: Work, options: Any, blur: list[int | str] | None) -> int:
@@ -161,7 +168,7 @@ def _run(args: argparse.Namespace, work: Work, options: Any, blur: list[int | st
 
   model, photos = work.model, work.photos
   options, privacy = with_privacy(model, options, blur)
-  run_model = predictor(model, options, args.batch)
+  run_model = predictor(model, options, args.batch, work.network)
   folder = to_path(args.out or DEFAULT_OUT)
   writer = ResultWriter(folder, [kind for kind in work.kinds if kind in PHOTO_KINDS] if photos else [], photos)
   found, seen = _Found(writer), Watched()

@@ -31,6 +31,7 @@ class Work:
   photos: list[str]
   videos: list[str]
   kinds: tuple[str, ...]
+  network: Any = None  # what computes the heads; None is JAX
 
 
 @dataclasses.dataclass

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from prn_jax import interrupts
 from prn_jax.cli.common import (
+  add_backend,
   add_json,
   add_lenient,
   add_weights,
-  load_model,
+  open_model,
   print_json,
   program_name,
   progress,
-  require_weights,
   start_computing,
 )
 from prn_jax.cli.predict import add_detection, add_privacy, detection_options, parse_classes
@@ -106,6 +106,7 @@ def add_tracking(parser: argparse.ArgumentParser) -> None:
     help="follow boxes of these classes alone: names or numbers, with commas between",
   )
   parser.add_argument("--batch", type=int, default=1, metavar="N", help="frames per run of the network (default 1)")
+  add_backend(parser)
 
 
 def tracker_settings(args: argparse.Namespace) -> TrackerSettings:
@@ -258,10 +259,9 @@ def _model(
   frames = Together([opened])
   options = network_options(args, settings)
   start_computing("track")
-  model = load_model(args)
-  require_weights(model, args.model)
+  model, engine = open_model(args)
   options, privacy = with_privacy(model, options, parse_classes(args.blur_classes, "--blur-classes"))
-  network = Detector(model, options, args.batch)
+  network = Detector(model, options, args.batch, engine)
   pictures = pictures_at(opened.fps)
   follower, failures = Follower(settings, opened.fps, model.names), []
   found = detections_in(network, frames.images(), keep_images=pictures is not None)

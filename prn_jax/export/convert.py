@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from prn_jax.errors import PrnError, did_you_mean
+from prn_jax.export.onnx_boxes import HEADS_ALONE, OutputOptions
 from prn_jax.export.verify import probe_input
 from prn_jax.files.disk import is_folder, sha256, write_text
 from prn_jax.files.places import to_path
@@ -60,8 +61,8 @@ def file_type(dst: str | Path) -> str:
   return path.suffix.lower()
 
 
-def save(model: Model, dst: str | Path, *, any_size: bool = False) -> None:
-  """Writes `model` to `dst`; see `file_type`. Nothing is half-written. `any_size` is for .onnx; see `onnx.save`."""
+def save(model: Model, dst: str | Path, *, any_size: bool = False, options: OutputOptions = HEADS_ALONE) -> None:
+  """Writes `model` to `dst`; see `file_type`. Nothing is half-written. The rest is for .onnx; see `onnx.save`."""
   kind = file_type(dst)
   check_any_size(any_size, dst)
   if kind != ".cfg" and not model.has_weights:
@@ -70,10 +71,10 @@ def save(model: Model, dst: str | Path, *, any_size: bool = False) -> None:
     )
   if kind not in (DIRECTORY, ".cfg", ".safetensors"):
     _check_not_random(model, kind, dst)
-  if any_size:
+  if kind == ".onnx":
     from prn_jax.export import onnx
 
-    onnx.save(to_path(dst), model, any_size=True)
+    onnx.save(to_path(dst), model, any_size=any_size, options=options)
   else:
     (_save_directory if kind == DIRECTORY else WRITERS[kind])(model, to_path(dst))
 
@@ -140,12 +141,12 @@ def prove(before: Fingerprint, dst: str | Path) -> Proof:
   return Proof("variables", outputs, identical, text)
 
 
-def convert(model: Model, dst: str | Path, *, any_size: bool = False) -> Proof:
+def convert(model: Model, dst: str | Path, *, any_size: bool = False, options: OutputOptions = HEADS_ALONE) -> Proof:
   """Writes `model` to `dst`, reads it back, and compares."""
   kind = file_type(dst)
   if kind in WITHOUT_RUN:
-    save(model, dst, any_size=any_size)
-    return _prove_onnx(model, dst, any_size) if kind == ".onnx" else WITHOUT_RUN[kind](model, dst)
+    save(model, dst, any_size=any_size, options=options)
+    return _prove_onnx(model, dst, any_size, options) if kind == ".onnx" else WITHOUT_RUN[kind](model, dst)
   save(model, dst)
   return prove(fingerprint(model), dst)
 
@@ -168,7 +169,7 @@ def _same_array(a: Variables, b: Variables, layer: Layer, array: WeightArray) ->
   return darknet_weights.lookup(a, layer, array).tobytes() == darknet_weights.lookup(b, layer, array).tobytes()
 
 
-def _prove_onnx(model: Model, dst: str | Path, any_size: bool = False) -> Proof:
+def _prove_onnx(model: Model, dst: str | Path, any_size: bool = False, options: OutputOptions = HEADS_ALONE) -> Proof:
   """Compares with onnxruntime at the network's size; a file for any size also at a larger one that is no square."""
   from prn_jax.export import onnx
 
@@ -178,7 +179,7 @@ def _prove_onnx(model: Model, dst: str | Path, any_size: bool = False) -> Proof:
     pixels = onnx.size_step(graph)
     sizes.append((graph.width + pixels, graph.height + 2 * pixels))
     step = f"; sides may differ by multiples of {pixels}"
-  found = [onnx.differences(model, dst, size) for size in sizes]
+  found = [onnx.differences(model, dst, size, options) for size in sizes]
   outputs = {name: max(by_head[name] for by_head in found) for name in found[0]}
   where = f" at {' and '.join(f'{w}x{h}' for w, h in sizes)}" if any_size else ""
   return Proof("outputs", outputs, False, f"onnxruntime agrees within {max(outputs.values()):.2g}{where}{step}")

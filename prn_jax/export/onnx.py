@@ -1,7 +1,7 @@
 """Model -> ONNX, written from the layer graph (opset 17, NCHW, any batch size, batch norm folded).
 
-The file carries the graph as cfg text, the class names and the resize mode in its metadata. Outputs are the heads
-as Darknet stores them; boxes and suppression are the caller's, with `prn_jax.detect` or without it. Height and width
+The file carries the graph as cfg text, the class names, the resize mode and what its input and outputs are in its metadata
+(docs/runtimes.md). Outputs are the heads as Darknet stores them, or boxes, or boxes after suppression (`onnx_boxes`). Height and width
 are fixed, or with `any_size` left open. Attributes that ONNX lets a runtime infer are written where OpenCV 4 wants them.
 """
 
@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prn_jax.errors import OutOfScopeError, PrnError
+from prn_jax.export import onnx_boxes
+from prn_jax.export.onnx_boxes import HEADS_ALONE, Output, OutputOptions
 from prn_jax.files.disk import written_beside
 from prn_jax.files.places import to_path
 from prn_jax.formats.darknet_weights import to_file
 from prn_jax.graph.graph import INPUT, Graph, Shape
+from prn_jax.graph.head import DetectionHead
 from prn_jax.graph.onnx_builder import OnnxBuilder
 from prn_jax.nested import flattened
 from prn_jax.transforms.fold_batchnorm import fold_batchnorm
@@ -29,13 +32,14 @@ OPSET = 17
 IR_VERSION = 8  # the one that belongs to opset 17; newer ones lock out older runtimes
 
 
-def save(path: Path, model: Model, *, any_size: bool = False) -> None:
+def save(path: Path, model: Model, *, any_size: bool = False, options: OutputOptions = HEADS_ALONE) -> None:
   """Writes `model` as one .onnx file.
 
   Args:
     path: the file to write.
     model: a model with weights.
     any_size: leave height and width of the images open; `size_step` says which sizes the network takes.
+    options: what it puts out.
 
   Raises:
     OutOfScopeError: a layer or an activation has no ONNX form, or none for any size (named in the message).
@@ -44,17 +48,18 @@ def save(path: Path, model: Model, *, any_size: bool = False) -> None:
   _require("onnx")
   import onnx
 
-  proto = to_proto(model, any_size=any_size)
+  proto = to_proto(model, any_size=any_size, options=options)
   onnx.checker.check_model(proto)
   with written_beside(path) as file:
     file.write(proto.SerializeToString())
 
 
-def to_proto(model: Model, *, any_size: bool = False) -> Any:
+def to_proto(model: Model, *, any_size: bool = False, options: OutputOptions = HEADS_ALONE) -> Any:
   """The ONNX ModelProto of a model; see `save`."""
   from onnx import TensorProto, helper
 
-  metadata = {"graph_cfg": model.cfg(), "names": json.dumps(list(model.names)), "resize": model.resize}
+  onnx_boxes.check(model.graph, options, any_size)
+  metadata = _metadata(model, options)
   step, grown = _grown(model.graph) if any_size else (0, model.graph)
   if any_size:
     metadata["size_step"] = str(step)
@@ -66,6 +71,9 @@ def to_proto(model: Model, *, any_size: bool = False) -> Any:
     for name, shape in shapes.items()
   ]
   inputs, outputs = tensors[:1], tensors[1:]
+  if options.output != Output.HEADS:
+    thresholds, outputs = onnx_boxes.write(o, model.graph, options)
+    inputs += thresholds
   proto = helper.make_model(
     helper.make_graph(o.nodes, graph.name, inputs, outputs, o.constants),
     opset_imports=[helper.make_opsetid("", OPSET)],
@@ -74,6 +82,33 @@ def to_proto(model: Model, *, any_size: bool = False) -> Any:
   )
   helper.set_model_props(proto, metadata)
   return proto
+
+
+def _metadata(model: Model, options: OutputOptions) -> dict[str, str]:
+  """What a program needs that has no cfg reader; the lists and numbers as JSON."""
+  g = model.graph
+  image = {"width": g.width, "height": g.height, "channels": "RGB" if g.channels == 3 else g.channels}
+  facts: dict[str, Any] = {
+    "name": g.name,
+    "graph_cfg": model.cfg(),
+    "names": list(model.names),
+    "resize": str(model.resize),
+    "input": image | {"layout": "NCHW", "values": [0, 1]},
+    "output": str(options.output),
+    "anchors": {head.name: _anchors_px(g, head).tolist() for head in g.heads if isinstance(head, DetectionHead)},
+  }
+  if options.output != Output.HEADS:
+    facts["boxes"] = "x1, y1, x2, y2 in pixels of the input"
+  if options.output == Output.DETECTIONS:
+    keys = ("conf", "nms", "max_detections", "class_agnostic")
+    facts["suppression"] = {key: getattr(options, key) for key in keys}
+  return {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
+
+
+def _anchors_px(graph: Graph, head: DetectionHead) -> np.ndarray:
+  """(anchors, 2) width and height in pixels of the input."""
+  shape = graph.shapes[head.name]
+  return head.own_anchors_px((shape.width, shape.height), (graph.width, graph.height))
 
 
 def size_step(graph: Graph) -> int:
@@ -144,13 +179,16 @@ def _needed(graph: Graph) -> set[str]:
   return needed
 
 
-def differences(model: Model, path: str | Path, size: tuple[int, int] | None = None) -> dict[str, float]:
-  """Largest absolute difference of each head between `model` and an .onnx file, run by onnxruntime at batch 2.
+def differences(
+  model: Model, path: str | Path, size: tuple[int, int] | None = None, options: OutputOptions = HEADS_ALONE
+) -> dict[str, float]:
+  """Largest absolute difference of each output between `model` and an .onnx file, run by onnxruntime at batch 2.
 
   Args:
     model: what was written.
     path: the file.
     size: width and height of the images; by default the network's own.
+    options: those with which it was written. Boxes are compared as parts of the input's sides.
   """
   _require("onnxruntime")
   import onnxruntime
@@ -163,8 +201,13 @@ def differences(model: Model, path: str | Path, size: tuple[int, int] | None = N
   names = [output.name for output in session.get_outputs()]
   theirs = session.run(names, {INPUT: np.ascontiguousarray(x.transpose(0, 3, 1, 2))})
   ours = model.forward(x)
+  if options.output == Output.HEADS:
+    expected = {name: np.asarray(ours[name]).transpose(0, 3, 1, 2) for name in names}
+  else:
+    expected = onnx_boxes.expected(ours, model.graph, options)
+  scale = {"boxes": max(model.graph.width, model.graph.height)} if options.output != Output.HEADS else {}
   return {
-    name: float(np.abs(np.asarray(ours[name]).transpose(0, 3, 1, 2) - y).max())
+    name: float(np.abs(expected[name] - y).max(initial=0)) / scale.get(name, 1)
     for name, y in zip(names, theirs, strict=True)
   }
 

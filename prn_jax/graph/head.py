@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 
+from prn_jax.errors import OutOfScopeError
 from prn_jax.graph.graph import Layer
 from prn_jax.lazy import jax, jnp
 
 if TYPE_CHECKING:
   from jax import Array
+
+  from prn_jax.graph.onnx_builder import OnnxBuilder
 
 NMS_KINDS = ("default", "greedynms", "diounms", "cornersnms")
 
@@ -185,6 +188,16 @@ class DetectionHead(Layer):
     """How sure the head is; `x` is (..., entries) outputs."""
     objectness = x[..., self.layout.objectness]
     return Scores(objectness, objectness[..., None] * x[..., self.layout.first_class :])
+
+  def onnx_decode(self, x: str, cells: Cells, o: OnnxBuilder) -> str:
+    """As `decode`, in ONNX: names of (n, boxes, entries) -> (n, boxes, 4); the cells are (1, boxes, 2)."""
+    raise OutOfScopeError(f"layer '{self.name}': kind '{self.kind}' cannot write its boxes as ONNX; write heads.")
+
+  def onnx_scores(self, x: str, o: OnnxBuilder) -> tuple[str, str]:
+    """As `scores`, in ONNX: objectness (n, boxes, 1) and scores (n, boxes, classes)."""
+    layout = self.layout
+    objectness = o.slice(x, layout.objectness, layout.objectness + 1, axis=2)
+    return objectness, o.op("Mul", [objectness, o.slice(x, layout.first_class, self.entries, axis=2)])
 
   def candidates(self, output: Array, net_size: tuple[int, int]) -> Candidates:
     """All boxes of the head.

@@ -65,6 +65,13 @@ class OnnxBuilder:
     self.nodes.append(node)
     return names
 
+  def top(self, x: str, count: int) -> tuple[str, str]:
+    """The largest `count` values of (n, k), largest first, and their places."""
+    name = f"{self.layer}/topk_{len(self.nodes)}"
+    inputs, outputs = [x, self.ints([count])], [f"{name}/values", f"{name}/places"]
+    self.nodes.append(self._helper.make_node("TopK", inputs, outputs, name=name, axis=1, largest=1, sorted=1))
+    return outputs[0], outputs[1]
+
   def const(self, value: Any) -> str:
     """Adds a float32 constant."""
     return self._constant(np.asarray(value, np.float32))

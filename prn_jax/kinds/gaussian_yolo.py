@@ -60,6 +60,13 @@ class GaussianYolo(AnchorHead):
     objectness, certainty = x[..., self.layout.objectness], 1 - jnp.mean(uncertainty, -1, keepdims=True)
     return Scores(objectness, objectness[..., None] * (x[..., self.layout.first_class :] * certainty), uncertainty)
 
+  def onnx_scores(self, x: str, o: OnnxBuilder) -> tuple[str, str]:
+    sigma, first = self.layout.sigma, self.layout.first_class
+    deviation = o.op("ReduceMean", [o.slice(x, sigma.start, sigma.stop, axis=2, step=sigma.step)], axes=[2], keepdims=1)
+    objectness = o.slice(x, self.layout.objectness, first, axis=2)
+    certain = o.op("Mul", [o.slice(x, first, self.entries, axis=2), o.op("Sub", [o.const(1), deviation])])
+    return objectness, o.op("Mul", [objectness, certain])
+
   def shape(self, inputs: Sequence[Shape]) -> Shape:
     if self.yolo_point not in POINTS:
       raise ValueError(f"yolo_point={self.yolo_point}; expected one of {', '.join(POINTS)}.")

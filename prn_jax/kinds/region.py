@@ -71,6 +71,13 @@ class Region(DetectionHead):
     xy = (cells.xy + jax.nn.sigmoid(x[..., :2])) / grid
     return jnp.concatenate([xy, jnp.exp(x[..., 2:4]) * cells.pairs(*self.anchors) / grid], -1)
 
+  def onnx_decode(self, x: str, cells: Cells, o: OnnxBuilder) -> str:
+    grid, repeats = o.const(cells.grid), cells.xy.shape[1] // len(self.anchors)
+    xy = o.op("Div", [o.op("Add", [o.op("Sigmoid", [o.slice(x, 0, 2, axis=2)]), o.const(cells.xy)]), grid])
+    anchors = o.const(np.tile(np.asarray(self.anchors, np.float32), (repeats, 1))[None])
+    size = o.op("Div", [o.op("Mul", [o.op("Exp", [o.slice(x, 2, 4, axis=2)]), anchors]), grid])
+    return o.op("Concat", [xy, size], axis=2)
+
   def encode(self, boxes: Array, cells: Cells) -> Array:
     offsets, wh = jnp.split(self.offsets(boxes, cells, cells.pairs(*self.anchors)), 2, -1)
     return jnp.concatenate([jnp.log(offsets) - jnp.log1p(-offsets), wh], -1)

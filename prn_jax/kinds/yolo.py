@@ -149,6 +149,19 @@ class AnchorHead(DetectionHead):
       [(cells.xy + values[..., :2]) / cells.pairs(cells.grid), size * self._own_anchors(cells)], -1
     )
 
+  def onnx_decode(self, x: str, cells: Cells, o: OnnxBuilder) -> str:
+    box = self.layout.box
+    values = o.slice(x, box.start, box.stop, axis=2, step=box.step or 1)
+    xy, size = o.slice(values, 0, 2, axis=2), o.slice(values, 2, 4, axis=2)
+    size = o.op("Mul", [o.op("Mul", [size, size]), o.const(4)]) if self.has_new_coords else o.op("Exp", [size])
+    xy = o.op("Div", [o.op("Add", [xy, o.const(cells.xy)]), o.const(cells.grid)])
+    anchors = self.anchors_rel(cells.net_size)[list(self.anchor_indices)]
+    repeats = cells.xy.shape[1] // len(anchors)
+    size = o.op("Mul", [size, o.const(np.tile(anchors, (repeats, 1))[None])])
+    if self.point_shift:
+      xy = o.op("Sub", [xy, o.op("Mul", [size, o.const(self.point_shift)])])
+    return o.op("Concat", [xy, size], axis=2)
+
   def encode(self, boxes: Array, cells: Cells) -> Array:
     xy = boxes[..., :2] * cells.pairs(cells.grid) - cells.xy
     ratio = boxes[..., 2:] / self._own_anchors(cells)

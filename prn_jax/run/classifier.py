@@ -77,7 +77,7 @@ class Classifier:
       from prn_jax.variables import why_not_finite
 
       raise PrnError(
-        f"network '{self.model.graph.name}' gave NaN or infinity as probabilities: {why_not_finite(self.model.variables)}"
+        f"network '{self.model.graph.name}' gave NaN or infinity as probabilities: {why_not_finite(self.model.weights or {})}"
       )
     names = self.model.names
     return [Classification(row, names, path) for row, path in zip(rows, paths, strict=True)]

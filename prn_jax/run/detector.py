@@ -218,7 +218,7 @@ class Detector:
 
       raise PrnError(
         f"network '{self.model.graph.name}' gave NaN or infinity in {found.num_nonfinite[index]} boxes"
-        f"{f' for {path}' if path else ''}: {why_not_finite(self.model.variables)}"
+        f"{f' for {path}' if path else ''}: {why_not_finite(self.model.weights or {})}"
       )
     return detections_of(found, index, placement, self.model.names, image, path)
 

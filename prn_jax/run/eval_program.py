@@ -46,11 +46,14 @@ class EvalProgram:
         {"conf": np.float32(options.conf), "nms": np.float32(options.nms), "mask": mask}, mesh
       )
     self._network: Any = network
+    self._is_foreign = network is not None
     self._finishes: dict[int, Any] = {}  # by the number of candidates that they have room for
     self._room = nms.MAX_CANDIDATES
 
   def load(self, variables: Variables) -> None:
-    """Takes these variables from now on."""
+    """Takes these variables from now on; another runtime has its own."""
+    if self._is_foreign:
+      return
     self._rewritten, folded = optimized(self.graph, variables)
     self._variables = put_state(folded, self.mesh)
 
@@ -81,12 +84,18 @@ class EvalProgram:
   def _compile(self, image: jax.Array, rest: dict[str, jax.Array]) -> None:
     """Both programs; none of them runs before all processes have them."""
     each, shared = split(self.mesh), replicated(self.mesh)
-    network = jit(Network(self._rewritten).apply, self.mesh, in_shardings=(shared, each), out_shardings=each)
-    shapes = jax.eval_shape(network, self._variables, image)
-    heads = {name: jax.ShapeDtypeStruct(one.shape, one.dtype, sharding=each) for name, one in shapes.items()}
+    heads = {
+      head.name: jax.ShapeDtypeStruct(self._shape(head.name, image), np.float32, sharding=each)
+      for head in self.graph.heads
+    }
     if self._network is None:
+      network = jit(Network(self._rewritten).apply, self.mesh, in_shardings=(shared, each), out_shardings=each)
       self._network = compiled(network, self._variables, image)
     self._finishes[self._room] = compiled(self._finish(), heads, rest, self._thresholds)
+
+  def _shape(self, head: str, image: jax.Array) -> tuple[int, int, int, int]:
+    shape = self.graph.shapes[head]
+    return (image.shape[0], shape.height, shape.width, shape.channels)
 
   def _finish(self) -> Any:
     """The program from the heads to results, of all devices on each."""

@@ -310,7 +310,7 @@ def run_model(
     on_bad_data=on_bad_data,
     network=network,
   )
-  return evaluator(model.variables, on_batch=on_batch)
+  return evaluator({} if network and not model.has_weights else model.variables, on_batch=on_batch)
 
 
 def detection_data(dataset: Dataset, run: Run, *, clip: bool = True) -> EvalData:

@@ -28,6 +28,8 @@ PRINTED_BY: dict[str, tuple[str, ...]] = {
   "data_pipelines/feed/batching.py": ("eval", *TRAINS),
   "data_pipelines/doctor/": ("data",),
   "export/convert.py": ("convert",),
+  "export/onnx_boxes.py": ("convert",),
+  "export/backends.py": ("predict", "eval", "track", "count"),
   "extensions.py": tuple(COMMANDS),
   "formats/darknet_weights.py": WEIGHTS,
   "formats/timm.py": ("convert",),
@@ -52,6 +54,7 @@ PRINTED_BY: dict[str, tuple[str, ...]] = {
 }
 SHARED = {
   "load_model": ("summary", "predict", "eval", "convert", "track", "count"),
+  "open_model": ("predict", "eval", "track", "count"),
   "require_weights": ("predict", "eval", "track", "count"),
 }  # in common.py
 NO_MESSAGES = ("cli/words.py", "experiments/")  # a table of others' words; programs of their own
