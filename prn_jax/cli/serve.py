@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prn_jax import interrupts
@@ -49,6 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   )
   parser.add_argument(
     "--waiting", type=int, default=512, metavar="N", help="photos that are worked on at a time; more get status 503"
+  )
+  parser.add_argument(
+    "--count", metavar="OUT", help="folder of a `prn count` that runs, or will: its totals are at /count, as they grow"
   )
   add_detection(parser)
   add_json(parser)
@@ -106,8 +110,23 @@ def _settings(args: argparse.Namespace) -> Any:
     except PrnError as error:
       raise PrnError(f"{option} {value:g}: {str(error).partition('; ')[2]}") from None
   return ServeSettings(
-    batch=args.batch, max_mb=args.max_mb, timeout_sec=args.timeout, waiting=args.waiting, hosts=hosts
-  )
+    batch=args.batch, max_mb=args.max_mb, timeout_sec=args.timeout, waiting=args.waiting, hosts=hosts,
+    count=_count_folder(args.count),
+  )  # fmt: skip
+
+
+def _count_folder(given: str | None) -> Path | None:
+  """The folder of a count, which need not be there yet."""
+  from prn_jax.files.places import is_remote, to_path
+
+  if given is None:
+    return None
+  folder = to_path(given)
+  if is_remote(folder):
+    raise PrnError(f"--count {given}: a count is watched on this machine alone; give a folder of it.")
+  if folder.exists() and not folder.is_dir():
+    raise PrnError(f"--count {given} is a file; expected the folder that `prn count` writes to.")
+  return folder
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ import logging
 import re
 import time
 from collections.abc import AsyncIterator, Coroutine
+from pathlib import Path
 from typing import Any, TypeVar
 
 from starlette.applications import Starlette
@@ -28,14 +29,18 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from prn_jax.data_pipelines import images
-from prn_jax.errors import PrnError, did_you_mean
+from prn_jax.errors import PrnError, did_you_mean, printable
 from prn_jax.model import Model
 from prn_jax.run.detector import DetectOptions
 from prn_jax.serve.batches import Batches
 from prn_jax.serve.figures import CONTENT_TYPE, Figures
 from prn_jax.serve.settings import ServeSettings
+from prn_jax.track import event_log
+from prn_jax.track.event_log import EventLogError
+from prn_jax.track.watch import Watch
 
 PATHS = ("/", "/predict", "/healthz", "/metrics")
+COUNT_PATHS = ("/count", "/count/totals")  # where a count is watched
 JPEG_QUALITY = 90
 MOST_BYTES = 500_000_000  # of all photos that are being worked on
 RETRY_SEC = 1
@@ -60,11 +65,14 @@ def make_app(model: Model, options: DetectOptions | None, settings: ServeSetting
   figures.waiting_is(lambda: batches.num_waiting)
   server = _Server(batches, settings, figures)
   routes = [
-    Route("/", server.page),
+    Route("/", _Page("page.html", model.graph.name)),
     Route("/predict", server.predict, methods=["POST"]),
     Route("/healthz", server.health),
     Route("/metrics", server.metrics),
   ]
+  if settings.count is not None:
+    watched = _Watched(settings.count)
+    routes += [Route("/count", _Page("count.html", settings.count.name)), Route("/count/totals", watched.totals)]
   # By class: what a handler has raised. 500 comes after Starlette has written the traceback to the log.
   handlers = {HTTPException: _http_error, PrnError: _bad_request, Exception: _internal_error}
   app = Starlette(routes=routes, lifespan=server.lifespan, exception_handlers=handlers)  # type: ignore[arg-type]
@@ -78,13 +86,6 @@ class _Server:
   def __init__(self, batches: Batches, settings: ServeSettings, figures: Figures) -> None:
     self._batches, self._settings, self._figures = batches, settings, figures
     self._open = self._bytes = 0
-    text = importlib.resources.files("prn_jax.serve").joinpath("page.html").read_text(encoding="utf-8")
-    self._page = text.replace("{{NAME}}", html.escape(batches.model.graph.name))
-    # The page may run its own script and reach this server, and nothing else.
-    self._policy = (
-      f"default-src 'none'; img-src blob: data:; connect-src 'self'; style-src '{_digest(self._page, 'style')}'; "
-      f"script-src '{_digest(self._page, 'script')}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    )
 
   @contextlib.asynccontextmanager
   async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
@@ -95,10 +96,6 @@ class _Server:
     finally:
       work.cancel()
       self._batches.close()
-
-  async def page(self, request: Request) -> Response:
-    headers = {"Content-Security-Policy": self._policy, "X-Content-Type-Options": "nosniff"}
-    return HTMLResponse(self._page, headers=headers)
 
   async def health(self, request: Request) -> Response:
     graph = self._batches.model.graph
@@ -190,6 +187,42 @@ class _Server:
     return bytes(data)
 
 
+class _Page:
+  """A page of the package.
+
+  Args:
+    file: its name.
+    name: what it is about, shown on it.
+  """
+
+  def __init__(self, file: str, name: str) -> None:
+    text = importlib.resources.files("prn_jax.serve").joinpath(file).read_text(encoding="utf-8")
+    self._text = text.replace("{{NAME}}", html.escape(printable(name)))
+    # The page may run its own script and reach this server, and nothing else.
+    policy = (
+      f"default-src 'none'; img-src blob: data:; connect-src 'self'; style-src '{_digest(self._text, 'style')}'; "
+      f"script-src '{_digest(self._text, 'script')}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+    self._headers = {"Content-Security-Policy": policy, "X-Content-Type-Options": "nosniff"}
+
+  async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    await HTMLResponse(self._text, headers=self._headers)(scope, receive, send)
+
+
+class _Watched:
+  """A count that another process makes."""
+
+  def __init__(self, folder: Path) -> None:
+    self._watch = Watch(folder / event_log.NAME)
+
+  def totals(self, request: Request) -> Response:
+    """What is counted by now. No coroutine, so that Starlette reads the log in a thread."""
+    try:
+      return JSONResponse(self._watch.look())
+    except EventLogError as error:
+      return _error(500, str(error))
+
+
 @dataclasses.dataclass
 class _Held:
   """Bytes of a request that are in memory."""
@@ -225,7 +258,7 @@ class _Guard:
       else:
         await self._app(scope, receive, noted)
     finally:
-      path = scope["path"] if scope["path"] in PATHS else "other"
+      path = scope["path"] if scope["path"] in (*PATHS, *COUNT_PATHS) else "other"
       self._figures.answered(path, status, time.perf_counter() - began)
 
   def _refusal(self, request: Request) -> Response | None:
@@ -291,7 +324,8 @@ def _error(status: int, text: str, headers: dict[str, str] | None = None) -> JSO
 async def _http_error(request: Request, error: HTTPException) -> Response:
   text, headers = error.detail, dict(error.headers or {})
   if error.status_code == 404:
-    text = f"nothing is here; there are {', '.join(PATHS)}."
+    there = [route.path for route in request.app.routes]
+    text = f"nothing is here; there are {', '.join(there)}."
   elif error.status_code == 405:
     text = f"{request.method} does nothing here; expected {headers.get('Allow', headers.get('allow', ''))}."
   return _error(error.status_code, text, headers)

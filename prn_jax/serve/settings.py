@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import field
+from pathlib import Path
 
 from prn_jax.errors import PrnError
 from prn_jax.ranges import at_least, check
@@ -20,6 +21,7 @@ class ServeSettings:
     waiting: requests that are open at a time; one more is sent away with status 503.
     hosts: names by which the server may be addressed (the header Host); empty is any. Where it is reached from this
       machine alone, no page of the web can then reach it by a name of its own.
+    count: folder of a count (`prn count`) whose totals are shown at /count; None shows none.
   """
 
   batch: int = field(default=8, metadata=at_least(1, "images per run of the network"))
@@ -27,6 +29,7 @@ class ServeSettings:
   timeout_sec: float = field(default=30.0, metadata=at_least(0.1, "seconds until a request is answered"))
   waiting: int = field(default=512, metadata=at_least(1, "requests that are open at a time"))
   hosts: tuple[str, ...] = ()
+  count: Path | None = None
 
   def __post_init__(self) -> None:
     check(self, PrnError)
