@@ -32,7 +32,7 @@ class Room:
 
 ORDER = (  # the lowest first; a room imports itself and those before it
   Room(
-    ("errors", "lazy", "version", "moved", "interrupts", "extensions", "examples", "ranges", "nested"),
+    ("errors", "lazy", "version", "moved", "interrupts", "extensions", "examples", "ranges", "nested", "absent"),
     "errors, the version, Ctrl-C, extensions of others; no file is read here",
   ),
   Room(("files",), "places (disk, bucket), writing without halves, JSON, YAML and XML with their checks"),

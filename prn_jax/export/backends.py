@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from prn_jax.absent import without_module
 from prn_jax.compiling import cache_folder
 from prn_jax.errors import PrnError, did_you_mean
 from prn_jax.files.disk import is_file
@@ -23,6 +24,7 @@ from prn_jax.files.places import to_path
 from prn_jax.formats import darknet_cfg
 from prn_jax.graph.graph import INPUT
 from prn_jax.model import Model
+from prn_jax.run.traced import sources
 
 JAX, AUTO, ONNXRUNTIME = "jax", "auto", "onnxruntime"
 REQUIRED = ("graph_cfg", "names", "resize")  # of the metadata
@@ -72,9 +74,7 @@ def _onnxruntime(data: bytes, outputs: Sequence[str]) -> Batches:
 @register_backend("openvino", "openvino")
 def _openvino(data: bytes, outputs: Sequence[str]) -> Batches:
   """In float32: OpenVINO would take bfloat16 where the processor has it."""
-  import openvino
-
-  core = openvino.Core()
+  core = openvino_core()
   hints = {"INFERENCE_PRECISION_HINT": "f32"}
   model = core.compile_model(core.read_model(data, b""), "CPU", hints)
 
@@ -83,6 +83,14 @@ def _openvino(data: bytes, outputs: Sequence[str]) -> Batches:
     return [np.array(found[name]) for name in outputs]
 
   return run
+
+
+def openvino_core() -> Any:
+  """OpenVINO, which reports every import of it to its makers, from a fork of the process, unless this part of it is missing."""
+  with without_module("openvino_telemetry"):
+    import openvino
+
+  return openvino.Core()
 
 
 class Heads:
@@ -173,10 +181,11 @@ def open_onnx(path: str | Path, backend: Backend | None = None) -> tuple[Model, 
 
 
 def exported(model: Model, backend: Backend) -> Heads:
-  """What computes the heads of a model in an engine. Its .onnx file is kept, by contents, beside compiled programs."""
+  """What computes the heads of a model in an engine. Its .onnx file is kept beside compiled programs, under a name that follows from its
+  contents and from our sources."""
   from prn_jax.export import onnx
 
-  text = "\n".join((model.cfg(), model.digest(), *model.names, str(model.resize)))
+  text = "\n".join((repr(sources()), model.cfg(), model.digest(), *model.names, str(model.resize)))
   file = cache_folder() / "onnx" / f"{hashlib.sha256(text.encode()).hexdigest()[:40]}.onnx"
   if not file.is_file():
     file.parent.mkdir(parents=True, exist_ok=True)

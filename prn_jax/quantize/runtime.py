@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from prn_jax.export.backends import openvino_core
 from prn_jax.graph.graph import INPUT, Graph
 
 ROUNDS, IN_A_ROW = 15, 4
@@ -95,9 +96,7 @@ def openvino_latencies(graph: Graph, paths: Mapping[str, Path]) -> dict[str, flo
 
   if importlib.util.find_spec("openvino") is None:
     return {}
-  import openvino
-
-  core = openvino.Core()
+  core = openvino_core()
   hints = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
   models = {name: core.compile_model(str(path), "CPU", hints) for name, path in paths.items()}
   image = np.random.default_rng(0).random((1, graph.channels, graph.height, graph.width), np.float32)

@@ -71,12 +71,12 @@ def _digest(*parts: object) -> str:
   device = jax.devices()[0]
   settings = [str(getattr(jax.config, name, None)) for name in _SETTINGS]
   versions = (_FORMAT, jax.__version__, importlib.metadata.version("flax"), device.platform, device.device_kind)
-  text = "\n".join(map(repr, (versions, settings, _sources(), *parts)))
+  text = "\n".join(map(repr, (versions, settings, sources(), *parts)))
   return hashlib.sha256(text.encode()).hexdigest()[:40]
 
 
 @functools.cache  # what runs is what was imported
-def _sources() -> list[tuple[str, int, int]]:
+def sources() -> list[tuple[str, int, int]]:
   """Name, time of the last change and size of every source file of the package."""
   root = os.path.dirname(prn_jax.__file__)
   found = []

@@ -16,13 +16,14 @@ import secrets
 import sys
 import time
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 from PIL import Image
 
+from prn_jax.absent import without_module
 from prn_jax.errors import PrnError
 from prn_jax.files.disk import is_file, set_aside, write_text
 from prn_jax.files.json_text import finite
@@ -137,26 +138,13 @@ class MetricsLog:
 
   def _writer(self) -> Any:
     if self._events is None:
-      with _without_torch():
+      with without_module("torch"):  # tensorboardX takes it for the name of a type: 3 s and 200 MB for nothing
         from tensorboardX import SummaryWriter
 
       # A name of its own also where two lives of a run begin in one second: in a bucket the second would replace the first.
       suffix = f".{secrets.token_hex(3)}"
       self._events = SummaryWriter(str(self._folder), purge_step=self._purge_step, filename_suffix=suffix)
     return self._events
-
-
-@contextlib.contextmanager
-def _without_torch() -> Iterator[None]:
-  """Where PyTorch is installed, tensorboardX imports it for the name of a type: 3 s and 250 MB for nothing."""
-  if "torch" in sys.modules:
-    yield
-    return
-  sys.modules["torch"] = None  # type: ignore[assignment]  # so that an import of it fails as where it is absent
-  try:
-    yield
-  finally:
-    del sys.modules["torch"]
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

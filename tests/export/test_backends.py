@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -104,3 +105,10 @@ def test_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
   assert "is run by onnxruntime or openvino" in capsys.readouterr().err
   assert main(["predict", str(file), "--names", "x.names"]) == 2
   assert "holds its weights and names; leave --names out" in capsys.readouterr().err
+
+
+
+@pytest.mark.skipif(not backends.BACKENDS["openvino"].is_installed, reason="OpenVINO is not installed")
+def test_openvino_reports_nothing_to_its_makers() -> None:
+  backends.openvino_core()
+  assert "openvino_telemetry" not in sys.modules
