@@ -107,7 +107,6 @@ def test_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
   assert "holds its weights and names; leave --names out" in capsys.readouterr().err
 
 
-
 @pytest.mark.skipif(not backends.BACKENDS["openvino"].is_installed, reason="OpenVINO is not installed")
 def test_openvino_reports_nothing_to_its_makers() -> None:
   backends.openvino_core()
