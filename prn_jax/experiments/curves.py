@@ -59,9 +59,10 @@ def draw_curves(
     chosen = [r for r in results if r.variant == variant]
     if not chosen:
       continue
-    rows = _spaced([row["epoch"] for row in chosen[0].curve])
-    epochs = [chosen[0].curve[i]["epoch"] for i in rows]
-    points = [estimate([100 * r.curve[i][figure] for r in chosen]) for i in rows]
+    epochs, rows = _shared([[row["epoch"] for row in r.curve] for r in chosen])
+    points = [
+      estimate([100 * r.curve[i][figure] for r, i in zip(chosen, at, strict=True)]) for at in zip(*rows, strict=True)
+    ]
     means = [point.mean for point in points]
     axes.plot(epochs, means, color=COLORS[style], marker=MARKS[style], markersize=4, linewidth=1.5, label=name)
     if len(chosen) > 1:
@@ -71,6 +72,20 @@ def draw_curves(
   axes.xaxis.set_major_locator(MaxNLocator(integer=True))
   axes.set_xlabel("epochs")
   axes.set_ylabel(f"{figure}, %")
+
+
+def _shared(runs: Sequence[Sequence[float]]) -> tuple[list[float], list[list[int]]]:
+  """The epochs at which all runs were evaluated, and per run the index of its evaluation there: runs on different machines may
+  have been evaluated at other times, and means are of equal epochs alone."""
+  fewest = min(runs, key=len)
+  near = NEAR * fewest[-1]
+  epochs, rows = [], []
+  for epoch in (fewest[i] for i in _spaced(fewest)):
+    nearest = [min(range(len(run)), key=lambda i: abs(run[i] - epoch)) for run in runs]
+    if all(abs(run[i] - epoch) < near for run, i in zip(runs, nearest, strict=True)):
+      epochs.append(epoch)
+      rows.append(nearest)
+  return epochs, [list(one) for one in zip(*rows, strict=True)]
 
 
 def _spaced(epochs: Sequence[float]) -> list[int]:

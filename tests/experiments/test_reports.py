@@ -164,6 +164,15 @@ def test_the_last_step_is_not_drawn_upon_the_last_epoch() -> None:
   assert curves._spaced([1.0]) == [0]
 
 
+def test_means_are_of_equal_epochs() -> None:
+  """One seed was evaluated every five epochs, another every epoch."""
+  often = [0.9984, 1.9968, 2.9952, 3.9936, 4.992, 5.9904, 6.9888, 7.9872, 8.9856, 9.984, 10.0]
+  epochs, rows = curves._shared([[4.9984, 9.9968, 10.0], often])
+  assert epochs == [4.9984, 10.0]
+  assert rows == [[0, 2], [4, 10]]
+  assert curves._shared([[5.0, 10.0], [3.0, 6.0, 10.0]]) == ([10.0], [[1], [2]])
+
+
 # -- what is trained ----------------------------------------------------------------------------------------------------
 
 
