@@ -205,6 +205,9 @@ def make_truck(dice: Dice, is_dark: bool) -> Vehicle:
   return Vehicle(length, width, height, ((chassis,), (cargo, cab)), wheels, (0.84 * side, 0.8), (0.86 * side, 1.05))
 
 
+BUS_EDGE_M = 0.3  # from the road to where a bus begins, wheels apart
+
+
 def make_bus(dice: Dice, is_dark: bool) -> Vehicle:
   """A city bus: one long box with rows of windows and a lit route display."""
   length, width, height = dice.uniform(8.6, 11.5), dice.uniform(2.4, 2.55), dice.uniform(2.85, 3.15)
@@ -214,7 +217,7 @@ def make_bus(dice: Dice, is_dark: bool) -> Vehicle:
   tail, head = RED_LIT if is_braking else RED_OFF, LAMP_LIT if is_dark or dice.chance(0.25) else LAMP_OFF
   glass = (206, 186, 128) if is_dark and dice.chance(0.7) else GLASS
   shines = glass != GLASS
-  body = Box(-half, half, side, 0.3, height - 0.16, paint, 0.05, 0.1, 0.06)
+  body = Box(-half, half, side, BUS_EDGE_M, height - 0.16, paint, 0.05, 0.1, 0.06)
   pane = 0.96 / 7
   row: list[Patch] = [(0.02 + pane * i, 0.5, 0.01 + pane * (i + 1), 0.84, glass, shines) for i in range(7)]
   skirt: list[Patch] = [(0.0, 0.0, 1.0, 0.1, DARK, False), (0.0, 0.3, 1.0, 0.4, second, False)]

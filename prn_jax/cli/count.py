@@ -161,6 +161,7 @@ def _count_frames(args: argparse.Namespace, out: str) -> dict[str, Any]:
   settings = tracker_settings(args)
   view = scene.read(to_path(args.scene))
   opened = _detections(args) if args.detections else _network(args, settings)
+  view = view.of_classes(opened.names)
   folder = output_folder(out, "OUT")
   header = opened.header | {"scene_sha256": sha256(to_path(args.scene)), "tracker": dataclasses.asdict(settings)}
   follower = Follower(settings, opened.fps, opened.names)

@@ -68,6 +68,7 @@ def read(tracks: Path, scene_file: Path, names: Path | None, fps: float | None) 
   table.check_ids()
   labels = read_names(names) if names else known
   header = {"tracks_sha256": sha256(tracks), "scene_sha256": sha256(scene_file), **times}
+  lines = lines.of_classes(labels)
   return Given(table, lines, labels, clock, header | said_of(lines, labels))
 
 

@@ -94,20 +94,22 @@ def events_of_track(track: BoxTable, scene: Scene, clock: Clock, base: dict[str,
     evidence = {"before": _rounded(crossing.before), "after": _rounded(crossing.after)}
     when = {"frame": round(crossing.frame, 3), "time_sec": round(float(clock(crossing.frame)), 4)}
     what = {"kind": "line", "name": crossing.line, "direction": crossing.direction}
-    speed = _speed(crossing, track, places_m, clock)
+    speed = _speed(crossing, track, places_m, clock, scene.speed_factors.get(base["class"], 1.0))
     found.append(what | base | when | {"place_px": _rounded(crossing.place_px)} | evidence | speed)
     found += [{"kind": "movement", "name": name, "direction": ""} | base | when for name in movements]
   return found
 
 
-def _speed(crossing: Crossing, track: BoxTable, places_m: np.ndarray | None, clock: Clock) -> dict[str, float | None]:
-  """Of a crossing, where the road is calibrated; None where the track is too short to tell."""
+def _speed(
+  crossing: Crossing, track: BoxTable, places_m: np.ndarray | None, clock: Clock, factor: float
+) -> dict[str, float | None]:
+  """Of a crossing, times a factor, where the road is calibrated; None where the track is too short to tell."""
   if places_m is None:
     return {}
   speed = speed_at(float(clock(crossing.frame)), clock(track.frames), places_m)
   if speed is None:
     return {"speed_kmh": None, "speed_error_kmh": None}
-  return {"speed_kmh": round(speed.kmh, 2), "speed_error_kmh": round(speed.error_kmh, 2)}
+  return {"speed_kmh": round(factor * speed.kmh, 2), "speed_error_kmh": round(factor * speed.error_kmh, 2)}
 
 
 def vote(track: BoxTable) -> tuple[int, dict[str, float]]:

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from prn_jax.data_pipelines.traffic.scene import CLASS_NAMES, MIN_VISIBLE
+from prn_jax.data_pipelines.traffic.vehicles import BUS_EDGE_M
 from prn_jax.data_pipelines.traffic.video import Frame, Video, VideoSettings
 from prn_jax.errors import PrnError
 from prn_jax.files.disk import write_text, written_beside
@@ -85,6 +86,8 @@ def truth(video: Video) -> dict[str, Any]:
     "counts": counts,
     "crossings": crossings,
     "ground": ground,
+    "camera_height_m": round(video.camera.eye_height, 4),
+    "lower_edge_m": {"bus": BUS_EDGE_M},
   }
 
 

@@ -22,6 +22,9 @@ calibration:             # for speeds: at least four places on the road, in pixe
   - {pixel: [500, 200], metres: [7, 0]}
   - {pixel: [620, 400], metres: [7, -20]}
   - {pixel: [20, 400], metres: [0, -20]}
+camera_height_m: 7       # above the road; with the next key
+lower_edge_m:            # how high above the road the lower edge of a class's boxes is, where that is no place on the road
+  bus: 0.3               # (a bumper before the wheels): speeds are corrected for it
 ```
 """
 
@@ -29,6 +32,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +47,18 @@ from prn_jax.track.wall_clock import WallClock, check_zone, wall_clock
 
 POINTS = ("bottom", "center")
 _KEYS = {
-  "": ("point", "lines", "movements", "zones", "standing_kmh", "calibration", "start", "time_zone"),
+  "": (
+    "point",
+    "lines",
+    "movements",
+    "zones",
+    "standing_kmh",
+    "calibration",
+    "start",
+    "time_zone",
+    "camera_height_m",
+    "lower_edge_m",
+  ),
   "calibration": ("pixel", "metres"),
   "lines": ("name", "from", "to", "forward", "backward"),
 }
@@ -52,6 +67,7 @@ _KEYS["zones"] = ("name", "corners")
 STANDING_KMH = 5.0
 _FARTHEST_PX = 1e6
 _STANDING_RANGE_KMH = (0.1, 50.0)
+_HIGHEST_CAMERA_M = 1000.0
 
 
 class SceneError(PrnError):
@@ -119,6 +135,9 @@ class Scene:
     zones: may be empty.
     standing_kmh: slower vehicles stand, where the road is calibrated.
     wall: times of day; None where nobody said when the video began.
+    lower_edges: (name of a class, factor of its speeds): boxes whose lower edge is h above the road look as if it were on the road
+      farther away, so that what a camera at height H sees goes H / (H - h) times as fast. The factor is the inverse.
+    speed_factors: the same by numbers of classes, 1 first; see `of_classes`.
   """
 
   lines: tuple[Line, ...]
@@ -128,6 +147,8 @@ class Scene:
   zones: tuple[Zone, ...] = ()
   standing_kmh: float = STANDING_KMH
   wall: WallClock | None = None
+  lower_edges: tuple[tuple[str, float], ...] = ()
+  speed_factors: Mapping[int, float] = dataclasses.field(default_factory=dict)
 
   @property
   def cover_of(self) -> str:
@@ -137,6 +158,20 @@ class Scene:
   def timed(self, row: dict[str, Any]) -> dict[str, Any]:
     """A row of the log with its time of day ("time"), where that is known."""
     return row | {"time": self.wall.at(row["time_sec"])} if self.wall else row
+
+  def of_classes(self, names: Sequence[str]) -> Scene:
+    """With factors of speeds by the numbers that classes of these names have, the first 1.
+
+    Raises:
+      SceneError: a class of `lower_edge_m` is not among the names.
+    """
+    factors = {}
+    for name, factor in self.lower_edges:
+      if name not in names:
+        why = f"which is no class here{did_you_mean(name, names)}" if names else "but nothing here names the classes"
+        raise SceneError(f"lower_edge_m of the scene holds '{name}', {why}; --names FILE names them.")
+      factors[names.index(name) + 1] = factor
+    return dataclasses.replace(self, speed_factors=factors)
 
   def to_dict(self) -> dict[str, list[dict[str, Any]]]:
     """JSON values: lines, movements and zones with their places in pixels."""
@@ -186,7 +221,25 @@ def read(path: Path) -> Scene:
     tuple(zones),
     standing.number(*_STANDING_RANGE_KMH),
     _wall(root),
+    _lower_edges(root),
   )
+
+
+def _lower_edges(root: Node) -> tuple[tuple[str, float], ...]:
+  keys = ("camera_height_m", "lower_edge_m")
+  if not any(key in root for key in keys):
+    return ()
+  for key, other in (keys, keys[::-1]):
+    if key not in root:
+      raise root[other].fault(f"stands without {key}; give both, or neither")
+  if "calibration" not in root:
+    raise root["lower_edge_m"].fault("corrects speeds, which need the calibration; add it, or leave it out")
+  height = root["camera_height_m"].number(0.1, _HIGHEST_CAMERA_M)
+  edges = {name: node.number(0.0, _HIGHEST_CAMERA_M) for name, node in root["lower_edge_m"].mapping().items()}
+  for name, edge in edges.items():
+    if edge > 0.5 * height:
+      raise root["lower_edge_m"][name].fault(f"is {edge:g}, more than half of the camera's height of {height:g}")
+  return tuple((name, 1 - edge / height) for name, edge in edges.items())
 
 
 def _wall(root: Node) -> WallClock | None:
