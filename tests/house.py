@@ -1,12 +1,13 @@
 """The order of rooms, and who imports whom.
 
-`python -m tests.house` writes the table of CONTRIBUTING.md; `--list` prints every import that climbs.
+`python -m tests.house` writes the table of CONTRIBUTING.md and draws docs/architecture.svg; `--list` prints every import that climbs.
 """
 
 from __future__ import annotations
 
 import ast
 import dataclasses
+import html
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from prn_jax.files.marked import filled
 
 REPO = Path(__file__).resolve().parent.parent
 PAGE = REPO / "CONTRIBUTING.md"
+DRAWING = REPO / "docs" / "architecture.svg"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,9 +166,31 @@ def table() -> str:
   return "\n".join(lines) + "\n"
 
 
+def drawing() -> str:
+  """The rooms as SVG, the command line at the top."""
+  wide, high, gap = 760, 50, 6
+  whole = len(ORDER) * (high + gap) + 14
+  lines = [
+    f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide} {whole}" width="{wide}" height="{whole}" '
+    'font-family="Helvetica, Arial, sans-serif">',
+    "<title>Rooms of prn_jax: each imports itself and the rooms below it</title>",
+    f'<rect width="{wide}" height="{whole}" fill="#ffffff"/>',
+  ]
+  for row, room in enumerate(reversed(ORDER)):
+    top = 10 + row * (high + gap)
+    names, holds = "  ".join(room.modules), html.escape(room.holds.replace("`", ""))
+    lines += [
+      f'<rect x="10" y="{top}" width="{wide - 20}" height="{high}" rx="5" fill="#dbe9f6" stroke="#666"/>',
+      f'<text x="22" y="{top + 21}" font-size="15" font-weight="bold" fill="#111" xml:space="preserve">{names}</text>',
+      f'<text x="22" y="{top + 40}" font-size="13" fill="#222">{holds}</text>',
+    ]
+  return "\n".join([*lines, "</svg>\n"])
+
+
 if __name__ == "__main__":
   found = imports(modules())
   if "--list" in sys.argv:
     print(*climbs(found), *(f"circle: {', '.join(ring)}" for ring in circles(found)), sep="\n")
   else:
     PAGE.write_text(filled(PAGE.read_text(), {"rooms": table()}))
+    DRAWING.write_text(drawing())

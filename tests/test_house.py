@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 
 from prn_jax.files.marked import filled
-from tests.house import ORDER, PAGE, Import, circles, climbs, floor, imports, modules, table
+from tests.house import DRAWING, ORDER, PAGE, Import, circles, climbs, drawing, floor, imports, modules, table
 
 FILES = modules()
 IMPORTS = imports(FILES)
@@ -33,10 +33,11 @@ def test_a_climb_and_a_circle_are_seen() -> None:
 
 
 def test_the_page_for_contributors_shows_the_rooms() -> None:
-  """`python -m tests.house` writes the table."""
+  """`python -m tests.house` writes the table, and draws the rooms."""
   page = PAGE.read_text()
   assert "<!-- rooms -->" in page
   assert filled(page, {"rooms": table()}) == page
+  assert DRAWING.read_text() == drawing()
 
 
 def test_data_know_no_networks() -> None:
