@@ -84,7 +84,7 @@ def test_another_program_has_another_name(switched_on: Path, monkeypatch: pytest
   )
   heads(dataclasses.replace(model, graph=dataclasses.replace(model.graph, layers=layers)))
   assert files() == 5
-  monkeypatch.setattr(traced, "_sources", lambda: [("network.py", 1, 2)])
+  monkeypatch.setattr(traced, "sources", lambda: [("network.py", 1, 2)])
   heads(model)
   assert files() == 6
   heads(model)
