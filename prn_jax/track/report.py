@@ -20,6 +20,8 @@ _COLORS = ("#1f5fa8", "#c0392b", "#2e8b57", "#b9770e", "#6c3483", "#148f9a", "#8
 _INK, _MUTED, _RULE = "#1d2329", "#55606b", "#dfe3e8"
 _WIDTH, _HEIGHT, _EDGE = 1080, 240, 36  # of charts, in pixels of the page
 _BINS, _LEAST_BINS = 24, 4
+_WIDTHS_SEC = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)
+_LETTER = 9  # width of one in the labels of a chart, in its pixels
 _CELLS = 64  # of the heat map, along the longer side
 _SPEED_STEP_KMH = 5.0
 _PICTURE = 'font-family="system-ui, sans-serif" font-size="12"'
@@ -30,7 +32,7 @@ def page(log: Log, interval_sec: float) -> str:
 
   Args:
     log: see `event_log.read`.
-    interval_sec: width of the bars over time; where the video has fewer than four, 24 parts of it.
+    interval_sec: width of the bars over time; where the video has fewer than four, a round number that makes 24 at most.
   """
   lines = [row for row in log.events if row["kind"] == "line"]
   speeds = [row["speed_kmh"] for row in lines if row.get("speed_kmh") is not None]
@@ -64,19 +66,31 @@ def _over_time(log: Log, lines: list[dict[str, Any]], interval_sec: float) -> st
   """A stack of bars for each interval: lines and directions."""
   if not lines or log.until_sec <= 0:
     return ""
-  width = interval_sec if log.until_sec >= _LEAST_BINS * interval_sec else log.until_sec / _BINS
+  width = interval_sec if log.until_sec >= _LEAST_BINS * interval_sec else _round_width(log.until_sec / _BINS)
   series = sorted({(row["name"], row["direction"]) for row in lines})
   bins = Counter(
     (min(int(row["time_sec"] // width), math.ceil(log.until_sec / width) - 1), row["name"], row["direction"])
     for row in lines
   )
   stacks = [[bins[number, *one] for one in series] for number in range(math.ceil(log.until_sec / width))]
-  bars = _bars(
-    stacks, [f"{number * width:g}" if width >= 1 else f"{number * width:.1f}" for number in range(len(stacks))]
-  )
+  bars = _bars(stacks, [_clock(number * width, width) for number in range(len(stacks))])
   return (
     f"<p>Vehicles over lines in every {width:.4g} seconds.</p>{_legend(f'{name} {way}' for name, way in series)}{bars}"
   )
+
+
+def _round_width(least_sec: float) -> float:
+  """The smallest usual number of seconds that is not below `least_sec`."""
+  return next((width for width in _WIDTHS_SEC if width >= least_sec), math.ceil(least_sec / 3600) * 3600.0)
+
+
+def _clock(seconds: float, width_sec: float) -> str:
+  """m:ss, or h:mm:ss; with tenths where bars are narrower than a second."""
+  if width_sec < 1:
+    return f"{seconds:.1f}"
+  minutes, second = divmod(round(seconds), 60)
+  hours, minute = divmod(minutes, 60)
+  return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
 
 
 def _speeds(speeds: list[float]) -> str:
@@ -96,6 +110,7 @@ def _bars(stacks: Sequence[Sequence[int]], labels: Sequence[str]) -> str:
   """Bars of stacked colours, with the greatest height written beside the axis."""
   most = max(1, *(sum(stack) for stack in stacks))
   step, room = (_WIDTH - _EDGE) / len(stacks), _HEIGHT - _EDGE
+  every = max(1, math.ceil(_LETTER * (1 + max(map(len, labels))) / step))
   parts = []
   for index, stack in enumerate(stacks):
     top = float(room)
@@ -106,7 +121,7 @@ def _bars(stacks: Sequence[Sequence[int]], labels: Sequence[str]) -> str:
         parts.append(
           f'<rect x="{_EDGE + index * step:.1f}" y="{top:.1f}" width="{0.85 * step:.1f}" height="{height:.1f}" fill="{color}"><title>{number}</title></rect>'
         )
-    if index % max(1, math.ceil(40 / step)) == 0:
+    if index % every == 0:
       parts.append(f'<text x="{_EDGE + index * step:.1f}" y="{room + 18}" fill="{_MUTED}">{labels[index]}</text>')
   parts.append(f'<line x1="{_EDGE}" y1="{room}" x2="{_WIDTH}" y2="{room}" stroke="{_RULE}"/>')
   parts.append(f'<text x="{_EDGE - 8}" y="26" text-anchor="end" fill="{_MUTED}">{most}</text>')

@@ -74,3 +74,9 @@ def test_a_browser_shows_it(tmp_path: Path) -> None:
     assert page.run("[...document.querySelectorAll('svg')].every(e => e.getBoundingClientRect().width > 400)")
     assert page.run("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
     assert page.errors == []
+
+
+def test_bars_have_round_widths_and_times() -> None:
+  assert [report._round_width(least) for least in (0.03, 1.569, 5.0, 37.6, 4000.0)] == [0.1, 2, 5, 60, 7200]
+  assert [report._clock(sec, 2) for sec in (0, 58, 62, 3725)] == ["0:00", "0:58", "1:02", "1:02:05"]
+  assert report._clock(1.5, 0.5) == "1.5"
