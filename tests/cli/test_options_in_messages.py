@@ -42,6 +42,7 @@ PRINTED_BY: dict[str, tuple[str, ...]] = {
   "track/metrics/": ("eval",),
   "track/count.py": ("count",),
   "track/count_truth.py": ("count",),
+  "track/scene.py": ("count",),
   "track/source.py": ("track", "count"),
   "track/readers.py": ("track",),
   "cli/predict_videos.py": ("predict",),

@@ -127,7 +127,7 @@ def test_voc_to_the_letter(tmp_path: Path, small: RecordList) -> None:
   assert root.findtext("filename") == "a b.png"
   assert [root.findtext(f"size/{key}") for key in ("width", "height", "depth")] == ["200", "100", "3"]
   found = [
-    (item.findtext("name"), item.findtext("difficult"), [child.text for child in item.find("bndbox") or ()])
+    (item.findtext("name"), item.findtext("difficult"), [child.text for child in item.iterfind("bndbox/*")])
     for item in root.iter("object")
   ]
   assert found == [("d", "0", ["11", "21", "60.5", "45"])]
