@@ -112,7 +112,7 @@ def test_taken_up_again_every_step_stands_once(tmp_path: Path) -> None:
     (b'{"step": 15, "loss": "low"}', ": loss is 'low'; expected a finite number"),
     (b'{"step": -1}', ": step is -1; expected a whole number from 0 to"),
     (b"9" * 5000, "holds a number of thousands of digits"),
-    (b"[" * 5000, "is nested too deeply"),
+    (b"[" * 99_999, "is nested too deeply"),
   ],
 )
 def test_damaged_metrics_are_told_and_set_aside(
