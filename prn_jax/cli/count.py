@@ -13,15 +13,12 @@ from prn_jax.cli.common import (
   add_json,
   add_lenient,
   add_weights,
-  open_model,
   output_folder,
   print_json,
-  program_name,
   progress,
-  start_computing,
 )
-from prn_jax.cli.track import add_tracking, network_options, say_margins, tracker_settings
-from prn_jax.compiling import first_is_compiled
+from prn_jax.cli.frames import NetworkFrames
+from prn_jax.cli.track import add_tracking, say_margins, tracker_settings
 from prn_jax.errors import PrnError
 from prn_jax.files.places import to_path
 from prn_jax.track.clock import FPS
@@ -214,44 +211,18 @@ def _detections(args: argparse.Namespace) -> _Opened:
 
 
 def _network(args: argparse.Namespace, settings: TrackerSettings) -> _Opened:
-  from prn_jax.run.detector import Detector
-  from prn_jax.run.images import Failure
-  from prn_jax.track.follow import detections_in, found_of
-  from prn_jax.track.source import Together, open_source
+  from prn_jax.track.follow import found_of
 
   args.model, source = args.places[:2]
-  opened = open_source(source, args.fps, lambda text: print(f"prn count: {text}", file=sys.stderr))
-  together = Together([opened])
-  options = network_options(args, settings)
-  start_computing("count")
-  model, engine = open_model(args)
-  network = Detector(model, options, args.batch, engine)
-  failures: list[str] = []
-
-  def frames() -> Iterator[Frame]:
-    results = detections_in(network, together.images(), keep_images=False)
-    for result in first_is_compiled(results, program_name(model, args.batch)):
-      _, (_, name, time_sec) = together.taken()
-      if isinstance(result, Failure):
-        failures.append(result.reason)
-        print(f"prn count: {result.reason}", file=sys.stderr)
-      yield None if isinstance(result, Failure) else found_of(result), name, time_sec
-
-  def check(number: int) -> None:
-    for error in together.failures.values():
-      raise error
-    if opened.shortfall:
-      print(f"prn count: {opened.shortfall}", file=sys.stderr)
-    if len(failures) == number:
-      raise PrnError(f"none of the {number} frames of '{source}' could be read.")
-
+  frames = NetworkFrames("count", args, source, settings)
+  found = ((one if one is None else found_of(one), name, time_sec) for one, name, time_sec in frames.results())
   header: dict[str, Any] = {
     "source": _said_of(source),
     "model": _said_of(args.model),
     "weights": _said_of(args.weights),
   }
-  header |= {"options": dataclasses.asdict(options), "fps": opened.fps}
-  return _Opened(frames(), opened.count, opened.fps, tuple(model.names), header, check)
+  header |= {"options": dataclasses.asdict(frames.options), "fps": frames.fps}
+  return _Opened(found, frames.count, frames.fps, frames.names, header, frames.check)
 
 
 def _said_of(place: str | None) -> dict[str, Any] | None:

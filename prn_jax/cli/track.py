@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -14,14 +13,11 @@ from prn_jax.cli.common import (
   add_json,
   add_lenient,
   add_weights,
-  open_model,
   print_json,
-  program_name,
   progress,
-  start_computing,
 )
-from prn_jax.cli.predict import add_detection, add_privacy, detection_options, parse_classes
-from prn_jax.compiling import first_is_compiled
+from prn_jax.cli.frames import NetworkFrames
+from prn_jax.cli.predict import add_detection, add_privacy
 from prn_jax.errors import PrnError
 from prn_jax.files.places import to_path
 from prn_jax.track.clock import FPS
@@ -118,13 +114,6 @@ def tracker_settings(args: argparse.Namespace) -> TrackerSettings:
   if args.batch < 1:
     raise PrnError(f"--batch {args.batch}: expected at least 1.")
   return TrackerSettings(tracker=args.tracker, conf=args.conf, max_lost_sec=args.max_lost, is_per_class=args.per_class)
-
-
-def network_options(args: argparse.Namespace, settings: TrackerSettings) -> Any:
-  """Which boxes of a network are asked for. One object that looks like a car and like a truck would be followed, and
-  counted, twice: so boxes of different classes suppress each other."""
-  is_agnostic = args.class_agnostic or not args.per_class
-  return dataclasses.replace(detection_options(args), conf=settings.lowest_score, class_agnostic=is_agnostic)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -248,42 +237,18 @@ def say_margins(args: argparse.Namespace, command: str) -> None:
 def _model(
   args: argparse.Namespace, settings: TrackerSettings, save: Any, pictures_at: Callable[[float], TrackPictures | None]
 ) -> tuple[Follower, list[Any]]:
-  from prn_jax.run.detector import Detector
-  from prn_jax.run.images import Failure
-  from prn_jax.run.privacy import with_privacy
-  from prn_jax.track.follow import Follower, detections_in, found_of
-  from prn_jax.track.source import Together, open_source
+  from prn_jax.track.follow import Follower, found_of
 
   args.model, source = args.sources[:2]
-  opened = open_source(source, args.fps, lambda text: print(f"prn track: {text}", file=sys.stderr))
-  frames = Together([opened])
-  options = network_options(args, settings)
-  start_computing("track")
-  model, engine = open_model(args)
-  options, privacy = with_privacy(model, options, parse_classes(args.blur_classes, "--blur-classes"))
-  network = Detector(model, options, args.batch, engine)
-  pictures = pictures_at(opened.fps)
-  follower, failures = Follower(settings, opened.fps, model.names), []
-  found = detections_in(network, frames.images(), keep_images=pictures is not None)
-  results = first_is_compiled(found, program_name(model, args.batch))
+  frames = NetworkFrames("track", args, source, settings)
+  pictures = pictures_at(frames.fps)
+  follower = Follower(settings, frames.fps, frames.names)
   try:
-    for result in progress(results, frames.count, "frames"):
-      _, (_, name, time_sec) = frames.taken()
-      if isinstance(result, Failure):
-        failures.append({"path": result.path, "reason": result.reason})
-        print(f"prn track: {result.reason}", file=sys.stderr)
-        follower.add(None, name, time_sec)
-        continue
-      result = privacy.hide(result) if privacy else result
-      rows = follower.add(found_of(result), name, time_sec)
-      if pictures and result.image is not None:
-        pictures.add(result.image, rows, follower.num_frames, follower.last_sec)
+    for found, name, time_sec in progress(frames.results(keep_images=pictures is not None), frames.count, "frames"):
+      rows = follower.add(None if found is None else found_of(found), name, time_sec)
+      if pictures and found is not None and found.image is not None:
+        pictures.add(found.image, rows, follower.num_frames, follower.last_sec)
   finally:
     save(follower, pictures)
-  for error in frames.failures.values():
-    raise error
-  if opened.shortfall:
-    print(f"prn track: {opened.shortfall}", file=sys.stderr)
-  if len(failures) == follower.num_frames:
-    raise PrnError(f"none of the {follower.num_frames} frames of '{source}' could be read.")
-  return follower, failures
+  frames.check(follower.num_frames)
+  return follower, frames.failures

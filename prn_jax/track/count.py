@@ -149,9 +149,6 @@ def text(done: Mapping[str, Any]) -> str:
   """The totals as a table for people."""
   rows = [("what", "name", "direction", "class", "count")]
   for row in done["totals"]:
-    shown = row["class_name"] or ("unknown" if row["class"] < 1 else f"class {row['class']}")
+    shown = tables.shown_class(row["class_name"], row["class"])
     rows.append((row["kind"], row["name"], row["direction"], shown, str(row["count"])))
-  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-  return "\n".join(
-    "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-  )
+  return tables.aligned(rows)

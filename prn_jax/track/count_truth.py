@@ -26,7 +26,7 @@ from prn_jax.errors import PrnError, did_you_mean
 from prn_jax.files.structured import read_json, read_text
 from prn_jax.files.values import Node
 from prn_jax.track.event_log import Log
-from prn_jax.track.tables import class_name, names_of
+from prn_jax.track.tables import aligned, class_name, names_of
 
 SEGMENTS = 10
 ALL = "all"
@@ -199,10 +199,8 @@ def text(groups: Sequence[Group]) -> str:
     rows.append(
       (one.name, one.direction, one.label, str(one.true), str(one.counted), f"{one.counted - one.true:+d}", score)
     )
-  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-  lines = ["  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
   found = to_dict(groups)
-  lines.append(
+  return (
+    f"{aligned(rows)}\n"
     f"effectiveness {found['effectiveness']:.4f}, sum of errors {100 * found['error_share']:.2f}% of {found['true']}"
   )
-  return "\n".join(lines)

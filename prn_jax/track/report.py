@@ -56,7 +56,7 @@ def page(log: Log, interval_sec: float) -> str:
 def _totals(log: Log) -> str:
   names = tables.names_of(log)
   rows = [
-    (kind, name, direction, tables.class_name(names, label) or ("unknown" if label < 1 else f"class {label}"), number)
+    (kind, name, direction, tables.shown_class(tables.class_name(names, label), label), number)
     for (kind, name, direction, label), number in sorted(event_log.totals(log.events).items())
   ]
   return _table(("what", "name", "direction", "class", "count"), rows)

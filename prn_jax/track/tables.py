@@ -48,6 +48,19 @@ def class_name(names: Sequence[str], label: int) -> str:
   return names[label - 1] if 1 <= label <= len(names) else ""
 
 
+def shown_class(name: str, label: int) -> str:
+  """A class for people: its name, else its number."""
+  return name or ("unknown" if label < 1 else f"class {label}")
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+  """Rows of a table as text, columns flush left."""
+  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+  return "\n".join(
+    "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+  )
+
+
 def counts(log: Log, interval_sec: float) -> str:
   """The totals of each interval as CSV; intervals, and kinds of event in them, without any have no row.
 
